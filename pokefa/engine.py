@@ -1,0 +1,268 @@
+"""`run_batches`: the one map that every stage uses, over local processes or threads.
+
+A stage hands in a factory. Each worker calls it once, so a model is loaded once per worker, and then calls what it
+returned with one batch of items after the other. The shape is that of an actor pool, so a cluster can take the place
+of the local pools without a change in any stage.
+
+A batch that fails is tried again item by item, so one bad item costs itself and no other. The same goes for a worker
+process that dies (out of memory, a segfault in a decoder): the batches that were in flight are tried again item by
+item in a process apart, and the item that kills it becomes an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, cast
+
+from pokefa.errors import PokefaError
+from pokefa.table import first_line
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Work = Callable[[Sequence[Item]], Sequence[Result]]
+Kind = Literal["process", "thread"]
+
+# So many deaths in a row, each with another item, mean that the work itself is broken and not the items.
+MOST_DEATHS_IN_A_ROW = 5
+
+WORKER_DIED = "worker_died: the process that worked on this image was killed (out of memory, or a crash in a decoder)"
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Item, Result]):
+    """What became of one item: a result, or the one-line reason why there is none."""
+
+    item: Item
+    result: Result | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How to spread the work.
+
+    Args:
+        kind: processes for work in Python and C, threads for waiting on the network.
+        workers: how many; None = one for each core.
+        batch_size: items in one call of the work function.
+        queued: batches that wait for each worker; bounds memory.
+        grace: seconds that batches in flight get to finish after a stop was asked for.
+    """
+
+    kind: Kind = "process"
+    workers: int | None = None
+    batch_size: int = 1
+    queued: int = 2
+    grace: float = 10.0
+
+
+def each(function: Callable[[Item], Result]) -> Work[Item, Result]:
+    """Turn a function of one item into a function of a batch."""
+    return _Each(function)
+
+
+class _Each(Generic[Item, Result]):
+    """A picklable loop over one function."""
+
+    def __init__(self, function: Callable[[Item], Result]) -> None:
+        self._function = function
+
+    def __call__(self, batch: Sequence[Item]) -> list[Result]:
+        return [self._function(item) for item in batch]
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use, which a container may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_batches(
+    make_work: Callable[[], Work[Item, Result]],
+    items: Iterable[Item],
+    pool: Pool,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Outcome[Item, Result]]:
+    """Yield an outcome for each item, as they come in.
+
+    Items are taken from `items` only as workers get free, so neither the input nor the results pile up. When
+    `should_stop` turns true no further batch starts, and those in flight get `pool.grace` seconds.
+
+    Args:
+        make_work: called once in each worker; must be picklable for processes.
+    """
+    workers = pool.workers or available_cores()
+    batches = _batched(items, pool.batch_size)
+    suspects: deque[Item] = deque()
+    executor = _executor(pool.kind, workers, make_work)
+    in_flight: dict[Future[list[Outcome[Item, Result]]], list[Item]] = {}
+    try:
+        while True:
+            if not should_stop():
+                for batch in itertools.islice(batches, max(0, workers * pool.queued - len(in_flight))):
+                    in_flight[_submit(executor, pool.kind, make_work, batch)] = batch
+            elif in_flight:
+                yield from _finish_started(in_flight, pool.grace)
+                return
+            if not in_flight:
+                return
+            finished, _ = wait(in_flight, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in finished:
+                batch = in_flight.pop(future)
+                try:
+                    yield from future.result()
+                except BrokenProcessPool:
+                    suspects.extend(batch)
+            if suspects:
+                # A broken pool fails every batch that it held: all of them are suspects until tried alone.
+                for batch in in_flight.values():
+                    suspects.extend(batch)
+                in_flight.clear()
+                _end(executor)
+                yield from _try_alone(make_work, suspects, should_stop)
+                executor = _executor(pool.kind, workers, make_work)
+    finally:
+        _end(executor)
+
+
+def _finish_started(
+    in_flight: dict[Future[list[Outcome[Item, Result]]], list[Item]], grace: float
+) -> Iterator[Outcome[Item, Result]]:
+    """Yield what batches that have started still bring within `grace` seconds; the others never ran."""
+    started = [future for future in in_flight if not future.cancel()]
+    deadline = time.monotonic() + grace
+    while started and (left := deadline - time.monotonic()) > 0:
+        finished, rest = wait(started, timeout=left, return_when=FIRST_COMPLETED)
+        for future in finished:
+            if future.exception() is None:
+                yield from future.result()
+        started = list(rest)
+
+
+def _try_alone(
+    make_work: Callable[[], Work[Item, Result]], suspects: deque[Item], should_stop: Callable[[], bool]
+) -> Iterator[Outcome[Item, Result]]:
+    """Yield an outcome for each suspect, one at a time in a single process that is renewed whenever it dies."""
+    executor = _executor("process", 1, make_work)
+    deaths = 0
+    try:
+        while suspects and not should_stop():
+            item = suspects.popleft()
+            try:
+                yield from _submit(executor, "process", make_work, [item]).result()
+                deaths = 0
+            except BrokenProcessPool:
+                deaths += 1
+                if deaths == MOST_DEATHS_IN_A_ROW:
+                    raise PokefaError(
+                        f"{deaths} worker processes died one after the other: give them more memory, or fewer "
+                        "--workers, and run again"
+                    ) from None
+                yield Outcome(item, error=WORKER_DIED)
+                _end(executor)
+                executor = _executor("process", 1, make_work)
+    finally:
+        suspects.clear()
+        _end(executor)
+
+
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _executor(kind: Kind, workers: int, make_work: Callable[[], Work[Item, Result]]) -> Executor:
+    if kind == "thread":
+        return ThreadPoolExecutor(workers)
+    # "spawn" starts clean processes: a fork would copy the threads' locks of TensorFlow, Torch and Polars.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, _start_worker, (make_work,))
+
+
+def _submit(
+    executor: Executor, kind: Kind, make_work: Callable[[], Work[Item, Result]], batch: list[Item]
+) -> Future[list[Outcome[Item, Result]]]:
+    if kind == "thread":
+        return executor.submit(_run_in_thread, make_work, batch)
+    return executor.submit(_run_in_process, batch)
+
+
+def _end(executor: Executor) -> None:
+    """End a pool now, without waiting for work whose result nobody will read."""
+    processes = list((getattr(executor, "_processes", None) or {}).values())
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+def _try_batch(work: Work[Item, Result], batch: Sequence[Item]) -> list[Outcome[Item, Result]]:
+    """Run one batch; if it fails, run its items one by one, so that only the bad ones become errors."""
+    try:
+        results = work(batch)
+        if len(results) != len(batch):
+            raise ValueError(f"{len(results)} results for {len(batch)} items")
+    except Exception as error:
+        if len(batch) == 1:
+            return [Outcome(batch[0], error=describe(error))]
+        return [outcome for item in batch for outcome in _try_batch(work, [item])]
+    return [Outcome(item, result) for item, result in zip(batch, results, strict=True)]
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line: our own errors by their message, others with their type."""
+    return str(error) if isinstance(error, PokefaError) else f"{type(error).__name__}: {first_line(error)}"
+
+
+# What each worker made of the factory, once: one per process, or one per thread.
+_process_work: list[Any] = []
+_thread_work = threading.local()
+
+
+def _start_worker(make_work: Callable[[], Any]) -> None:
+    """Prepare a worker process: the driver handles Ctrl-C, and a worker does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _process_work.append(make_work)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _set_up(make_work: Callable[[], Any]) -> Any:
+    """Call the factory; its failure, a missing model say, ends the run: it is no fault of the images."""
+    try:
+        return make_work()
+    except PokefaError:
+        raise
+    except Exception as error:
+        raise PokefaError(f"a worker could not start: {describe(error)}") from error
+
+
+def _run_in_process(batch: list[Any]) -> list[Outcome[Any, Any]]:
+    # The factory runs with the first batch and not in the initializer, whose errors would break the pool unread.
+    if len(_process_work) == 1:
+        _process_work.append(_set_up(_process_work[0]))
+    return _try_batch(_process_work[1], batch)
+
+
+def _run_in_thread(make_work: Callable[[], Work[Item, Result]], batch: list[Item]) -> list[Outcome[Item, Result]]:
+    if getattr(_thread_work, "factory", None) is not make_work:
+        _thread_work.factory, _thread_work.work = make_work, _set_up(make_work)
+    return _try_batch(cast("Work[Item, Result]", _thread_work.work), batch)

@@ -1,0 +1,36 @@
+"""Exceptions that end a run, each with the exit code that DESIGN gives it.
+
+Every message is one line: what is wrong, which value, and what to do about it.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_STOPPED = 3
+EXIT_INTERRUPTED = 130
+
+
+class PokefaError(Exception):
+    """A run cannot go on; the message is one line for the user."""
+
+    exit_code = EXIT_FAILED
+
+
+class InputError(PokefaError):
+    """Wrong usage or wrong input: a missing ledger, a missing column, a value out of range."""
+
+    exit_code = EXIT_USAGE
+
+
+class BudgetReached(PokefaError):
+    """The run stopped on purpose: a budget or a quota that the user set has been reached."""
+
+    exit_code = EXIT_STOPPED
+
+
+class Interrupted(PokefaError):
+    """Ctrl-C or SIGTERM: what was finished is saved, the rest is left for the next run."""
+
+    exit_code = EXIT_INTERRUPTED

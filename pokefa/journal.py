@@ -1,0 +1,141 @@
+"""Run journals: `metadata/runs/<run_id>.jsonl`, one line per result, appended before the result counts as done.
+
+The first line describes the run. Every other line is one change to one table:
+
+    {"table": "images", "image_id": "…", "set": {"is_nsfw": "False", …}, "reason": "…", "ts": "…"}
+    {"table": "images", "image_id": "…", "add": true, "set": {…}}               a new row
+    {"table": "images", "image_id": "…", "set": {…}, "drop": {"reason": "…"}}   also a row of drops.csv
+    {"table": "base", "columns": […], "rows": [{…}, …]}                         the table's new rows, in order
+
+Values are cell texts, so a replay needs no types. A line counts once its newline is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pokefa.errors import InputError, PokefaError
+from pokefa.table import sync_folder
+
+RUNS_FOLDER = "metadata/runs"
+
+
+def utc_now() -> str:
+    """Return the time as `2026-11-22T21:04:05.678Z`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_run_id(stage: str) -> str:
+    """Return an id that sorts by the start of the run, as `20261122T210405678Z-resize-9f3a1c`."""
+    stamp = utc_now().translate({ord(mark): None for mark in "-:."})
+    return f"{stamp}-{stage}-{os.urandom(3).hex()}"
+
+
+class Journal:
+    """The journal of one run. The file appears with the first line, so a run that did nothing leaves none."""
+
+    def __init__(self, root: Path, run_id: str, header: Mapping[str, Any]) -> None:
+        self.run_id = run_id
+        self.path = root / RUNS_FOLDER / f"{run_id}.jsonl"
+        self._header = dict(header)
+        self._descriptor: int | None = None
+        self._length = 0
+        self._synced = True
+
+    @property
+    def started(self) -> bool:
+        return self._descriptor is not None
+
+    def append(self, entry: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Append one line; with `durable` it is on disk, not in a cache, when this returns.
+
+        Raises:
+            PokefaError: the line could not be written whole; the journal is as it was before.
+        """
+        if self._descriptor is None:
+            self._open()
+        self._write(entry)
+        if durable:
+            self.sync()
+
+    def sync(self) -> None:
+        """Force all lines to disk."""
+        if self._descriptor is not None and not self._synced:
+            os.fsync(self._descriptor)
+            self._synced = True
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            self.sync()
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise PokefaError(f"cannot create {self.path}: {error.strerror}") from None
+        self._write(self._header)
+        self.sync()
+        sync_folder(self.path.parent)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        assert self._descriptor is not None
+        data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
+        self._synced = False
+        try:
+            written = os.write(self._descriptor, data)
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+        except OSError as error:
+            os.ftruncate(self._descriptor, self._length)
+            raise PokefaError(
+                f"cannot write {self.path}: {error.strerror}; free some space and run the same command again"
+            ) from None
+        self._length += len(data)
+
+
+def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (offset behind the line, entry) for each whole line of a journal from byte `offset` on.
+
+    A last line without its newline is what a crash leaves; it never counted, and is passed over.
+
+    Raises:
+        InputError: a whole line is not JSON; the message gives its number.
+    """
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return
+            end = offset + len(line)
+            try:
+                entry = json.loads(line)
+                if not isinstance(entry, dict):
+                    raise ValueError("not an object")
+            except ValueError as error:
+                number = _line_number(path, offset)
+                raise InputError(
+                    f"{RUNS_FOLDER}/{path.name} line {number} is damaged ({error}): repair that line, or remove it "
+                    "to go on without its result"
+                ) from None
+            yield end, entry
+            offset = end
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the first line of a journal: stage, arguments, versions and host of the run."""
+    for _, entry in read_entries(path):
+        return entry
+    return {}
+
+
+def _line_number(path: Path, offset: int) -> int:
+    with path.open("rb") as stream:
+        return stream.read(offset).count(b"\n") + 1

@@ -1,0 +1,404 @@
+"""The stage runner: what happens around a stage's own work, the same for every script.
+
+A script's `main` parses its arguments and calls `run_stage` with a body. The body asks the `StageRun` for rows, maps
+them and records each result; the runner opens the ledger, handles signals, merges every so often, prints the summary
+and turns errors into one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import polars as pl
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from pokefa import __version__
+from pokefa.columns import SCHEMAS, Value
+from pokefa.engine import Pool, Work, describe, run_batches
+from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError
+from pokefa.journal import Journal, new_run_id, utc_now
+from pokefa.ledger import Ledger
+from pokefa.options import Options
+from pokefa.secrets import RedactingFormatter, redact
+from pokefa.selection import STEPS, Step, choose_ids, pending_rows, require_columns, stale_columns
+from pokefa.table import KEY, with_missing
+
+Row = dict[str, Value]
+Result = TypeVar("Result")
+
+# A merge reads and writes the whole table, so it may take this share of the time, and no more.
+MERGE_EVERY_S = 30.0
+MERGE_SHARE = 0.05
+
+log = logging.getLogger("pokefa")
+
+
+class StageRun:
+    """One run of one stage: its rows, its journal, its counts."""
+
+    def __init__(self, step: Step, options: Options, ledger: Ledger, arguments: Sequence[str] = ()) -> None:
+        self.step = step
+        self.options = options
+        self.ledger = ledger
+        self.root = options.root
+        self.run_id = new_run_id(step.owner)
+        self.seen = 0
+        self.done = 0
+        self.errors = 0
+        self.counts: Counter[str] = Counter()
+        self.extra: dict[str, Any] = {}
+        self._journal = Journal(self.root, self.run_id, _header(step, self.run_id, arguments))
+        self._started = time.monotonic()
+        self._next_merge = self._started + MERGE_EVERY_S
+        self._stop_asked = False
+        self._bar: tqdm[Any] | None = None
+
+    # -- choosing rows ------------------------------------------------------------------------------------------
+
+    def table(self, step: Step | None = None) -> pl.DataFrame:
+        """Return the whole table of `step`, as cell texts, with the images.csv columns that selection needs.
+
+        Raises:
+            InputError: the table, or a column that the step reads, is missing.
+        """
+        step = step or self.step
+        images = self.ledger.images.read_keyed()
+        if step.table == "images":
+            require_columns(images, step)
+        images = with_missing(images, SCHEMAS["images"].names)
+        if step.table == "images":
+            return images
+        if not self.ledger.base.exists():
+            raise InputError(f"no {self.ledger.base.path}: run {STEPS['filter'].script} first")
+        frame = self.ledger.base.read_keyed()
+        require_columns(frame, step)
+        from_images = [KEY, "drop_reason", *([step.error] if step.error else [])]
+        return frame.join(images.select(from_images), on=KEY, how="left", maintain_order="left")
+
+    def rows(self, columns: Sequence[str], step: Step | None = None) -> list[Row]:
+        """Return the rows to work on, as typed values of `columns` and the key.
+
+        With --dry-run they are only counted and named on stderr, and none is returned.
+
+        Raises:
+            InputError: a column is missing, or one of its cells is not of its type.
+        """
+        step = step or self.step
+        frame = pending_rows(self.table(step), step, redo=self.options.redo, retry_errors=self.options.retry_errors)
+        frame = choose_ids(frame, self.options.ids, self.options.limit)
+        self.seen += len(frame)
+        if self.options.dry_run:
+            some = ", ".join(frame[KEY].head(5))
+            log.info("dry run: %s would work on %d images%s", step.name, len(frame), f" ({some}, …)" if some else "")
+            return []
+        return decode_rows(frame, columns, step)
+
+    # -- recording ----------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        image_id: str,
+        values: Mapping[str, Value],
+        *,
+        reason: str | None = None,
+        drop: str | None = None,
+        detail: str | None = None,
+        table: str | None = None,
+        durable: bool = False,
+    ) -> None:
+        """Journal one finished result; the tables follow with the next merge.
+
+        Args:
+            values: the stage's own columns; None empties a cell.
+            reason: slug that is counted in the summary and kept in the journal.
+            drop: reason slug of a row for drops.csv, with `detail`.
+            table: `images` or `base`; the step's own by default.
+            durable: the result is paid for: it reaches the disk before this returns.
+
+        Raises:
+            ValueError: a column belongs to another stage.
+            InputError: a value does not fit its column.
+        """
+        values = dict(values)
+        table = table or self.step.table
+        if table == "images" and self.step.run_id:
+            values.setdefault(self.step.run_id, self.run_id)
+        if table == "images" and self.step.error and (self.options.redo or self.options.retry_errors):
+            values.setdefault(self.step.error, None)
+        entry: dict[str, Any] = {
+            "table": table,
+            KEY: image_id,
+            "set": SCHEMAS[table].encode_cells(self.step.owner, values),
+            "ts": utc_now(),
+        }
+        if reason or drop:
+            entry["reason"] = reason or drop
+            self.counts[entry["reason"]] += 1
+        if drop:
+            entry["drop"] = {"reason": drop, "detail": detail}
+        self._append(entry, durable=durable)
+        self.done += 1
+
+    def set_cells(self, table: str, image_id: str, values: Mapping[str, Value]) -> None:
+        """Journal cells of another table that belong to the same result; `record` counts it."""
+        encoded = SCHEMAS[table].encode_cells(self.step.owner, values)
+        self._append({"table": table, KEY: image_id, "set": encoded, "ts": utc_now()})
+
+    def record_row(self, values: Mapping[str, Value], *, reason: str) -> None:
+        """Journal a new row of images.csv; `values` holds its image_id."""
+        cells = SCHEMAS["images"].encode_cells(self.step.owner, values)
+        entry = {"table": "images", KEY: cells[KEY], "add": True, "set": cells, "reason": reason, "ts": utc_now()}
+        self.counts[reason] += 1
+        self._append(entry)
+        self.done += 1
+
+    def replace_rows(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
+        """Journal the new set of rows of a table, in order; columns of later stages are kept for rows that stay."""
+        schema = SCHEMAS[table]
+        encoded = [schema.encode_cells(self.step.owner, row) for row in rows]
+        self._append({"table": table, "rows": encoded, "columns": schema.owned_by(self.step.owner), "ts": utc_now()})
+
+    def fail(self, image_id: str, message: str) -> None:
+        """Record that an image failed: its error column says why, and the run goes on."""
+        message = redact(" ".join(message.split()).replace("\0", ""))
+        log.warning("%s: %s", image_id, message)
+        self.errors += 1
+        error = self.step.error
+        if error is None:
+            self.counts["failed"] += 1
+            return
+        cells = {error: message} | ({self.step.run_id: self.run_id} if self.step.run_id else {})
+        encoded = SCHEMAS["images"].encode_cells(self.step.owner, cells)
+        self._append({"table": "images", KEY: image_id, "set": encoded, "reason": "error", "ts": utc_now()})
+
+    def clear(self, image_id: str, stages: Sequence[str], *, reason: str) -> None:
+        """Empty the images.csv cells of later stages that a manual decision has made stale; they become pending."""
+        cells = {name: None for stage in stages for name in stale_columns(stage, after=self.step.name)}
+        self._append({"table": "images", KEY: image_id, "set": cells, "reason": reason, "ts": utc_now()})
+
+    def note(self, entry: Mapping[str, Any]) -> None:
+        """Keep a remark in the journal, such as the --note of a manual decision."""
+        self._append({"note": dict(entry), "ts": utc_now()})
+
+    def save(self) -> None:
+        """Merge what is journalled into the tables."""
+        self._journal.sync()
+        began = time.monotonic()
+        if self._journal.started:
+            self.ledger.merge()
+        now = time.monotonic()
+        self._next_merge = now + max(MERGE_EVERY_S, (now - began) / MERGE_SHARE)
+
+    def _append(self, entry: Mapping[str, Any], *, durable: bool = False) -> None:
+        if self.options.dry_run:
+            return
+        self._journal.append(entry, durable=durable)
+        if time.monotonic() >= self._next_merge:
+            self.save()
+
+    # -- working ------------------------------------------------------------------------------------------------
+
+    def map(
+        self, make_work: Callable[[], Work[Row, Result]], rows: Sequence[Row], pool: Pool
+    ) -> Iterator[tuple[Row, Result]]:
+        """Yield (row, result) as workers finish; a row that fails is recorded as an error and not yielded.
+
+        Raises:
+            Interrupted: a signal asked to stop, and all that was in flight has been yielded.
+        """
+        with self.progress(len(rows)) as advance:
+            for outcome in run_batches(make_work, rows, pool, self.stop_asked):
+                advance()
+                if outcome.error is not None:
+                    self.fail(str(outcome.item[KEY]), outcome.error)
+                else:
+                    yield outcome.item, outcome.result  # type: ignore[misc]
+        self.check_stop()
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[Callable[[], None]]:
+        """Show a progress bar on a terminal; yields the function that moves it on by one."""
+        hidden = self.options.quiet or not sys.stderr.isatty()
+        with logging_redirect_tqdm(), tqdm(total=total, desc=self.step.name, unit="img", disable=hidden) as bar:
+            self._bar = bar
+            yield lambda: _advance(bar)
+            self._bar = None
+
+    def show(self, **figures: object) -> None:
+        """Show figures, such as the running cost, beside the progress bar."""
+        if self._bar is not None:
+            self._bar.set_postfix({name: str(figure) for name, figure in figures.items()}, refresh=False)
+
+    def stop_asked(self) -> bool:
+        return self._stop_asked
+
+    def check_stop(self) -> None:
+        """Raise Interrupted if a signal has asked the run to stop: call it between pieces of work."""
+        if self._stop_asked:
+            raise Interrupted("interrupted: what was finished is saved; run the same command again to go on")
+
+    @contextmanager
+    def handling_signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks the run to stop at the next safe point, the second stops it at once."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self._stop_asked:
+                raise KeyboardInterrupt
+            self._stop_asked = True
+            log.warning("%s: stopping; what is finished will be saved", signal.Signals(number).name)
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, Any]:
+        """Return the JSON summary that ends the run's stdout."""
+        return {
+            "stage": self.step.name,
+            "run_id": self.run_id,
+            "seen": self.seen,
+            "done": self.done,
+            "errors": self.errors,
+            **({"dry_run": True} if self.options.dry_run else {}),
+            "counts": dict(sorted(self.counts.items())),
+            **self.extra,
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+
+    def finish(self) -> None:
+        """Journal the summary, merge, and close the journal; a run that recorded nothing leaves no file."""
+        if self._journal.started:
+            self._journal.append({"summary": self.summary(), "ts": utc_now()})
+            self.save()
+        self._journal.close()
+
+
+def run_stage(
+    name: str,
+    options: Options | Callable[[], Options],
+    body: Callable[[StageRun], None],
+    *,
+    arguments: Sequence[str] | None = None,
+    create: bool = False,
+) -> int:
+    """Run `body` as the stage `name` and return the process's exit code.
+
+    Args:
+        options: the shared options, or a function that reads them and may raise InputError.
+        arguments: the command line, for the journal; sys.argv by default.
+        create: start a ledger where there is none.
+    """
+    run: StageRun | None = None
+    code = EXIT_DONE
+    try:
+        options = options() if callable(options) else options
+        set_up_logging(options)
+        if create:
+            options.root.mkdir(parents=True, exist_ok=True)
+        ledger = Ledger.open(options.root, create=create)
+        run = StageRun(STEPS[name], options, ledger, sys.argv[1:] if arguments is None else arguments)
+        with run.handling_signals():
+            try:
+                body(run)
+            finally:
+                run.finish()
+        if options.strict and run.errors:
+            code = EXIT_FAILED
+    except PokefaError as error:
+        code = report_error(error)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        code = report_error(error)
+    if run is not None:
+        print(json.dumps(run.summary(), ensure_ascii=False, sort_keys=False), flush=True)
+    return code
+
+
+def report_error(error: Exception) -> int:
+    """Print an error as one line on stderr and return its exit code."""
+    log.debug("traceback", exc_info=error)
+    print(f"error: {redact(' '.join(describe(error).split()))}", file=sys.stderr)
+    return error.exit_code if isinstance(error, PokefaError) else EXIT_FAILED
+
+
+def decode_rows(frame: pl.DataFrame, columns: Iterable[str], step: Step) -> list[Row]:
+    """Return the rows of a frame of cell texts as typed values of `columns` and the key."""
+    schema = SCHEMAS[step.table]
+    wanted = list(dict.fromkeys([KEY, *columns]))
+    for name in wanted:
+        if name not in frame.columns:
+            raise InputError(f"{schema.path} has no column {name}: run the stage that writes it first")
+    typed = [(name, schema.column(name)) for name in wanted]
+    rows: list[Row] = []
+    for texts in frame.select(wanted).iter_rows(named=True):
+        try:
+            rows.append({name: column.decode(texts[name]) if column else texts[name] for name, column in typed})
+        except InputError as error:
+            raise InputError(f"{schema.path}, image {texts[KEY]}, {error}") from None
+    return rows
+
+
+def set_up_logging(options: Options) -> None:
+    """Log to stderr, secrets redacted."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel("WARNING" if options.quiet else options.log_level)
+
+
+def _advance(bar: tqdm[Any]) -> None:
+    bar.update(1)
+
+
+def _header(step: Step, run_id: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Describe a run for the first line of its journal."""
+    return {
+        "run_id": run_id,
+        "stage": step.owner,
+        "started": utc_now(),
+        "arguments": [redact(argument) for argument in arguments],
+        "code": _code_version(),
+        "python": platform.python_version(),
+        "libraries": {found.name: found.version for found in importlib.metadata.distributions()},
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "pid": os.getpid(),
+    }
+
+
+def _code_version() -> str:
+    """Return the version of the code, with the commit where it runs from a git checkout."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{commit}"

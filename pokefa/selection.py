@@ -1,0 +1,171 @@
+"""Which rows a stage works on: eligible (no earlier stage dropped them) and pending (not done yet).
+
+Both are defined here, once, for every stage. Frames hold the cell texts of the ledger; null is an empty cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from pokefa.columns import SCHEMAS
+from pokefa.errors import InputError
+from pokefa.table import KEY
+
+
+def filled(name: str) -> pl.Expr:
+    return pl.col(name).is_not_null()
+
+
+def is_true(name: str) -> pl.Expr:
+    return pl.col(name).eq_missing(pl.lit("True"))
+
+
+# What a person decided outranks what a model said: an unflagged image counts as clean.
+FLAGGED_NSFW = is_true("is_nsfw") & pl.col("nsfw_override").is_null()
+HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").is_null()
+SCREENED = filled("is_nsfw") & ~FLAGGED_NSFW
+TEXT_SETTLED = filled("has_ocr") & (~HAS_TEXT | filled("ocr_inpainted_path"))
+RESIZED = SCREENED & TEXT_SETTLED & filled("path_resized")
+ANY_ROW = pl.lit(True)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the pipeline, as far as choosing its rows goes.
+
+    A step is done with a row when `done` is filled and has failed on it when `error` is filled. Steps without
+    `done` decide over all eligible rows at once (rm_dups, filter, split) or write no cells (webdataset).
+    """
+
+    name: str
+    table: str
+    script: str
+    eligible: pl.Expr
+    done: str | None = None
+    error: str | None = None
+    run_id: str | None = None
+    needs: tuple[str, ...] = field(default=())
+
+    @property
+    def owner(self) -> str:
+        """The name under which the step owns columns: both halves of OCR write as `ocr_pipeline`."""
+        return "ocr_pipeline" if self.name in ("ocr_detect", "ocr_inpaint") else self.name
+
+
+_SCREEN = ("is_nsfw", "nsfw_override")
+_TEXT = (*_SCREEN, "has_ocr", "ocr_override", "ocr_inpainted_path")
+
+STEPS = {
+    step.name: step
+    for step in (
+        Step("scrape", "images", "scraping/scrape.py", ANY_ROW, "path_raw"),
+        Step(
+            "nsfw_filter", "images", "preprocess/nsfw/nsfw_filter.py", filled("path_raw"),
+            "is_nsfw", "nsfw_error", "nsfw_run_id", ("path_raw",),
+        ),
+        Step("nsfw_unflag", "images", "preprocess/nsfw/nsfw_unflag.py", is_true("is_nsfw"), needs=("is_nsfw",)),
+        Step(
+            "ocr_detect", "images", "preprocess/ocr/ocr_pipeline.py", SCREENED,
+            "has_ocr", "ocr_error", "ocr_run_id", _SCREEN,
+        ),
+        Step(
+            "ocr_inpaint", "images", "preprocess/ocr/ocr_pipeline.py", SCREENED & HAS_TEXT,
+            "ocr_inpainted_path", "ocr_error", "ocr_run_id", _TEXT,
+        ),
+        Step("ocr_unflag", "images", "preprocess/ocr/ocr_unflag.py", is_true("has_ocr"), needs=("has_ocr",)),
+        Step(
+            "resize", "images", "preprocess/resize/resize.py", SCREENED & TEXT_SETTLED,
+            "path_resized", "resize_error", "resize_run_id", _TEXT,
+        ),
+        Step(
+            "score", "images", "preprocess/score/score.py", RESIZED,
+            "ae_aesthetic", "score_error", "score_run_id", (*_TEXT, "path_resized"),
+        ),
+        Step(
+            "phash", "images", "preprocess/dup/phash.py", RESIZED,
+            "phash64", "phash_error", "phash_run_id", (*_TEXT, "path_resized"),
+        ),
+        Step(
+            "rm_dups", "images", "preprocess/dup/rm_dups.py", RESIZED & filled("phash64"),
+            run_id="dupe_run_id", needs=(*_TEXT, "path_resized", "phash64"),
+        ),
+        Step("filter", "images", "preprocess/filter/filter.py", ANY_ROW, run_id="filter_run_id"),
+        Step(
+            "sentence_tags", "base", "caption/sentence_tags.py", filled("path"),
+            "caption", "caption_error", "caption_run_id", ("path",),
+        ),
+        Step("cap_filter", "base", "caption/cap_filter.py", ANY_ROW),
+        Step("recap_merge", "base", "caption/recap_merge.py", ANY_ROW),
+        Step(
+            "hybrid_captions", "base", "caption/hybrid_captions.py", filled("caption"),
+            "hybrid_caption", needs=("caption", "tags"),
+        ),
+        Step("species", "base", "webdataset/species.py", filled("tags"), "species", needs=("tags",)),
+        Step("split", "base", "webdataset/split.py", filled("species"), needs=("species",)),
+        Step(
+            "webdataset", "base", "webdataset/webdataset.py", filled("split") & filled("hybrid_caption"),
+            needs=("split", "hybrid_caption"),
+        ),
+        Step("takedown", "images", "metadata/takedown.py", ANY_ROW),
+    )
+}  # fmt: skip
+
+ORDER = list(STEPS)
+
+
+def not_dropped_before(step: Step) -> pl.Expr:
+    """Return the rows whose `drop_reason`, `stage:reason`, names neither a takedown nor a step before this one."""
+    earlier = [*ORDER[: ORDER.index(step.name)], "takedown"]
+    dropper = pl.col("drop_reason").str.split(":").list.first()
+    return pl.col("drop_reason").is_null() | ~dropper.is_in(earlier)
+
+
+def require_columns(frame: pl.DataFrame, step: Step) -> None:
+    """Check that the table has the columns that `step` reads.
+
+    Raises:
+        InputError: one is missing; the message names the script that writes it.
+    """
+    for name in step.needs:
+        if name in frame.columns:
+            continue
+        schema = SCHEMAS[step.table]
+        column = schema.column(name)
+        writers = [other.script for other in STEPS.values() if column and other.owner in column.owners]
+        raise InputError(f"{schema.path} has no column {name}: run {writers[0]} first")
+
+
+def eligible_rows(frame: pl.DataFrame, step: Step) -> pl.DataFrame:
+    """Return the rows that `step` may work on.
+
+    `frame` has the table's columns, and for base.csv also `drop_reason` and the step's error column of images.csv.
+    """
+    return frame.filter(step.eligible & not_dropped_before(step))
+
+
+def pending_rows(frame: pl.DataFrame, step: Step, *, redo: bool = False, retry_errors: bool = False) -> pl.DataFrame:
+    """Return the eligible rows that `step` has not done: all with `redo`, failed ones too with `retry_errors`."""
+    rows = eligible_rows(frame, step)
+    if redo or step.done is None:
+        return rows
+    undone = pl.col(step.done).is_null() if step.done in rows.columns else pl.lit(True)
+    if step.error is not None and step.error in rows.columns and not retry_errors:
+        undone &= pl.col(step.error).is_null()
+    return rows.filter(undone)
+
+
+def choose_ids(frame: pl.DataFrame, ids: Sequence[str] | None, limit: int | None) -> pl.DataFrame:
+    """Return the rows with these ids, or all where None, and of those the first `limit`."""
+    if ids is not None:
+        frame = frame.filter(pl.col(KEY).is_in(list(ids)))
+    return frame if limit is None else frame.head(limit)
+
+
+def stale_columns(stage: str, *, after: str) -> list[str]:
+    """Return the images.csv columns of `stage` that hold nothing true once a decision of `after` was overturned."""
+    if ORDER.index(stage) <= ORDER.index(after):
+        raise ValueError(f"{stage} does not come after {after}")
+    return SCHEMAS["images"].owned_by(STEPS[stage].owner)

@@ -1,0 +1,123 @@
+"""Fixtures that every stage's tests share: a dataset folder, its tables as plain CSV, and scripts run as a user would."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+Table = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A script that has ended: exit code, the JSON summary of its last stdout line, and what it printed."""
+
+    code: int
+    summary: dict[str, Any] = field(repr=False)
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset folder. Tables are read and written with the csv module, as a user's own script might."""
+
+    root: Path
+
+    def write_images(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write metadata/images.csv with all declared columns; cells that a row does not name are empty."""
+        from pokefa.columns import IMAGES
+
+        self._write("images", IMAGES.names, rows)
+
+    def write_base(self, rows: Iterable[Mapping[str, object]]) -> None:
+        from pokefa.columns import BASE
+
+        self._write("base", BASE.first_names, rows)
+
+    def images(self) -> Table:
+        """Return images.csv as {image_id: {column: text}}."""
+        return self.read("images")
+
+    def base(self) -> Table:
+        return self.read("base")
+
+    def read(self, name: str) -> Table:
+        return {row["image_id"]: row for row in self.rows(name)}
+
+    def rows(self, name: str) -> list[dict[str, str]]:
+        """Return the rows of metadata/<name>.csv in file order."""
+        with (self.root / "metadata" / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    def run(self, script: str, *arguments: object, env: Mapping[str, str] | None = None) -> Finished:
+        """Run a script of the checkout on this dataset, in this interpreter's environment."""
+        return run_command([script, "--root", str(self.root), *map(str, arguments)], env)
+
+    def _write(self, name: str, columns: list[str], rows: Iterable[Mapping[str, object]]) -> None:
+        rows = list(rows)
+        extra = [column for row in rows for column in row if column not in columns]
+        path = self.root / "metadata" / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, [*columns, *dict.fromkeys(extra)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def run_command(command: list[str], env: Mapping[str, str] | None = None) -> Finished:
+    """Run `python <command>` from the checkout's top; `env` is added to the environment."""
+    finished = subprocess.run(
+        [sys.executable, *command],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    lines = finished.stdout.strip().splitlines()
+    summary = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    return Finished(finished.returncode, summary, finished.stdout, finished.stderr)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """An empty dataset folder of the test's own."""
+    root = tmp_path / "dataset"
+    root.mkdir()
+    return Dataset(root)
+
+
+@pytest.fixture
+def run_script() -> Callable[..., Finished]:
+    """Run any script: `run_script("quotas/allocate.py", "--help")`."""
+    return lambda *command, env=None: run_command([str(part) for part in command], env)
+
+
+@pytest.fixture
+def load_script() -> Callable[[str], ModuleType]:
+    """Import a script by its path: the way to reach webdataset/, whose folder bears the library's name."""
+
+    def load(path: str) -> ModuleType:
+        name = "script_" + path.removesuffix(".py").replace("/", "_")
+        spec = importlib.util.spec_from_file_location(name, CHECKOUT / path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
