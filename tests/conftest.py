@@ -1,4 +1,4 @@
-"""Fixtures that every stage's tests share: a dataset folder, its tables as plain CSV, and scripts run as a user would."""
+"""Shared fixtures: a dataset folder, its tables as plain CSV, and scripts run as a user would run them."""
 
 from __future__ import annotations
 
