@@ -24,7 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from pokefa.errors import PokefaError
+from pokefa.errors import PokefaError, RunError
 from pokefa.table import first_line
 
 Item = TypeVar("Item")
@@ -95,7 +95,8 @@ def run_batches(
     """Yield an outcome for each item, as they come in.
 
     Items are taken from `items` only as workers get free, so neither the input nor the results pile up. When
-    `should_stop` turns true no further batch starts, and those in flight get `pool.grace` seconds.
+    `should_stop` turns true no further batch starts, and those in flight get `pool.grace` seconds. The same happens
+    when the work raises a RunError, which then ends the map.
 
     Args:
         make_work: called once in each worker; must be picklable for processes.
@@ -103,6 +104,7 @@ def run_batches(
     workers = pool.workers or available_cores()
     batches = _batched(items, pool.batch_size)
     suspects: deque[Item] = deque()
+    deaths = 0
     executor = _executor(pool.kind, workers, make_work)
     in_flight: dict[Future[list[Outcome[Item, Result]]], list[Item]] = {}
     try:
@@ -120,15 +122,26 @@ def run_batches(
                 batch = in_flight.pop(future)
                 try:
                     yield from future.result()
+                    deaths = 0
                 except BrokenProcessPool:
                     suspects.extend(batch)
+                except RunError:
+                    yield from _finish_started(in_flight, pool.grace)  # they may be paid for
+                    raise
             if suspects:
                 # A broken pool fails every batch that it held: all of them are suspects until tried alone.
                 for batch in in_flight.values():
                     suspects.extend(batch)
                 in_flight.clear()
                 _end(executor)
-                yield from _try_alone(make_work, suspects, should_stop)
+                for outcome in _try_alone(make_work, suspects, should_stop):
+                    deaths = deaths + 1 if outcome.error == WORKER_DIED else 0
+                    if deaths == MOST_DEATHS_IN_A_ROW:
+                        raise PokefaError(
+                            f"{deaths} worker processes died one after the other: give them more memory, or fewer "
+                            "--workers, and run again"
+                        )
+                    yield outcome
                 executor = _executor(pool.kind, workers, make_work)
     finally:
         _end(executor)
@@ -153,20 +166,12 @@ def _try_alone(
 ) -> Iterator[Outcome[Item, Result]]:
     """Yield an outcome for each suspect, one at a time in a single process that is renewed whenever it dies."""
     executor = _executor("process", 1, make_work)
-    deaths = 0
     try:
         while suspects and not should_stop():
             item = suspects.popleft()
             try:
                 yield from _submit(executor, "process", make_work, [item]).result()
-                deaths = 0
             except BrokenProcessPool:
-                deaths += 1
-                if deaths == MOST_DEATHS_IN_A_ROW:
-                    raise PokefaError(
-                        f"{deaths} worker processes died one after the other: give them more memory, or fewer "
-                        "--workers, and run again"
-                    ) from None
                 yield Outcome(item, error=WORKER_DIED)
                 _end(executor)
                 executor = _executor("process", 1, make_work)
@@ -213,6 +218,8 @@ def _try_batch(work: Work[Item, Result], batch: Sequence[Item]) -> list[Outcome[
         results = work(batch)
         if len(results) != len(batch):
             raise ValueError(f"{len(results)} results for {len(batch)} items")
+    except RunError:
+        raise
     except Exception as error:
         if len(batch) == 1:
             return [Outcome(batch[0], error=describe(error))]

@@ -24,13 +24,20 @@ class InputError(PokefaError):
     exit_code = EXIT_USAGE
 
 
-class BudgetReached(PokefaError):
+class RunError(PokefaError):
+    """No further image can succeed, say because a key was refused: raised in a worker it ends the run.
+
+    Every other error of a worker costs its own image and no more.
+    """
+
+
+class BudgetReached(RunError):
     """The run stopped on purpose: a budget or a quota that the user set has been reached."""
 
     exit_code = EXIT_STOPPED
 
 
-class Interrupted(PokefaError):
+class Interrupted(RunError):
     """Ctrl-C or SIGTERM: what was finished is saved, the rest is left for the next run."""
 
     exit_code = EXIT_INTERRUPTED

@@ -19,7 +19,7 @@ from pokefa.columns import BASE, DROPS, IMAGES
 from pokefa.errors import InputError
 from pokefa.journal import RUNS_FOLDER, read_entries, read_header
 from pokefa.merging import Cells, Changes
-from pokefa.table import KEY, Table, replacing, with_missing
+from pokefa.table import KEY, Table, replacing, temporary_name, with_missing
 
 LOCK_FILE = "metadata/.ledger.lock"
 MERGED_FILE = f"{RUNS_FOLDER}/merged.json"
@@ -86,12 +86,19 @@ class Ledger:
                         drops.append(facts | entry["drop"])
             if not offsets:
                 return False
+            self._remove_leftovers()
             for name, change in changes.items():
                 self.table(name).write(change.result())
             if drops:
                 self._append_drops(drops)
             self._write_merged(merged | offsets)
             return True
+
+    def _remove_leftovers(self) -> None:
+        """Remove the temporary files of merges that were killed: who holds the lock knows that nobody writes them."""
+        for path in (self.images.path, self.base.path, self.drops.path, self.root / MERGED_FILE):
+            for leftover in path.parent.glob(temporary_name(path, "*")):
+                leftover.unlink(missing_ok=True)
 
     def _append_drops(self, drops: Iterable[Cells]) -> None:
         """Append rows to drops.csv; a replay of rows that are there already adds none twice."""

@@ -91,7 +91,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        prefix, suffix = temporary_name(path, "*").split("*")
+        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
@@ -106,6 +107,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path, mark: str) -> str:
+    """Return the name of a temporary file beside `path`; with "*" the pattern of all of them."""
+    return f".{path.name}.{mark}.tmp"
 
 
 def sync_folder(folder: Path) -> None:

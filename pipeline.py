@@ -1,0 +1,191 @@
+"""PokeFA's one entry for set-up: builds environments, runs the stages in order, the demo, and the tests.
+
+    python3 pipeline.py demo                          everything, on drawn pictures and stand-in services
+    python3 pipeline.py test [STAGE ...]              all tests, each stage's in its own environment
+    python3 pipeline.py run --root DIR                the ten stages with the real services
+    python3 pipeline.py run --root DIR --plan         only print the commands
+    python3 pipeline.py setup all                     only build the environments
+
+Needs Python 3.11 or newer and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 -- whoever has an older one should read this, not an ImportError
+    raise SystemExit("PokeFA needs Python 3.11 or newer")
+
+import argparse
+import json
+import subprocess
+import tempfile
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo.run import DEMO_PORT, run_demo
+from pokefa.commands import STEPS, Runner, checkout_variables, choose_steps
+from pokefa.environments import CHECKOUT, ensure, environment, environment_names
+from pokefa.errors import EXIT_INTERRUPTED, InputError, PokefaError
+
+# Test folders that are not named like the environment that they need.
+TEST_ENVIRONMENTS = {"demo": "core", "pipeline": "core"}
+LINT_CHECKS = {
+    "ruff check": ("-m", "ruff", "check", "."),
+    "ruff format": ("-m", "ruff", "format", "--check", "."),
+    "mypy": ("-m", "mypy"),
+}
+
+
+def run_stages(root: Path, first: str | None, last: str | None, config: Path | None, *, plan: bool) -> None:
+    """Run the stages with the real services, or print their commands."""
+    runner = Runner(root.absolute(), read_config(config) if config else {})
+    steps = choose_steps(first, last)
+    if plan:
+        for step in steps:
+            print(runner.show(step))
+        return
+    with runner.locked():
+        for step in steps:
+            runner.run(step)
+
+
+def read_config(path: Path) -> dict[str, list[str]]:
+    """Return the user's own flags per step from a TOML file, as `resize = ["--min-side", "768"]`.
+
+    Raises:
+        InputError: the file is not such a table.
+    """
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--config {path} cannot be read: {error}") from None
+    names = [step.name for step in STEPS]
+    for name, flags in config.items():
+        if name not in names:
+            raise InputError(f"--config {path}: there is no step {name!r}; choose from {', '.join(names)}")
+        if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+            raise InputError(f'--config {path}: {name} must be a list of strings, as ["--limit", "100"]')
+    return config
+
+
+def set_up(name: str) -> None:
+    """Build one environment or all; the last stdout line is a JSON object with the interpreter under `python`."""
+    names = environment_names() if name == "all" else [name]
+    pythons = {each: str(ensure(environment(each))) for each in names}
+    print(json.dumps({"python": pythons if name == "all" else pythons[name]}))
+
+
+def run_tests(stages: Sequence[str]) -> int:
+    """Run test folders, each in its own environment, and the linters; return how many tests failed.
+
+    A folder whose tests could not run at all counts as one failure.
+
+    Raises:
+        InputError: there is no such test folder.
+    """
+    folders = sorted(path.name for path in (CHECKOUT / "tests").iterdir() if any(path.glob("test_*.py")))
+    choices = ["lint", *folders]
+    for stage in stages:
+        if stage not in choices:
+            raise InputError(f"there are no tests {stage!r}: choose from {', '.join(choices)}")
+    total: Counter[str] = Counter()
+    for stage in stages or choices:
+        counts = lint() if stage == "lint" else run_test_folder(stage)
+        total += counts
+        print(f"{stage}: {closing_line(counts)}\n", flush=True)
+    print(closing_line(total))
+    return total["failed"]
+
+
+def lint() -> Counter[str]:
+    """Run ruff and mypy over the project; each check counts as one test."""
+    python = ensure(environment("lint"))
+    counts: Counter[str] = Counter()
+    for name, command in LINT_CHECKS.items():
+        print(f"== {name}", flush=True)
+        done = subprocess.run([python, *command], cwd=CHECKOUT, env=checkout_variables())
+        counts["failed" if done.returncode else "passed"] += 1
+    return counts
+
+
+def run_test_folder(stage: str) -> Counter[str]:
+    """Run one folder of tests in its environment and count the results."""
+    python = ensure(environment(TEST_ENVIRONMENTS.get(stage, stage)))
+    print(f"== tests/{stage}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        done = subprocess.run(
+            [python, "-m", "pytest", f"tests/{stage}", f"--junitxml={report}"], cwd=CHECKOUT, env=checkout_variables()
+        )
+        return count_results(report, done.returncode)
+
+
+def count_results(report: Path, code: int) -> Counter[str]:
+    """Count the results of a JUnit XML report; a run that failed without saying why counts as one failure."""
+    counts: Counter[str] = Counter()
+    if report.exists():
+        for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+            numbers = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+            failed = numbers["failures"] + numbers["errors"]
+            counts["failed"] += failed
+            counts["skipped"] += numbers["skipped"]
+            counts["passed"] += numbers["tests"] - failed - numbers["skipped"]
+    if code and not counts["failed"]:
+        counts["failed"] += 1
+    return counts
+
+
+def closing_line(counts: Counter[str]) -> str:
+    return f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="run all stages on drawn pictures and stand-in services")
+    demo.add_argument("--root", type=Path, default=Path("demo-run"), help="folder of the demo (default: demo-run)")
+    demo.add_argument(
+        "--port", type=int, default=DEMO_PORT, help=f"the stand-ins take this port and the next (default: {DEMO_PORT})"
+    )
+
+    test = commands.add_parser("test", help="run the tests, each stage's in its own environment")
+    test.add_argument("stages", nargs="*", metavar="STAGE", help="test folders, or lint (default: all)")
+
+    run = commands.add_parser("run", help="run the stages with the real services")
+    run.add_argument("--root", type=Path, required=True, help="folder of the dataset")
+    run.add_argument("--from", dest="first", metavar="STEP", help="first step, a name or a stage's number")
+    run.add_argument("--to", dest="last", metavar="STEP", help="last step, a name or a stage's number")
+    run.add_argument("--config", type=Path, metavar="FILE", help="TOML file with your own flags per step")
+    run.add_argument("--plan", action="store_true", help="print the commands and run none")
+
+    setup = commands.add_parser("setup", help="build environments")
+    setup.add_argument("name", metavar="NAME|all", help="an environment, or all of them")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        if args.command == "demo":
+            run_demo(args.root, args.port)
+        elif args.command == "test":
+            return 1 if run_tests(args.stages) else 0
+        elif args.command == "run":
+            run_stages(args.root, args.first, args.last, args.config, plan=args.plan)
+        else:
+            set_up(args.name)
+    except PokefaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,171 @@
+"""The engine with real processes and threads: one bad item costs itself, and a dead worker costs its own images."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pokefa.engine import WORKER_DIED, Outcome, Pool, each, run_batches
+from pokefa.errors import InputError, PokefaError
+from tests.conftest import CHECKOUT
+
+
+def square(number: int) -> int:
+    """Square, with numbers that stand for what can go wrong in a decoder."""
+    if number == 13:
+        raise ValueError("unlucky\nand more")
+    if number == 14:
+        raise InputError("one clear line")
+    if number == 99:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if number == 98:
+        os._exit(1)
+    return number * number
+
+
+def make_squares() -> Callable[[Sequence[int]], Sequence[int]]:
+    return each(square)
+
+
+def outcomes(items: Sequence[int], pool: Pool) -> dict[int, Outcome[int, int]]:
+    found = list(run_batches(make_squares, items, pool))
+    assert len(found) == len(items)
+    return {outcome.item: outcome for outcome in found}
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_every_item_has_an_outcome_and_a_bad_one_costs_itself(kind, batch_size):
+    found = outcomes(range(40), Pool(kind, workers=2, batch_size=batch_size))
+    assert {item for item, outcome in found.items() if outcome.error} == {13, 14}
+    assert found[13].error == "ValueError: unlucky"
+    assert found[14].error == "one clear line"
+    assert all(found[item].result == item * item for item in range(40) if item not in (13, 14))
+
+
+@pytest.mark.parametrize("killer", [98, 99])
+def test_a_worker_that_dies_costs_its_own_item(killer):
+    found = outcomes([*range(20, 60), killer, *range(60, 90)], Pool(workers=2, batch_size=4))
+    assert {item for item, outcome in found.items() if outcome.error} == {killer}
+    assert found[killer].error == WORKER_DIED
+
+
+def test_workers_that_always_die_end_the_run():
+    with pytest.raises(PokefaError, match="^5 worker processes died one after the other: give them more memory"):
+        list(run_batches(make_squares, [99] * 8, Pool(workers=1)))
+
+
+def refuse() -> Callable[[Sequence[int]], Sequence[int]]:
+    raise FileNotFoundError("no model here")
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_a_worker_that_cannot_start_ends_the_run_and_not_every_image(kind):
+    with pytest.raises(PokefaError, match="^a worker could not start: FileNotFoundError: no model here$"):
+        list(run_batches(refuse, range(5), Pool(kind, workers=2)))
+
+
+@dataclass(frozen=True)
+class CountLoads:
+    """A factory that leaves a file for each time it was called."""
+
+    folder: Path
+
+    def __call__(self) -> Callable[[Sequence[int]], Sequence[int]]:
+        (self.folder / f"{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}").touch()
+        return each(square)
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_the_factory_is_called_once_in_each_worker(tmp_path, kind):
+    list(run_batches(CountLoads(tmp_path), range(20, 60), Pool(kind, workers=2)))
+    workers = [path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir()]
+    assert 1 <= len(workers) <= 2
+    assert len(set(workers)) == len(workers)
+
+
+def wrong_number(batch: Sequence[int]) -> list[int]:
+    return [1] if len(batch) == 1 else [1, 2, 3]
+
+
+def test_results_that_do_not_match_the_batch_are_not_paired_at_random():
+    found = list(run_batches(lambda: wrong_number, [5, 6], Pool("thread", workers=1, batch_size=2)))
+    assert [(outcome.item, outcome.result, outcome.error) for outcome in found] == [(5, 1, None), (6, 1, None)]
+
+
+def test_items_are_taken_only_as_workers_get_free():
+    taken = []
+
+    def source():
+        for number in range(20, 1000):
+            taken.append(number)
+            yield number
+
+    results = run_batches(make_squares, source(), Pool("thread", workers=2, batch_size=3, queued=2))
+    next(results)
+    assert len(taken) <= 2 * 2 * 3
+    results.close()
+
+
+def slow(number: int) -> int:
+    time.sleep(0.3)
+    return number
+
+
+def test_after_a_stop_what_has_started_comes_in_and_nothing_else_starts():
+    stop = threading.Event()
+    found = []
+    for outcome in run_batches(lambda: each(slow), range(100), Pool("thread", workers=2, queued=3), stop.is_set):
+        found.append(outcome.item)
+        stop.set()
+    assert 1 <= len(found) <= 5
+    assert len(set(found)) == len(found)
+
+
+def test_workers_do_not_outlive_a_killed_driver(tmp_path):
+    script = (
+        "import sys, time, os; from functools import partial; from pathlib import Path;"
+        "from pokefa.engine import Pool, run_batches; from tests.core.test_engine import leave_pid;"
+        "list(run_batches(partial(leave_pid, Path(sys.argv[1])), range(100), Pool(workers=2)))"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    )
+    while len(list(tmp_path.iterdir())) < 2:
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "worker processes outlived their driver"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0]
+
+
+def leave_pid(folder: Path) -> Callable[[Sequence[int]], Sequence[int]]:
+    (folder / str(os.getpid())).touch()
+    return partial(_sleep)
+
+
+def _sleep(batch: Sequence[int]) -> list[int]:
+    time.sleep(0.5)
+    return list(batch)

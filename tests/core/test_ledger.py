@@ -1,0 +1,215 @@
+"""The ledger's tables: what is written comes back, and nobody's work is overwritten."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pokefa.columns import BASE, IMAGES
+from pokefa.errors import InputError
+from pokefa.ledger import Ledger
+from pokefa.options import Options
+from pokefa.run import StageRun
+from pokefa.selection import STEPS
+from pokefa.table import KEY, Table, empty_frame
+
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+HARD_TEXT = st.lists(
+    st.sampled_from(
+        [",", '"', '""', "\n", "\r", "\r\n", " ", "NA", "null", "None", "007", "Type: Null", "🐉", "é", "é", "\ufeff",
+         "\u2028", "'", "\\", "#", "=1+1", "True", "1e5", "\x1a", "\x7f"]
+    ),
+    max_size=4,
+).map("".join)  # fmt: skip
+TEXT = ANY_TEXT | HARD_TEXT
+
+
+def stage_run(root: Path, step: str) -> StageRun:
+    return StageRun(STEPS[step], Options(root=root), Ledger.open(root, create=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=5))
+def test_any_text_in_any_text_column_survives_a_merge(texts):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        run = stage_run(root, "scrape")
+        for number, (title, species, query) in enumerate(texts):
+            values = {"image_id": f"{number:032x}", "title": title, "species": species, "query": query}
+            run.record_row(values, reason="saved")
+        run.finish()
+        again = stage_run(root, "nsfw_filter")  # a merge that touches other cells of the same rows
+        for number in range(len(texts)):
+            again.record(f"{number:032x}", {"nsfw_model": texts[number][0]})
+        again.finish()
+        with (root / IMAGES.path).open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        found = [(row["title"], row["species"], row["query"]) for row in rows]
+        assert found == texts
+        assert [row["nsfw_model"] for row in rows] == [title for title, _, _ in texts]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(TEXT, min_size=3, max_size=3), max_size=5))
+def test_a_table_written_by_the_csv_module_reads_the_same(rows):
+    """RFC 4180 from another writer, CRLF line ends and every field quoted."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Table(Path(folder), IMAGES)
+        table.path.parent.mkdir()
+        stream = io.StringIO(newline="")
+        writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
+        writer.writerow([KEY, "title", "my own"])
+        writer.writerows([[f"{number}", *row[1:]] for number, row in enumerate(rows)])
+        table.path.write_bytes(stream.getvalue().encode())
+        frame = table.read_keyed()
+        assert frame.columns == [KEY, "title", "my own"]
+        for number, row in enumerate(frame.iter_rows()):
+            assert [row[0], row[1] or "", row[2] or ""] == [f"{number}", *rows[number][1:]]
+
+
+def test_nul_is_refused_with_an_error(dataset):
+    run = stage_run(dataset.root, "scrape")
+    with pytest.raises(InputError, match=r"^title: 'a\\x00' holds a NUL character, which a CSV cannot store$"):
+        run.record_row({"image_id": "a" * 32, "title": "a\0"}, reason="saved")
+    run.finish()
+    assert not (dataset.root / "metadata/images.csv").exists()
+
+
+def test_columns_of_the_user_and_row_order_are_kept(dataset):
+    dataset.write_images([{"image_id": f"{n:032x}", "path_raw": "x", "note": f"mine {n}", "w": n} for n in (3, 1, 2)])
+    path = dataset.root / "metadata/images.csv"
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    moved = [[line[-1], *line[:-1]] for line in lines]  # the user's column comes first in the file
+    path.write_text("\n".join(",".join(line) for line in moved) + "\n")
+    run = stage_run(dataset.root, "nsfw_filter")
+    run.record(f"{2:032x}", {"is_nsfw": False, "nsfw_score": 0.25})
+    run.finish()
+    rows = dataset.rows("images")
+    assert list(rows[0])[0] == "note"
+    assert [row["note"] for row in rows] == ["mine 3", "mine 1", "mine 2"]
+    assert [row["is_nsfw"] for row in rows] == ["", "", "False"]
+    assert rows[2]["nsfw_score"] == "0.25"
+
+
+def test_cells_edited_between_merges_stay(dataset):
+    dataset.write_images([{"image_id": f"{n:032x}", "path_raw": "x"} for n in range(3)])
+    run = stage_run(dataset.root, "nsfw_filter")
+    run.record(f"{0:032x}", {"is_nsfw": True})
+    run.save()
+    table = dataset.rows("images")
+    table[0]["is_nsfw"] = "False"
+    table[1]["title"] = "typed by a person"
+    dataset.write_images(table)
+    run.record(f"{2:032x}", {"is_nsfw": False})
+    run.finish()
+    after = dataset.rows("images")
+    assert [row["is_nsfw"] for row in after] == ["False", "", "False"]
+    assert after[1]["title"] == "typed by a person"
+
+
+def test_a_removed_row_stays_removed_and_a_new_one_is_added_once(dataset):
+    run = stage_run(dataset.root, "scrape")
+    for number in (1, 2, 1):
+        run.record_row({"image_id": f"{number:032x}", "path_raw": "x"}, reason="saved")
+    run.finish()
+    assert len(dataset.rows("images")) == 2
+    dataset.write_images(dataset.rows("images")[:1])
+    late = stage_run(dataset.root, "nsfw_filter")
+    late.record(f"{2:032x}", {"is_nsfw": False})
+    late.finish()
+    assert [row["image_id"] for row in dataset.rows("images")] == [f"{1:032x}"]
+
+
+def test_the_last_value_wins_and_none_empties_a_cell(dataset):
+    dataset.write_images([{"image_id": f"{n:032x}", "path_raw": "x"} for n in range(2)])
+    run = stage_run(dataset.root, "nsfw_filter")
+    for number in range(2):
+        run.record(f"{number:032x}", {"nsfw_score": 0.1, "nsfw_model": "first"})
+    run.record(f"{0:032x}", {"nsfw_score": 0.9})
+    run.record(f"{1:032x}", {"nsfw_score": None})
+    run.finish()
+    rows = dataset.rows("images")
+    assert [(row["nsfw_score"], row["nsfw_model"]) for row in rows] == [("0.9", "first"), ("", "first")]
+
+
+def test_drops_are_one_row_each_even_after_a_replay(dataset):
+    dataset.write_images([{"image_id": "a" * 32, "path_raw": "x", "source_url": "https://example.org/a.png"}])
+    run = stage_run(dataset.root, "nsfw_filter")
+    run.record("a" * 32, {"is_nsfw": True}, drop="nsfw", detail="rating:explicit 0.91")
+    run.finish()
+    (dataset.root / "metadata/runs/merged.json").unlink()
+    Ledger.open(dataset.root)
+    (row,) = dataset.rows("drops")
+    assert row.pop("ts").endswith("Z")
+    assert row == {
+        "image_id": "a" * 32,
+        "stage": "nsfw_filter",
+        "reason": "nsfw",
+        "detail": "rating:explicit 0.91",
+        "source_url": "https://example.org/a.png",
+        "run_id": run.run_id,
+    }
+
+
+def test_base_gets_a_new_set_and_keeps_what_later_stages_wrote(dataset):
+    dataset.write_images([{"image_id": letter * 32} for letter in "abc"])
+
+    def set_base(letters: str) -> None:
+        run = stage_run(dataset.root, "filter")
+        run.replace_rows("base", [{"path": f"{letter}.png", "image_id": letter * 32} for letter in letters])
+        run.finish()
+
+    set_base("ab")
+    assert list(dataset.rows("base")[0]) == BASE.first_names
+    captions = stage_run(dataset.root, "sentence_tags")
+    captions.record("b" * 32, {"caption": "A cat.", "tags": "{}"})
+    captions.finish()
+    set_base("cb")
+    rows = dataset.rows("base")
+    assert [(row["image_id"][0], row["path"], row["caption"]) for row in rows] == [("c", "c.png", ""), ("b", "b.png", "A cat.")]
+    set_base("")
+    assert dataset.rows("base") == []
+
+
+def test_a_run_that_does_nothing_leaves_no_trace(dataset):
+    dataset.write_images([{"image_id": "a" * 32}])
+    before = {path: path.read_bytes() for path in dataset.root.rglob("*") if path.is_file()}
+    stage_run(dataset.root, "phash").finish()
+    after = {path: path.read_bytes() for path in dataset.root.rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,title\n1,2\n", "metadata/images.csv has no column image_id: restore the header line"),
+        ("image_id,title\na,1\na,2\n", "metadata/images.csv holds image_id a more than once: remove one of the rows"),
+        ("image_id,title\na,1\n,2\n", "metadata/images.csv record 3 has no image_id: complete or remove it"),
+    ],
+)
+def test_damaged_tables_are_named(dataset, content, message):
+    path = dataset.root / "metadata/images.csv"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(InputError) as caught:
+        Ledger.open(dataset.root).images.read_keyed()
+    assert str(caught.value) == message
+
+
+def test_no_ledger_is_wrong_input(dataset):
+    with pytest.raises(InputError, match=r"^no ledger at .*/metadata/images.csv: run scraping/scrape.py first, or name"):
+        Ledger.open(dataset.root)
+
+
+def test_pandas_reads_what_we_write(dataset):
+    """Not pandas itself, which this environment lacks, but the dialect: \\n line ends, a quote only where needed."""
+    table = Table(dataset.root, IMAGES)
+    table.write(pl.concat([empty_frame([KEY, "title"]), pl.DataFrame({KEY: ["a"], "title": ['say "hi", you']})]))
+    assert table.path.read_bytes() == b'image_id,title\na,"say ""hi"", you"\n'
