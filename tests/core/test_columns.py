@@ -75,9 +75,9 @@ def test_cells_edited_into_nonsense_are_named(kind, text, message):
 
 
 def test_a_stage_writes_only_its_own_columns():
-    with pytest.raises(ValueError, match="stage phash may not write .* column is_nsfw: it belongs to nsfw_filter"):
+    with pytest.raises(ValueError, match=r"stage phash may not write .* column is_nsfw: it belongs to nsfw_filter"):
         IMAGES.encode_cells("phash", {"is_nsfw": True})
-    with pytest.raises(ValueError, match="column colour: it belongs to nobody"):
+    with pytest.raises(ValueError, match=r"column colour: it belongs to nobody"):
         IMAGES.encode_cells("phash", {"colour": "red"})
 
 

@@ -135,7 +135,7 @@ def test_full_disk_at_the_journal_takes_back_the_half_line(dataset):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (length + 10, hard))
     try:
-        with pytest.raises(PokefaError, match="cannot write .*: File too large; free some space and run"):
+        with pytest.raises(PokefaError, match=r"cannot write .*: File too large; free some space and run"):
             run.record(f"{1:032x}", {"phash64": "bb"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -168,7 +168,9 @@ def test_corrupt_middle_line_is_reported_with_its_number(dataset):
     lines[3] = lines[3][:30] + b"\xff\x00" + lines[3][32:]
     path.write_bytes(b"".join(lines))
     before = (dataset.root / "metadata/images.csv").read_bytes()
-    with pytest.raises(InputError, match=rf"^metadata/runs/{path.name} line 4 is damaged .*repair that line, or remove"):
+    with pytest.raises(
+        InputError, match=rf"^metadata/runs/{path.name} line 4 is damaged .*repair that line, or remove"
+    ):
         Ledger.open(dataset.root)
     assert (dataset.root / "metadata/images.csv").read_bytes() == before
     del lines[3]

@@ -61,7 +61,7 @@ def test_a_worker_that_dies_costs_its_own_item(killer):
 
 
 def test_workers_that_always_die_end_the_run():
-    with pytest.raises(PokefaError, match="^5 worker processes died one after the other: give them more memory"):
+    with pytest.raises(PokefaError, match=r"^5 worker processes died one after the other: give them more memory"):
         list(run_batches(make_squares, [99] * 8, Pool(workers=1)))
 
 
@@ -71,7 +71,7 @@ def refuse() -> Callable[[Sequence[int]], Sequence[int]]:
 
 @pytest.mark.parametrize("kind", ["process", "thread"])
 def test_a_worker_that_cannot_start_ends_the_run_and_not_every_image(kind):
-    with pytest.raises(PokefaError, match="^a worker could not start: FileNotFoundError: no model here$"):
+    with pytest.raises(PokefaError, match=r"^a worker could not start: FileNotFoundError: no model here$"):
         list(run_batches(refuse, range(5), Pool(kind, workers=2)))
 
 

@@ -92,7 +92,7 @@ def test_columns_of_the_user_and_row_order_are_kept(dataset):
     run.record(f"{2:032x}", {"is_nsfw": False, "nsfw_score": 0.25})
     run.finish()
     rows = dataset.rows("images")
-    assert list(rows[0])[0] == "note"
+    assert next(iter(rows[0])) == "note"
     assert [row["note"] for row in rows] == ["mine 3", "mine 1", "mine 2"]
     assert [row["is_nsfw"] for row in rows] == ["", "", "False"]
     assert rows[2]["nsfw_score"] == "0.25"
@@ -173,7 +173,10 @@ def test_base_gets_a_new_set_and_keeps_what_later_stages_wrote(dataset):
     captions.finish()
     set_base("cb")
     rows = dataset.rows("base")
-    assert [(row["image_id"][0], row["path"], row["caption"]) for row in rows] == [("c", "c.png", ""), ("b", "b.png", "A cat.")]
+    assert [(row["image_id"][0], row["path"], row["caption"]) for row in rows] == [
+        ("c", "c.png", ""),
+        ("b", "b.png", "A cat."),
+    ]
     set_base("")
     assert dataset.rows("base") == []
 
@@ -204,7 +207,9 @@ def test_damaged_tables_are_named(dataset, content, message):
 
 
 def test_no_ledger_is_wrong_input(dataset):
-    with pytest.raises(InputError, match=r"^no ledger at .*/metadata/images.csv: run scraping/scrape.py first, or name"):
+    with pytest.raises(
+        InputError, match=r"^no ledger at .*/metadata/images.csv: run scraping/scrape.py first, or name"
+    ):
         Ledger.open(dataset.root)
 
 

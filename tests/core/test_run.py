@@ -129,7 +129,9 @@ def test_overrides_survive_a_redo(dataset, capsys):
 
 
 def test_clear_makes_later_stages_pending_again(dataset):
-    dataset.write_images([{"image_id": "a" * 32, **READY, "phash64": "0" * 16, "dupe_flag": "unique", "ae_aesthetic": "70"}])
+    dataset.write_images(
+        [{"image_id": "a" * 32, **READY, "phash64": "0" * 16, "dupe_flag": "unique", "ae_aesthetic": "70"}]
+    )
     run = StageRun(STEPS["ocr_unflag"], Options(root=dataset.root), Ledger.open(dataset.root))
     run.clear("a" * 32, ["resize", "phash"], reason="unflagged")
     run.finish()

@@ -93,7 +93,7 @@ def test_a_missing_column_names_the_script_that_writes_it():
 def test_only_later_stages_can_become_stale():
     assert stale_columns("resize", after="ocr_unflag")[0] == "path_resized"
     assert "drop_reason" not in stale_columns("rm_dups", after="ocr_unflag")
-    with pytest.raises(ValueError, match="nsfw_filter does not come after ocr_unflag"):
+    with pytest.raises(ValueError, match=r"nsfw_filter does not come after ocr_unflag"):
         stale_columns("nsfw_filter", after="ocr_unflag")
 
 
