@@ -1,0 +1,72 @@
+"""Slugs of species names, and text files that change only with cause."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pokefa.text import species_slug, write_text
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+GOLDEN = {
+    "Umbreon": "umbreon",
+    "Nidoran♀": "nidoran_female",
+    "Nidoran♂": "nidoran_male",
+    "Nidoran♀\ufe0f": "nidoran_female",
+    "Mr. Mime": "mr_mime",
+    "Mr. Rime": "mr_rime",
+    "Mime Jr.": "mime_jr",
+    "Type: Null": "type_null",
+    "Porygon-Z": "porygon_z",
+    "Porygon2": "porygon2",
+    "Farfetch'd": "farfetchd",
+    "Farfetch’d": "farfetchd",
+    "Sirfetch'd": "sirfetchd",
+    "Ho-Oh": "ho_oh",
+    "Flabébé": "flabebe",
+    "Flabe\u0301be\u0301": "flabebe",
+    "Tapu Koko": "tapu_koko",
+    "Jangmo-o": "jangmo_o",
+    "Chien–Pao": "chien_pao",
+    "  Iron  Hands ": "iron_hands",
+    "ho_oh": "ho_oh",
+    "ピカチュウ": "",
+    "": "",
+}
+
+
+@pytest.mark.parametrize(("name", "slug"), GOLDEN.items())
+def test_golden_slugs(name: str, slug: str) -> None:
+    assert species_slug(name) == slug
+
+
+def test_every_species_has_a_slug_of_its_own() -> None:
+    with (CHECKOUT / "quotas/popularity.csv").open(encoding="utf-8", newline="") as stream:
+        names = [row["name"] for row in csv.DictReader(stream)]
+    slugs = {species_slug(name) for name in names}
+    assert len(names) == len(slugs) == 1025
+    assert all(re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", slug) for slug in slugs)
+
+
+@given(st.text())
+def test_a_slug_is_snake_case_and_its_own_slug(text: str) -> None:
+    slug = species_slug(text)
+    assert re.fullmatch(r"([a-z0-9]+(_[a-z0-9]+)*)?", slug)
+    assert species_slug(slug) == slug
+
+
+def test_write_text_leaves_an_equal_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "list.txt"
+    assert write_text(path, "Flabébé\n")
+    before = path.stat()
+    assert not write_text(path, "Flabébé\n")
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert write_text(path, "Mew\n")
+    assert path.read_bytes() == b"Mew\n"
+    assert [entry.name for entry in path.parent.iterdir()] == ["list.txt"]

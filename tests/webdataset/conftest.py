@@ -1,0 +1,45 @@
+"""What the tests of stage 9 share: loaded scripts, and the bytes of a whole dataset folder."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def species_script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("webdataset/species.py")
+
+
+@pytest.fixture
+def split_script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("webdataset/split.py")
+
+
+@pytest.fixture
+def packing_script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("webdataset/webdataset.py")
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
+    """Return {path: (inode, bytes)} of every file below a folder; a file written anew has another inode."""
+
+    def take(folder: Path) -> dict[str, tuple[int, bytes]]:
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".ledger.lock")
+        return {str(path.relative_to(folder)): (path.stat().st_ino, path.read_bytes()) for path in files}
+
+    return take
+
+
+@pytest.fixture
+def read_csv() -> Callable[[Path], list[dict[str, str]]]:
+    def read(path: Path) -> list[dict[str, str]]:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+
+    return read
