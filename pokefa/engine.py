@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -199,7 +200,21 @@ def _submit(
 ) -> Future[list[Outcome[Item, Result]]]:
     if kind == "thread":
         return executor.submit(_run_in_thread, make_work, batch)
-    return executor.submit(_run_in_process, batch)
+    with _interrupts_held_back():
+        return executor.submit(_run_in_process, batch)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back while worker processes may start: they inherit that, and stop only when the driver says so."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(executor: Executor) -> None:

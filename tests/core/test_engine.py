@@ -153,6 +153,31 @@ def test_workers_do_not_outlive_a_killed_driver(tmp_path):
         time.sleep(0.05)
 
 
+def test_ctrl_c_while_workers_start_leaves_no_traceback(tmp_path):
+    """In a terminal Ctrl-C reaches every process of the group, those that are still importing too."""
+    script = (
+        "import signal, threading; from tests.core.test_engine import make_squares; from pokefa.engine import Pool, run_batches;"
+        "stop = threading.Event(); signal.signal(signal.SIGINT, lambda *_: stop.set());"
+        "print('ready', flush=True); list(run_batches(make_squares, range(20, 9000), Pool(workers=4), stop.is_set))"
+    )
+    for delay in (0.05, 0.15, 0.3):
+        driver = subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=CHECKOUT,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert driver.stdout is not None
+        driver.stdout.readline()
+        time.sleep(delay)
+        os.killpg(driver.pid, signal.SIGINT)
+        _, errors = driver.communicate(timeout=60)
+        assert (driver.returncode, errors) == (0, "")
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
