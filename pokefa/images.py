@@ -1,26 +1,41 @@
 """Opening strangers' images: capped, upright, in sRGB, first frame, with every failure named.
 
 `open_image` is the only way that a stage opens an image. It returns the mode "RGB", "RGBA", "L" or "LA" at 8 bits per
-channel; `flatten` gives a model its RGB.
+channel; `flatten` gives a model its RGB. `needs_conversion` tells whether other programs would see the same picture in
+the file as it is, and `place_file` gives such a file another name without copying it.
 """
 
 from __future__ import annotations
 
+import filecmp
 import io
+import itertools
+import os
+import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps
 
 from pokefa.errors import PokefaError
+from pokefa.table import replacing
 
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "WEBP")
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
+Result = TypeVar("Result")
+
 _WHITE = (255, 255, 255)
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_BIT_DEPTH = 24  # its offset: signature, then length, name, width and height of the IHDR chunk
+# Colours that a profile moves by no more than this look the same with and without it. The many sRGB profiles about
+# differ from each other by one or two levels of rounding.
+_SAME_COLOUR_LEVELS = 2
 
 
 class ImageError(PokefaError):
@@ -47,38 +62,79 @@ def open_image(
 ) -> Image.Image:
     """Return the decoded first frame of a file: upright, in sRGB, 8 bits per channel.
 
-    The result has mode RGB or RGBA, or L or LA for grey images. 16-bit samples are scaled by 255/65535. CMYK and
-    profiled images are converted through their embedded profile where they have one. Metadata is not carried over;
-    `image.format` tells the file's format.
+    The result has mode RGB or RGBA, or L or LA for grey images. Of 16 bits the upper 8 are used; grey is rounded. An
+    embedded colour profile is followed where it fits the image, and CMYK without one is inverted plainly. Palettes
+    and transparent colours are resolved, except the transparent colour of a 16-bit PNG, which is taken as opaque.
+    Metadata is not carried over; `image.format` tells the file's format.
 
     Raises:
         ImageError: the file is missing, too large, of another format than `formats`, or damaged.
     """
-    data = _read(source, max_bytes)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own bomb warning and EXIF remarks: the caps below decide
-            opened = Image.open(io.BytesIO(data), formats=formats)
-    except Image.DecompressionBombError as error:
-        raise ImageError("too_many_pixels", str(error)) from None
-    except Exception:
-        expected = " or ".join(formats or ("any image format",))
-        raise ImageError("not_an_image", f"the bytes are not {expected}") from None
-    with opened:
-        width, height = opened.size
-        if width * height > max_pixels:
-            raise ImageError("too_many_pixels", f"{width}x{height} is over {max_pixels} pixels")
-        name = opened.format
-        try:
-            opened.load()
-            image = _to_srgb(ImageOps.exif_transpose(opened))
-        except ImageError:
-            raise
-        except Exception as error:
-            raise ImageError("truncated", f"{type(error).__name__}: {error}") from None
+
+    def convert(opened: Image.Image) -> Image.Image:
+        return _to_srgb(ImageOps.exif_transpose(opened))
+
+    data = read_file(source, max_bytes)
+    image, name = _open(data, max_pixels, formats, convert)
     image.format = name
     image.info = {}
     return image
+
+
+def needs_conversion(
+    source: Path | bytes,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] | None = FORMATS,
+) -> str | None:
+    """Return why other programs may see another picture in the file than `open_image` gives, or None.
+
+    The reason is `animated`, `rotated`, `cmyk`, `sixteen_bit` or `profile`. A palette, a bit of grey or an alpha
+    channel is no reason, and neither is a profile that leaves sRGB colours as they are.
+
+    Raises:
+        ImageError: as `open_image`; the pixels are not decoded here, so damage in them is not seen.
+    """
+    data = read_file(source, max_bytes)
+
+    def reason(opened: Image.Image) -> str | None:
+        # A JPEG with more pictures behind the first (MPO) shows its first everywhere; frames are for PNG and WebP.
+        if opened.format in ("PNG", "WEBP") and getattr(opened, "is_animated", False):
+            return "animated"
+        if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return "rotated"
+        if opened.mode == "CMYK":
+            return "cmyk"
+        if data.startswith(_PNG_SIGNATURE) and data[_PNG_BIT_DEPTH] == 16:
+            return "sixteen_bit"
+        return "profile" if _profile_moves_colours(opened) else None
+
+    return _open(data, max_pixels, formats, reason, decode=False)[0]
+
+
+def place_file(source: Path, target: Path) -> bool:
+    """Give `source` the second name `target`, by hard link or across devices by copy; return False if it has it.
+
+    `target` appears whole, or is replaced whole. The caller makes its folder, and syncs it when it matters.
+
+    Raises:
+        PokefaError: the file could not be placed; `target` is as it was.
+    """
+    temporary = target.with_name(f".{target.name}.link")
+    try:
+        if target.exists() and filecmp.cmp(source, target):
+            return False
+        temporary.unlink(missing_ok=True)
+        os.link(source, temporary)
+        temporary.replace(target)
+    except FileNotFoundError as error:
+        raise PokefaError(f"cannot place {source} at {target}: {error.strerror}") from None
+    except OSError:  # another device, a file system without links, or a file with too many
+        with replacing(target) as copy, source.open("rb") as stream:
+            shutil.copyfileobj(stream, copy)
+        shutil.copystat(source, target)  # the same size and time tell the next call that the bytes are the same
+    return True
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -101,7 +157,12 @@ def has_alpha(image: Image.Image) -> bool:
     return isinstance(lowest, int | float) and lowest < 255
 
 
-def _read(source: Path | bytes, max_bytes: int) -> bytes:
+def read_file(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a file, or of `source` itself.
+
+    Raises:
+        ImageError: `missing_file`, `empty_file` or `too_many_bytes`.
+    """
     if isinstance(source, bytes):
         data = source
     else:
@@ -117,35 +178,92 @@ def _read(source: Path | bytes, max_bytes: int) -> bytes:
     return data
 
 
+def _open(
+    data: bytes,
+    max_pixels: int,
+    formats: tuple[str, ...] | None,
+    use: Callable[[Image.Image], Result],
+    *,
+    decode: bool = True,
+) -> tuple[Result, str | None]:
+    """Return what `use` makes of the opened image, and the name of its format.
+
+    Raises:
+        ImageError: the bytes are no image, one over `max_pixels`, or damaged.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own bomb warning and EXIF remarks: the caps decide
+        try:
+            opened = Image.open(io.BytesIO(data), formats=formats)
+        except Image.DecompressionBombError as error:
+            raise ImageError("too_many_pixels", str(error)) from None
+        except Exception:
+            raise _unopened(data, formats) from None
+        with opened:
+            width, height = opened.size
+            if width * height > max_pixels:
+                raise ImageError("too_many_pixels", f"{width}x{height} is over {max_pixels} pixels")
+            # Phones append more pictures to a JPEG and Pillow calls that MPO; the first is a plain JPEG.
+            name = "JPEG" if opened.format == "MPO" else opened.format
+            try:
+                if decode:
+                    opened.load()
+                return use(opened), name
+            except Exception as error:
+                raise ImageError("truncated", f"{type(error).__name__}: {error}") from None
+
+
+def _unopened(data: bytes, formats: tuple[str, ...] | None) -> ImageError:
+    """Return the error for bytes that Pillow did not open: a damaged image still begins like one."""
+    webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+    begins = "JPEG" if data.startswith(b"\xff\xd8\xff") else "PNG" if data.startswith(_PNG_SIGNATURE) else None
+    begins = "WEBP" if webp else begins
+    if begins and (formats is None or begins in formats):
+        return ImageError("truncated", f"begins as {begins}, but cannot be decoded")
+    expected = " or ".join(formats or ("any image format",))
+    return ImageError("not_an_image", f"the bytes are not {expected}")
+
+
 def _to_srgb(image: Image.Image) -> Image.Image:
     """Return the image in RGB, RGBA, L or LA at 8 bits per channel, through its colour profile if it has one."""
     profile = image.info.get("icc_profile")
     if image.mode in _SIXTEEN_BIT_MODES:
-        return image.convert("I").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
-    if image.mode in ("P", "1") or "transparency" in image.info:
-        transparent = image.mode == "PA" or "transparency" in image.info
-        image = image.convert("RGBA" if transparent else "RGB" if image.mode == "P" else "L")
-    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
-        converted = _through_profile(image, profile)
-        if converted is not None:
-            return converted
+        image = image.convert("I").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
+    elif image.mode in ("1", "L"):
+        image = image.convert("LA" if "transparency" in image.info else "L")
+    elif image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if profile:
+        image = _through_profile(image, profile)
     return image if image.mode in ("RGB", "RGBA", "L", "LA") else image.convert("RGB")
 
 
-def _through_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """Return the image converted to sRGB, or None where the profile is damaged or of another colour space."""
-    output = {"CMYK": "RGB"}.get(image.mode, image.mode)
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+def _through_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    """Return the image converted to sRGB; as it is where the profile is damaged or of another colour space."""
+    alpha = image.getchannel("A") if "A" in image.mode else None
+    colours = image.convert(image.mode.rstrip("A")) if alpha is not None else image
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if output == "L":  # a grey profile describes one channel; the result has three
-            output = "RGB"
-        image = image.convert("RGB") if alpha is not None else image
-        converted = ImageCms.profileToProfile(
-            image, source, ImageCms.createProfile("sRGB"), outputMode=output.replace("A", "")
-        )
+        converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return None
-    if converted is not None and alpha is not None:
+        return image
+    assert converted is not None  # None is the answer only where the image is converted in place
+    if colours.mode == "L":
+        converted = converted.convert("L")
+    if alpha is not None:
         converted.putalpha(alpha)
     return converted
+
+
+def _profile_moves_colours(image: Image.Image) -> bool:
+    """Tell whether the embedded profile makes a visible difference to any of a range of colours."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return False
+    if image.mode in ("1", "L", "LA", *_SIXTEEN_BIT_MODES):
+        sample = Image.linear_gradient("L")
+    else:
+        colours = itertools.product(range(0, 256, 17), repeat=3)
+        sample = Image.frombytes("RGB", (16, 256), bytes(itertools.chain.from_iterable(colours)))
+    moved = ImageChops.difference(_through_profile(sample, profile), sample)
+    return max(moved.tobytes()) > _SAME_COLOUR_LEVELS

@@ -1,0 +1,355 @@
+"""Stage 7: rank what passes the gates, keep the best, and export the final set.
+
+Every row of the ledger gets one decision, the first that applies: taken_down, nsfw, error, duplicate, not_scored (a
+stage before this one has not finished with it), below_relevance, below_aesthetic; what is left is ranked by
+aesthetic × (0.85 + 0.15 × clamp((relevance - 60) / 40, 0, 1)), and is kept up to --top-n, else beyond_top_n. Nothing
+is deleted but exports of images that left the set. Run it again with other gates at any time: captions of images
+that stay are kept.
+
+Reads   images.csv: the results of all stages before; the files in path_resized
+Writes  images.csv: filter_decision, filter_score, filter_rank, filter_run_id
+        metadata/base.csv, best first; data_clean/base/<image_id>.<ext>; drops.csv
+
+    python preprocess/filter/filter.py --dry-run
+    python preprocess/filter/filter.py
+    python preprocess/filter/filter.py --root my-dataset --min-aesthetic 70 --top-n 8000 --per-species-floor 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from pokefa.columns import BASE, IMAGES, Value
+from pokefa.errors import InputError
+from pokefa.images import SUFFIXES, place_file
+from pokefa.options import options_from, positive_int, stage_parser
+from pokefa.run import Row, StageRun, decode_rows, log, run_stage
+from pokefa.selection import FLAGGED_NSFW, TEXT_SETTLED, filled, is_true
+from pokefa.table import KEY, sync_folder
+
+FOLDER = "data_clean/base"
+
+DECISIONS = (
+    "kept", "nsfw", "duplicate", "below_relevance", "below_aesthetic", "beyond_top_n", "not_scored", "error",
+    "taken_down",
+)  # fmt: skip
+# The drops that this stage decides itself; the others were written to drops.csv by the stage that decided them.
+OWN_DROPS = ("below_relevance", "below_aesthetic", "beyond_top_n")
+
+# An exported file, and nothing that a person may have put beside it.
+EXPORTED = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(SUFFIXES.values())})")
+
+# The stages before, each with its error column and with what it leaves in a row that it has finished with.
+STAGES = (
+    ("nsfw_filter", "nsfw_error", filled("is_nsfw")),
+    ("ocr_pipeline", "ocr_error", TEXT_SETTLED),
+    ("resize", "resize_error", filled("path_resized") & filled("resized_w") & filled("resized_h")),
+    ("score", "score_error", filled("ae_relevance") & filled("ae_aesthetic")),
+    ("phash", "phash_error", filled("phash64")),
+    ("rm_dups", None, filled("dupe_removed")),
+)
+
+READ = ("species", "source_url", "path_resized", "resized_w", "resized_h", "ae_relevance", "ae_aesthetic", "phash64")
+DECIDED = ("filter_decision", "filter_score", "filter_rank")
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a picture must reach, and how many are kept."""
+
+    min_relevance: int = 60
+    min_aesthetic: int = 60
+    top_n: int = 16000
+    per_species_floor: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one image; score and rank only where it passed the gates."""
+
+    decision: str
+    score: float | None = None
+    rank: int | None = None
+
+    @property
+    def cells(self) -> dict[str, Value]:
+        return dict(zip(DECIDED, (self.decision, self.score, self.rank), strict=True))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An image that every stage has finished with, ready for the gates."""
+
+    image_id: str
+    species: str | None
+    relevance: int
+    aesthetic: int
+
+    @property
+    def order(self) -> tuple[int, int, int, str]:
+        """Sort key, best first: effective score, then aesthetic, relevance and image_id."""
+        return -score_times_800(self.relevance, self.aesthetic), -self.aesthetic, -self.relevance, self.image_id
+
+
+def score_times_800(relevance: int, aesthetic: int) -> int:
+    """Return 800 times the effective score, a whole number, so that ties are ties and no rounding decides.
+
+    aesthetic × (0.85 + 0.15 × c / 40) = aesthetic × (680 + 3 c) / 800, where c = clamp(relevance - 60, 0, 40).
+    """
+    return aesthetic * (680 + 3 * min(40, max(0, relevance - 60)))
+
+
+def decide_before_gates(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with a column `decision`: of the rows that never reach the gates; null for the others."""
+    failed = pl.any_horizontal(filled(error) & ~finished for _, error, finished in STAGES if error)
+    unfinished = pl.any_horizontal(~finished for _, _, finished in STAGES)
+    return table.with_columns(
+        pl.when(pl.col("drop_reason").str.starts_with("takedown:").fill_null(False))
+        .then(pl.lit("taken_down"))
+        .when(FLAGGED_NSFW)
+        .then(pl.lit("nsfw"))
+        .when(failed)
+        .then(pl.lit("error"))
+        .when(is_true("dupe_removed"))
+        .then(pl.lit("duplicate"))
+        .when(unfinished)
+        .then(pl.lit("not_scored"))
+        .alias("decision")
+    )
+
+
+def decide_by_gates(images: Sequence[Scored], gates: Gates) -> dict[str, Decision]:
+    """Return the decision for every scored image, whatever their order.
+
+    The best `per_species_floor` of each species are kept first, and the places that are left go by rank.
+
+    Raises:
+        InputError: the floors alone need more than `top_n` places.
+    """
+    decisions: dict[str, Decision] = {}
+    passing: list[Scored] = []
+    for image in sorted(images, key=lambda image: image.order):
+        if image.relevance < gates.min_relevance:
+            decisions[image.image_id] = Decision("below_relevance")
+        elif image.aesthetic < gates.min_aesthetic:
+            decisions[image.image_id] = Decision("below_aesthetic")
+        else:
+            passing.append(image)
+    kept = kept_of(passing, gates)
+    for rank, image in enumerate(passing, start=1):
+        decision = "kept" if image.image_id in kept else "beyond_top_n"
+        score = score_times_800(image.relevance, image.aesthetic) / 800
+        decisions[image.image_id] = Decision(decision, score, rank)
+    return decisions
+
+
+def kept_of(passing: Sequence[Scored], gates: Gates) -> set[str]:
+    """Return the ids to keep of images that are sorted best first."""
+    seen: Counter[str] = Counter()
+    kept: set[str] = set()
+    for image in passing:
+        if image.species is not None and seen[image.species] < gates.per_species_floor:
+            seen[image.species] += 1
+            kept.add(image.image_id)
+    if len(kept) > gates.top_n:
+        raise InputError(
+            f"--per-species-floor {gates.per_species_floor} alone keeps {len(kept)} images, over --top-n "
+            f"{gates.top_n}: lower the floor or raise --top-n"
+        )
+    free = gates.top_n - len(kept)
+    rest = [image.image_id for image in passing if image.image_id not in kept]
+    return kept | set(rest[:free])
+
+
+def base_row(row: Row) -> dict[str, Value]:
+    """Return the row of base.csv for a row of images.csv."""
+    return {
+        "path": f"{FOLDER}/{row[KEY]}{PurePosixPath(str(row['path_resized'])).suffix}",
+        "source_url": row["source_url"],
+        "image_size": f"{row['resized_w']}x{row['resized_h']}",
+        "ae_relevance": row["ae_relevance"],
+        "ae_aesthetic": row["ae_aesthetic"],
+        KEY: row[KEY],
+        "phash": row["phash64"],
+    }
+
+
+def describe(decision: Decision, row: Row, gates: Gates) -> str:
+    """Return the values that decided, for drops.csv."""
+    if decision.decision == "below_relevance":
+        return f"ae_relevance {row['ae_relevance']} < {gates.min_relevance}"
+    if decision.decision == "below_aesthetic":
+        return f"ae_aesthetic {row['ae_aesthetic']} < {gates.min_aesthetic}"
+    return f"rank {decision.rank}, score {decision.score}, of {gates.top_n} places"
+
+
+def filter_images(run: StageRun, gates: Gates) -> None:
+    """Decide over all rows at once, export the kept ones, and record what has changed."""
+    table = decide_before_gates(run.table())
+    rows = {str(row[KEY]): row for row in decode_rows(table.filter(pl.col("decision").is_null()), READ, run.step)}
+    by_gates = decide_by_gates([scored(row) for row in rows.values()], gates)
+    before_gates = table.filter(pl.col("decision").is_not_null()).select(KEY, "decision").iter_rows()
+    decisions = {image_id: Decision(slug) for image_id, slug in before_gates} | by_gates
+    count(run, table, decisions)
+    kept = [
+        rows[name]
+        for name, each in sorted(by_gates.items(), key=lambda item: item[1].rank or 0)
+        if each.decision == "kept"
+    ]
+    base = [base_row(row) for row in kept]
+    if run.options.dry_run:
+        show_plan(run, base)
+        return
+    # Files first, so that base.csv never names one that is not there; decisions and base.csv next, in one merge;
+    # files that left the set last, so that a reader of the old base.csv still finds all of its own. A run that is
+    # killed anywhere in between is completed by the next, which finds the difference again in files and cells.
+    export(run, base, kept)
+    record(run, table, decisions, rows, gates)
+    if not base_is(run, base):
+        run.replace_rows("base", base)
+    run.save()
+    run.extra["files_removed"] = remove_exports(run.root / FOLDER, {Path(str(row["path"])).name for row in base})
+
+
+def scored(row: Row) -> Scored:
+    """Return a ledger row for the gates; its stages have finished with it, so the numbers are there."""
+    relevance, aesthetic, species = row["ae_relevance"], row["ae_aesthetic"], row["species"]
+    assert isinstance(relevance, int) and isinstance(aesthetic, int)
+    return Scored(str(row[KEY]), None if species is None else str(species), relevance, aesthetic)
+
+
+def count(run: StageRun, table: pl.DataFrame, decisions: Mapping[str, Decision]) -> None:
+    """Put the counts of all decisions, which sum to the ledger's rows, into the summary."""
+    counts = Counter(each.decision for each in decisions.values())
+    run.seen = len(table)
+    run.extra["decisions"] = {name: counts[name] for name in DECISIONS}
+    waiting = table.filter(pl.col("decision") == "not_scored")
+    if len(waiting):
+        # A stage waits for the one before, so the first that has not finished is the one to run.
+        unfinished = pl.coalesce(pl.when(~finished).then(pl.lit(name)) for name, _, finished in STAGES)
+        first = Counter(waiting.select(unfinished.alias("stage"))["stage"].to_list())
+        run.extra["unfinished"] = {name: first[name] for name, _, _ in STAGES if first[name]}
+        stages = ", ".join(f"{name} {number}" for name, number in run.extra["unfinished"].items())
+        log.warning("%d images count as not_scored, because a stage has yet to work on them: %s", len(waiting), stages)
+
+
+def show_plan(run: StageRun, base: Sequence[Mapping[str, Value]]) -> None:
+    """Print what --dry-run shows: the counts, and who would join and leave the set."""
+    for name, number in run.extra["decisions"].items():
+        print(f"{name:>16} {number}")
+    now = set(run.ledger.base.read_keyed()[KEY])
+    then = {str(row[KEY]) for row in base}
+    print(f"base.csv: {len(then)} images, {len(then - now)} join and {len(now - then)} leave")
+
+
+def export(run: StageRun, base: Sequence[Mapping[str, Value]], kept: Sequence[Row]) -> None:
+    """Give each kept image its name in data_clean/base.
+
+    Raises:
+        InputError: a resized file is not there; nothing has been changed.
+    """
+    sources = [run.root / str(row["path_resized"]) for row in kept]
+    missing = [str(row[KEY]) for row, source in zip(kept, sources, strict=True) if not source.is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of the images to keep have no resized file (first: {missing[0]}): restore the files, or "
+            f"run preprocess/resize/resize.py --redo --ids {missing[0]}"
+        )
+    folder = run.root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with run.progress(len(base)) as advance:
+        for row, source in zip(base, sources, strict=True):
+            written += place_file(source, run.root / str(row["path"]))
+            run.check_stop()
+            advance()
+    if written:
+        sync_folder(folder)
+    run.extra["files_written"] = written
+
+
+def record(
+    run: StageRun, table: pl.DataFrame, decisions: Mapping[str, Decision], rows: Mapping[str, Row], gates: Gates
+) -> None:
+    """Record the decisions that differ from the table's."""
+    for before in table.select(KEY, *DECIDED).iter_rows(named=True):
+        image_id = before.pop(KEY)
+        decision = decisions[image_id]
+        if IMAGES.encode_cells("filter", decision.cells) == before:
+            continue
+        if decision.decision in OWN_DROPS and before["filter_decision"] != decision.decision:
+            detail = describe(decision, rows[image_id], gates)
+            run.record(image_id, decision.cells, drop=decision.decision, detail=detail)
+        else:
+            run.record(image_id, decision.cells, reason=decision.decision)
+
+
+def base_is(run: StageRun, base: Sequence[Mapping[str, Value]]) -> bool:
+    """Tell whether base.csv has these rows already, in this order, with these cells."""
+    owned = BASE.owned_by("filter")
+    frame = run.ledger.base.read_keyed()
+    if not run.ledger.base.exists() or not set(owned) <= set(frame.columns):
+        return False
+    return frame.select(owned).rows(named=True) == [BASE.encode_cells("filter", row) for row in base]
+
+
+def remove_exports(folder: Path, keep: set[str]) -> int:
+    """Remove exported images that are not in the set any more; return how many."""
+    stale = [path for path in folder.iterdir() if EXPORTED.fullmatch(path.name) and path.name not in keep]
+    for path in stale:
+        path.unlink()
+    return len(stale)
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers in a range, for argparse."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or int(text) < low or (high is not None and int(text) > high):
+            span = f"from {low} to {high}" if high is not None else f"of {low} or more"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {span}")
+        return int(text)
+
+    return parse
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = stage_parser(__doc__, rows=False)
+    default = Gates()
+    parser.add_argument(
+        "--min-relevance",
+        type=whole_number(0, 100),
+        default=default.min_relevance,
+        metavar="SCORE",
+        help="lowest ae_relevance",
+    )
+    parser.add_argument(
+        "--min-aesthetic",
+        type=whole_number(0, 100),
+        default=default.min_aesthetic,
+        metavar="SCORE",
+        help="lowest ae_aesthetic",
+    )
+    parser.add_argument("--top-n", type=positive_int, default=default.top_n, metavar="N", help="most images to keep")
+    parser.add_argument(
+        "--per-species-floor", type=whole_number(0), default=default.per_species_floor, metavar="N",
+        help="keep the best N of each species that pass the gates, whatever their rank; 0 = off",
+    )  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    gates = Gates(args.min_relevance, args.min_aesthetic, args.top_n, args.per_species_floor)
+    return run_stage("filter", lambda: options_from(args), lambda run: filter_images(run, gates), arguments=argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,471 @@
+"""pokefa.images over every format that a scraper meets; colours and positions are known by construction."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import pickle
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageChops, ImageCms
+
+from pokefa.errors import PokefaError
+from pokefa.images import ImageError, flatten, has_alpha, needs_conversion, open_image, place_file, read_file
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+CORNERS = (RED, GREEN, BLUE, WHITE)
+
+
+def corners(width: int = 48, height: int = 32) -> Image.Image:
+    """Return an RGB image of four plain quarters: red, green / blue, white."""
+    image = Image.new("RGB", (width, height), WHITE)
+    for colour, place in zip(CORNERS, ((0, 0), (width // 2, 0), (0, height // 2)), strict=False):
+        image.paste(colour, (*place, place[0] + width // 2, place[1] + height // 2))
+    return image
+
+
+def quarters(image: Image.Image) -> list[object]:
+    """Return the pixels in the middle of the four quarters: top left, top right, bottom left, bottom right."""
+    width, height = image.size
+    return [image.getpixel((width * x // 4, height * y // 4)) for y in (1, 3) for x in (1, 3)]
+
+
+def near(colours: Sequence[object], expected: Sequence[Sequence[int]], levels: int = 3) -> bool:
+    return all(
+        abs(a - b) <= levels
+        for got, want in zip(colours, expected, strict=True)
+        for a, b in zip(got, want, strict=True)  # type: ignore[call-overload]
+    )
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *extra: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG written by hand; `rows` holds a filter byte before each row."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(itertools.starmap(chunk, chunks))
+
+
+def profile(kind: bytes, colours: bytes, space: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """Return an ICC version 2.4 profile of these tags."""
+    table, body, start = b"", b"", 132 + 12 * len(tags)
+    for name, data in tags.items():
+        padded = data + bytes(-len(data) % 4)
+        table += struct.pack(">4sII", name, start + len(body), len(padded))
+        body += padded
+    header = struct.pack(">I4xI4s4s4s12x4s", start + len(body), 0x02400000, kind, colours, space, b"acsp")
+    header = (header.ljust(68, b"\0") + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)).ljust(128, b"\0")
+    return header + struct.pack(">I", len(tags)) + table + body
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# sRGB with the red and the blue primary changed over: what is red by its numbers is blue to the eye.
+SWAPPED = SRGB.replace(b"rXYZ", b"tXYZ").replace(b"bXYZ", b"rXYZ").replace(b"tXYZ", b"bXYZ")
+D50 = b"XYZ \0\0\0\0" + struct.pack(">3i", round(0.9642 * 65536), 65536, round(0.8249 * 65536))
+# Linear light: a grey of 128 reflects half the light, which sRGB writes as 188.
+LINEAR_GREY = profile(b"mntr", b"GRAY", b"XYZ ", {b"wtpt": D50, b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, 256)})
+
+
+def odd_press() -> bytes:
+    """Return a CMYK profile in which the ink called cyan is red, and magenta and yellow print nothing."""
+    white, black, red = bytes([255, 128, 128]), bytes([0, 128, 128]), bytes([135, 208, 195])
+    grid = b"".join(black if k else red if c else white for c, _, _, k in itertools.product((0, 1), repeat=4))
+    identity = struct.pack(">9i", *(65536 if i % 4 == 0 else 0 for i in range(9)))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + bytes(range(256)) * 4 + grid + bytes(range(256)) * 3
+    return profile(b"prtr", b"CMYK", b"Lab ", {b"wtpt": D50, b"A2B0": table})
+
+
+# -- what comes out ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_plain(form: str) -> None:
+    image = open_image(encoded(corners(), form, quality=95))
+    assert (image.format, image.mode, image.size) == (form, "RGB", (48, 32))
+    assert near(quarters(image), CORNERS, 6)
+    assert needs_conversion(encoded(corners(), form)) is None
+
+
+def test_cmyk_without_profile_is_inverted() -> None:
+    data = encoded(corners().convert("CMYK"), "JPEG", quality=95)
+    image = open_image(data)
+    assert (image.mode, image.format) == ("RGB", "JPEG")
+    assert near(quarters(image), CORNERS, 6)
+    assert needs_conversion(data) == "cmyk"
+
+
+def test_cmyk_follows_its_profile() -> None:
+    press = odd_press()
+    for ink, seen in (((255, 0, 0, 0), RED), ((0, 255, 0, 0), WHITE), ((0, 0, 0, 255), (0, 0, 0))):
+        data = encoded(Image.new("CMYK", (16, 16), ink), "JPEG", quality=95, icc_profile=press)
+        assert near([open_image(data).getpixel((8, 8))], [seen], 12), ink
+        assert needs_conversion(data) == "cmyk"
+
+
+def test_a_profile_of_another_colour_space_is_passed_over() -> None:
+    data = encoded(corners().convert("CMYK"), "JPEG", quality=95, icc_profile=SRGB)
+    assert near(quarters(open_image(data)), CORNERS, 6)
+
+
+# What the eight orientations of EXIF do to the four quarters, by the standard's own table (CIPA DC-008, tag 274).
+ORIENTED = {1: "RGBW", 2: "GRWB", 3: "WBGR", 4: "BWRG", 5: "RBGW", 6: "BRWG", 7: "WGBR", 8: "GWRB"}
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_exif_orientation_is_applied(orientation: int, form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(corners(), form, quality=95, exif=exif)
+    image = open_image(data)
+    assert image.size == ((32, 48) if orientation >= 5 else (48, 32))
+    colours = dict(zip("RGBW", CORNERS, strict=True))
+    assert near(quarters(image), [colours[letter] for letter in ORIENTED[orientation]], 6)
+    assert needs_conversion(data) == (None if orientation == 1 else "rotated")
+    assert not image.getexif()
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0junkjunk",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\1" * 20,
+        b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\x63\0\0",  # orientation 99
+        b"Exif\0\0",
+    ],
+)
+def test_broken_exif_costs_nothing(exif: bytes) -> None:
+    assert near(quarters(open_image(encoded(corners(), "JPEG", quality=95, exif=exif))), CORNERS, 6)
+
+
+def sixteen_bit(colour_type: int, samples: Sequence[int]) -> bytes:
+    """Return a PNG of one row, one pixel for each value, all its channels alike."""
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour_type]
+    row = b"".join(struct.pack(">H", value) * channels for value in samples)
+    return png(len(samples), 1, 16, colour_type, b"\0" + row)
+
+
+def test_sixteen_bit_grey_is_rounded() -> None:
+    samples = [0, 127, 129, 257, 0x8000, 65406, 65407, 65535]
+    image = open_image(sixteen_bit(0, samples))
+    assert image.mode == "L"
+    assert [image.getpixel((x, 0)) for x in range(8)] == [round(value * 255 / 65535) for value in samples]
+    assert [image.getpixel((x, 0)) for x in range(8)] == [0, 0, 1, 1, 128, 254, 255, 255]
+
+
+@pytest.mark.parametrize(("colour_type", "mode"), [(2, "RGB"), (4, "RGBA"), (6, "RGBA")])
+def test_sixteen_bit_colour_keeps_the_upper_byte(colour_type: int, mode: str) -> None:
+    image = open_image(sixteen_bit(colour_type, [0, 0x12FF, 0x8000, 65535]))
+    assert image.mode == mode
+    assert [image.getpixel((x, 0)) for x in range(4)] == [(value,) * len(mode) for value in (0, 0x12, 0x80, 255)]
+
+
+@pytest.mark.parametrize("colour_type", [0, 2, 4, 6])
+def test_sixteen_bit_needs_conversion(colour_type: int) -> None:
+    assert needs_conversion(sixteen_bit(colour_type, [0, 65535])) == "sixteen_bit"
+
+
+def test_palette_without_transparency() -> None:
+    data = encoded(corners().quantize(4), "PNG")
+    assert Image.open(io.BytesIO(data)).mode == "P"
+    image = open_image(data)
+    assert image.mode == "RGB"
+    assert quarters(image) == list(CORNERS)
+    assert needs_conversion(data) is None
+
+
+def test_palette_with_transparency() -> None:
+    paletted = corners().quantize(4)
+    data = encoded(paletted, "PNG", transparency=paletted.getpixel((2, 2)))
+    image = open_image(data)
+    assert image.mode == "RGBA"
+    assert quarters(image) == [(*RED, 0), (*GREEN, 255), (*BLUE, 255), (*WHITE, 255)]
+    assert quarters(flatten(image)) == [WHITE, GREEN, BLUE, WHITE]
+
+
+def test_palette_with_partial_transparency() -> None:
+    paletted = corners().quantize(4)
+    alphas = bytearray([255] * 4)
+    alphas[paletted.getpixel((2, 2))] = 51
+    image = open_image(encoded(paletted, "PNG", transparency=bytes(alphas)))
+    assert quarters(image)[0] == (*RED, 51)
+    assert quarters(flatten(image))[0] == (255, 204, 204)  # a fifth of red on white
+
+
+def test_transparent_colour_of_rgb() -> None:
+    image = open_image(encoded(corners(), "PNG", transparency=GREEN))
+    assert image.mode == "RGBA"
+    assert [pixel[3] for pixel in quarters(image)] == [255, 0, 255, 255]
+
+
+def test_transparent_colour_of_grey() -> None:
+    image = open_image(encoded(corners().convert("L"), "PNG", transparency=255))
+    assert image.mode == "LA"
+    assert [pixel[1] for pixel in quarters(image)] == [255, 255, 255, 0]
+
+
+def test_grey_with_alpha() -> None:
+    grey = Image.merge("LA", [Image.new("L", (8, 8), 100), Image.linear_gradient("L").resize((8, 8))])
+    data = encoded(grey, "PNG")
+    image = open_image(data)
+    assert image.mode == "LA"
+    assert ImageChops.difference(image.convert("RGBA"), grey.convert("RGBA")).getbbox() is None
+    assert needs_conversion(data) is None
+
+
+def test_one_bit() -> None:
+    image = open_image(encoded(corners().convert("1", dither=Image.Dither.NONE), "PNG"))
+    assert image.mode == "L"
+    assert quarters(image)[3] == 255
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_animation_gives_its_first_frame(form: str) -> None:
+    frames = [Image.new("RGB", (9, 9), colour) for colour in (RED, GREEN, BLUE)]
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:], lossless=True)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    image = open_image(data)
+    assert (image.mode, image.getpixel((4, 4))) == ("RGB", RED)
+    assert getattr(image, "n_frames", 1) == 1
+    assert needs_conversion(data) == "animated"
+
+
+def test_a_jpeg_with_more_pictures_behind_is_a_jpeg() -> None:
+    data = encoded(corners(), "MPO", quality=95, save_all=True, append_images=[Image.new("RGB", (48, 32))])
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    image = open_image(data)
+    assert image.format == "JPEG"
+    assert near(quarters(image), CORNERS, 6)
+    assert needs_conversion(data) is None
+
+
+# -- colour profiles --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_profile_becomes_srgb(mode: str) -> None:
+    data = encoded(corners().convert(mode), "PNG", icc_profile=SWAPPED)
+    image = open_image(data)
+    assert near([pixel[:3] for pixel in quarters(image)], [BLUE, GREEN, RED, WHITE], 1)
+    assert "icc_profile" not in image.info
+    assert needs_conversion(data) == "profile"
+
+
+def test_profile_keeps_alpha() -> None:
+    rgba = corners().convert("RGBA")
+    rgba.putalpha(77)
+    assert [pixel[3] for pixel in quarters(open_image(encoded(rgba, "PNG", icc_profile=SWAPPED)))] == [77] * 4
+
+
+def test_profile_in_jpeg_and_webp() -> None:
+    for form in ("JPEG", "WEBP"):
+        data = encoded(Image.new("RGB", (16, 16), RED), form, quality=95, icc_profile=SWAPPED)
+        assert near([open_image(data).getpixel((8, 8))], [BLUE], 6), form
+        assert needs_conversion(data) == "profile"
+
+
+def test_grey_profile() -> None:
+    gradient = Image.linear_gradient("L")
+    for mode in ("L", "LA"):
+        data = encoded(gradient.convert(mode), "PNG", icc_profile=LINEAR_GREY)
+        image = open_image(data)
+        assert image.mode == mode
+        values = [image.getchannel("L").getpixel((0, y)) for y in (0, 64, 128, 255)]
+        assert near([values], [[0, 137, 188, 255]], 1)  # sRGB encoding of 0, 1/4, 1/2 and all of the light
+        assert needs_conversion(data) == "profile"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_an_srgb_profile_changes_nothing(mode: str) -> None:
+    data = encoded(corners().convert(mode), "PNG", icc_profile=SRGB)
+    assert ImageChops.difference(open_image(data), corners().convert(mode)).getbbox() is None
+    assert needs_conversion(data) is None
+
+
+def test_a_damaged_profile_is_passed_over() -> None:
+    data = encoded(corners(), "PNG", icc_profile=b"no profile at all")
+    assert quarters(open_image(data)) == list(CORNERS)
+    assert needs_conversion(data) is None
+
+
+# -- what is refused --------------------------------------------------------------------------------------------
+
+
+def refusal(source: Path | bytes, call: Callable[..., object] = open_image, **caps: int) -> str:
+    with pytest.raises(ImageError) as caught:
+        call(source, **caps)
+    return str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    path = tmp_path / "none.jpg"
+    assert refusal(path) == f"missing_file: {path}: No such file or directory"
+    assert refusal(path, needs_conversion) == f"missing_file: {path}: No such file or directory"
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "empty.jpg"
+    path.touch()
+    assert refusal(path) == "empty_file: 0 bytes"
+
+
+def test_too_many_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "long.png"
+    path.write_bytes(encoded(corners(), "PNG"))
+    size = path.stat().st_size
+    assert refusal(path, max_bytes=size - 1) == f"too_many_bytes: over {size - 1} bytes"
+    assert open_image(path, max_bytes=size).size == (48, 32)
+    assert read_file(path, size) == path.read_bytes()
+
+
+def test_too_many_pixels() -> None:
+    data = encoded(corners(), "PNG")
+    assert refusal(data, max_pixels=48 * 32 - 1) == "too_many_pixels: 48x32 is over 1535 pixels"
+    assert open_image(data, max_pixels=48 * 32).size == (48, 32)
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (60_000, 60_000)])
+def test_bomb_is_refused_by_its_header(width: int, height: int) -> None:
+    bomb = png(width, height, 8, 2, bytes(1000))
+    for call in (open_image, needs_conversion):
+        assert refusal(bomb, call).startswith("too_many_pixels: ")
+
+
+def test_text_named_jpg(tmp_path: Path) -> None:
+    path = tmp_path / "page.jpg"
+    path.write_text("<!doctype html><title>Not found</title>")
+    assert refusal(path) == "not_an_image: the bytes are not JPEG or PNG or WEBP"
+
+
+def test_other_formats_are_refused() -> None:
+    gif = encoded(corners(), "GIF")
+    assert refusal(gif) == "not_an_image: the bytes are not JPEG or PNG or WEBP"
+    assert open_image(gif, formats=None).format == "GIF"
+
+
+def noise(form: str) -> bytes:
+    return encoded(Image.effect_noise((120, 90), 80).convert("RGB"), form)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.95])
+def test_truncated(form: str, share: float) -> None:
+    data = noise(form)
+    assert refusal(data[: max(20, int(len(data) * share))]).startswith("truncated: ")
+
+
+def test_damaged_png_data() -> None:
+    data = bytearray(noise("PNG"))
+    data[len(data) // 2] ^= 0xFF
+    assert refusal(bytes(data)).startswith("truncated: ")
+
+
+@given(st.binary(min_size=1, max_size=300), st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"RIFF"]))
+def test_any_bytes_are_an_image_or_an_image_error(data: bytes, start: bytes) -> None:
+    for call in (open_image, needs_conversion):
+        try:
+            call(start + data)
+        except ImageError as error:
+            assert error.slug in ("not_an_image", "truncated", "too_many_pixels")
+
+
+def test_an_error_survives_a_worker_process() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("truncated", "half")))
+    assert (str(error), error.slug, error.detail) == ("truncated: half", "truncated", "half")
+
+
+# -- flatten and has_alpha --------------------------------------------------------------------------------------
+
+
+def test_flatten_lays_alpha_on_white() -> None:
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (255, 0, 0, 51))
+    flat = flatten(image)
+    assert flat.mode == "RGB"
+    assert [flat.getpixel((x, 0)) for x in (0, 1)] == [WHITE, (255, 204, 204)]
+
+
+def test_flatten_of_rgb_and_grey() -> None:
+    assert flatten(corners()).tobytes() == corners().tobytes()
+    assert flatten(Image.new("L", (1, 1), 7)).getpixel((0, 0)) == (7, 7, 7)
+    assert flatten(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0)) == WHITE
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("RGB", (2, 2)), False),
+        (Image.new("RGBA", (2, 2), (0, 0, 0, 255)), False),
+        (Image.new("RGBA", (2, 2), (0, 0, 0, 254)), True),
+        (Image.new("LA", (2, 2), (0, 0)), True),
+    ],
+)
+def test_has_alpha(image: Image.Image, expected: bool) -> None:
+    assert has_alpha(image) is expected
+
+
+# -- place_file -------------------------------------------------------------------------------------------------
+
+
+def test_place_file_links(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.png", tmp_path / "b.png"
+    source.write_bytes(b"one")
+    assert place_file(source, target) is True
+    assert target.samefile(source)
+    assert place_file(source, target) is False
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_place_file_replaces_the_name_and_not_the_bytes(tmp_path: Path) -> None:
+    old, new, target = tmp_path / "old", tmp_path / "new", tmp_path / "target"
+    old.write_bytes(b"old bytes")
+    new.write_bytes(b"new")
+    place_file(old, target)
+    assert place_file(new, target) is True
+    assert (target.read_bytes(), old.read_bytes()) == (b"new", b"old bytes")
+
+
+def test_place_file_after_a_killed_run(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(b"one")
+    (tmp_path / ".b.link").write_bytes(b"left behind")
+    assert place_file(source, target) is True
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_place_file_copies_across_devices(tmp_path: Path) -> None:
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system to try with")
+    with tempfile.TemporaryDirectory(dir=memory) as other:
+        source, target = Path(other) / "a", tmp_path / "b"
+        source.write_bytes(b"one")
+        os.utime(source, (1_700_000_000, 1_700_000_000))
+        assert place_file(source, target) is True
+        assert target.read_bytes() == b"one"
+        written = target.stat().st_mtime_ns, target.stat().st_ino
+        assert place_file(source, target) is False
+        assert (target.stat().st_mtime_ns, target.stat().st_ino) == written
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_place_file_without_a_source(tmp_path: Path) -> None:
+    with pytest.raises(PokefaError, match=r"^cannot place .*none at .*b: No such file or directory$"):
+        place_file(tmp_path / "none", tmp_path / "b")

@@ -1,0 +1,145 @@
+"""phash64 is what imagehash says of the picture as a person sees it, whatever the file's format."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import imagehash
+import pytest
+from PIL import Image, ImageCms, ImageDraw
+
+from pokefa.images import ImageError
+from preprocess.dup.phash import phash_of
+from preprocess.dup.rm_dups import FLAT_BITS
+from tests.conftest import Dataset
+
+SCRIPT = "preprocess/dup/phash.py"
+
+
+def drawing() -> Image.Image:
+    """Return a picture with structure in every direction."""
+    image = Image.new("RGB", (320, 240), (250, 240, 220))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((40, 30, 200, 210), fill=(200, 60, 40))
+    draw.polygon([(180, 20), (300, 120), (210, 200)], fill=(30, 90, 160))
+    draw.rectangle((20, 170, 90, 230), fill=(20, 20, 20))
+    return image
+
+
+def saved(tmp_path: Path, image: Image.Image, form: str, **options: Any) -> Path:
+    path = tmp_path / f"picture.{form.lower()}"
+    image.save(path, form, **options)
+    return path
+
+
+def bits_apart(one: str, other: str) -> int:
+    return (int(one, 16) ^ int(other, 16)).bit_count()
+
+
+def test_golden_value(tmp_path: Path) -> None:
+    # Must never change: hashes in people's ledgers are compared with new ones.
+    assert phash_of(saved(tmp_path, drawing(), "PNG")) == "bfe095c1ca0fe10e"
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L"), ("PNG", "1"), ("WEBP", "RGB")],
+)
+def test_equals_imagehash_of_the_decoded_file(tmp_path: Path, form: str, mode: str) -> None:
+    path = saved(tmp_path, drawing().convert(mode), form, quality=90)
+    assert phash_of(path) == str(imagehash.phash(Image.open(path).convert("RGB")))
+
+
+def test_palette(tmp_path: Path) -> None:
+    path = saved(tmp_path, drawing().quantize(16), "PNG")
+    assert phash_of(path) == str(imagehash.phash(Image.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_hashed_on_white(tmp_path: Path, mode: str) -> None:
+    image = drawing().convert(mode)
+    image.putalpha(Image.radial_gradient("L").resize(image.size))
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    assert phash_of(saved(tmp_path, image, "PNG")) == str(imagehash.phash(white.convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotated_by_a_flag_is_hashed_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that stores the picture so
+    stored = drawing().transpose(Image.Transpose(undo[orientation])) if orientation > 1 else drawing()
+    assert phash_of(saved(tmp_path, stored, "PNG", exif=exif)) == str(imagehash.phash(drawing()))
+
+
+def test_profile_is_followed(tmp_path: Path) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"tXYZ").replace(b"bXYZ", b"rXYZ").replace(b"tXYZ", b"bXYZ")
+    red, green, blue = drawing().split()
+    path = saved(tmp_path, Image.merge("RGB", (blue, green, red)), "PNG", icc_profile=swapped)
+    assert bits_apart(phash_of(path), str(imagehash.phash(drawing()))) <= 2  # a rounding or two in the conversion
+
+
+def test_sixteen_bit_grey(tmp_path: Path) -> None:
+    wide = drawing().convert("L").convert("I;16").point(lambda value: value * 257)
+    assert phash_of(saved(tmp_path, wide, "PNG")) == str(imagehash.phash(drawing().convert("L")))
+
+
+def test_animation_is_hashed_by_its_first_frame(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path, drawing(), "WEBP", lossless=True, save_all=True, append_images=[Image.new("RGB", (320, 240))]
+    )
+    assert phash_of(path) == str(imagehash.phash(drawing()))
+
+
+def test_copies_are_near(tmp_path: Path) -> None:
+    original = phash_of(saved(tmp_path, drawing(), "PNG"))
+    for copy in (drawing().resize((200, 150)), drawing().point(lambda value: min(255, value + 12))):
+        assert bits_apart(phash_of(saved(tmp_path, copy, "JPEG", quality=60)), original) <= 6
+
+
+@pytest.mark.parametrize("grey", range(0, 256, 15))
+def test_plain_colours_and_stripes_have_flat_hashes(tmp_path: Path, grey: int) -> None:
+    """The other half of rm_dups' rule for flat images."""
+    stripes = Image.new("L", (90, 70), 255)
+    stripes.paste(grey, (0, 0, 40, 70))
+    gradient = Image.linear_gradient("L").point(lambda value: value * grey // 255)
+    for image in (Image.new("L", (64, 64), grey), stripes, gradient):
+        for form in ("PNG", "JPEG"):
+            assert int(phash_of(saved(tmp_path, image, form)), 16).bit_count() <= FLAT_BITS
+    assert int(phash_of(saved(tmp_path, drawing(), "PNG")), 16).bit_count() > FLAT_BITS
+
+
+def test_errors_carry_their_slug(tmp_path: Path) -> None:
+    (tmp_path / "page.jpg").write_text("<html>")
+    with pytest.raises(ImageError, match=r"^not_an_image: the bytes are not JPEG or PNG or WEBP$"):
+        phash_of(tmp_path / "page.jpg")
+
+
+def test_the_script(dataset: Dataset) -> None:
+    stream = io.BytesIO()
+    drawing().save(stream, "PNG")
+    (dataset.root / "good.png").write_bytes(stream.getvalue())
+    (dataset.root / "cut.png").write_bytes(stream.getvalue()[:200])
+    ready = {"is_nsfw": "False", "has_ocr": "False"}
+    dataset.write_images(
+        [
+            {"image_id": "good", "path_resized": "good.png", **ready},
+            {"image_id": "cut", "path_resized": "cut.png", **ready},
+            {"image_id": "flagged", "path_resized": "good.png", **ready, "is_nsfw": "True"},
+            {"image_id": "waiting", **ready},
+        ]
+    )
+    finished = dataset.run(SCRIPT, "--workers", 1)
+    images = dataset.images()
+    assert (finished.code, finished.summary["counts"], finished.summary["errors"]) == (0, {"hashed": 1}, 1)
+    assert images["good"]["phash64"] == str(imagehash.phash(drawing()))
+    assert images["good"]["phash_run_id"] == finished.summary["run_id"]
+    assert (images["cut"]["phash64"], images["cut"]["phash_error"].split(":")[0]) == ("", "truncated")
+    assert images["flagged"]["phash64"] == images["waiting"]["phash64"] == ""
+    before = (dataset.root / "metadata/images.csv").read_bytes()
+    assert dataset.run(SCRIPT).summary["seen"] == 0
+    assert (dataset.root / "metadata/images.csv").read_bytes() == before
