@@ -1,0 +1,31 @@
+"""Overrule the text detector: the original of these images is used, whatever it found in them.
+
+The detector's own word stays in has_ocr; `ocr_override` outranks it and survives every re-run of the detector. What
+was made from the inpainted image is emptied, so the stages from resize on do these images again, from the original.
+
+Reads   images.csv: has_ocr
+Writes  images.csv: ocr_override, and empties the columns of resize, score, phash, rm_dups and filter
+
+    python preprocess/ocr/ocr_unflag.py --ids 0cc175b9c0f1b6a831c399e269772661 --note "the letters are the picture"
+    python preprocess/ocr/ocr_unflag.py --ids-file cleared.txt
+    python preprocess/ocr/ocr_unflag.py --ids 0cc175b9 --undo
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pokefa.overrides import unflag_main
+
+# All that was made of the image itself; captions and splits follow from the filter's new base.csv.
+MADE_FROM_THE_IMAGE = ("resize", "score", "phash", "rm_dups", "filter")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return unflag_main(
+        __doc__, step="ocr_unflag", flag="has_ocr", override="ocr_override", stale=MADE_FROM_THE_IMAGE, argv=argv
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
