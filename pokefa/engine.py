@@ -244,7 +244,14 @@ def _try_batch(work: Work[Item, Result], batch: Sequence[Item]) -> list[Outcome[
 
 def describe(error: BaseException) -> str:
     """Return an error as one line: our own errors by their message, others with their type."""
-    return str(error) if isinstance(error, PokefaError) else f"{type(error).__name__}: {first_line(error)}"
+    if isinstance(error, PokefaError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"the library {error.name} is not installed here: install the stage's file of requirements/, or run it "
+            "through pipeline.py"
+        )
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 # What each worker made of the factory, once: one per process, or one per thread.

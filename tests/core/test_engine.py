@@ -75,6 +75,21 @@ def test_a_worker_that_cannot_start_ends_the_run_and_not_every_image(kind):
         list(run_batches(refuse, range(5), Pool(kind, workers=2)))
 
 
+def lack_a_library() -> Callable[[Sequence[int]], Sequence[int]]:
+    import a_library_that_is_not_there  # noqa: F401 -- that it cannot be imported is the point
+
+    return each(square)
+
+
+def test_a_missing_library_is_named_with_the_way_out():
+    with pytest.raises(PokefaError) as caught:
+        list(run_batches(lack_a_library, range(5), Pool(workers=1)))
+    assert str(caught.value) == (
+        "a worker could not start: the library a_library_that_is_not_there is not installed here: install the stage's "
+        "file of requirements/, or run it through pipeline.py"
+    )
+
+
 @dataclass(frozen=True)
 class CountLoads:
     """A factory that leaves a file for each time it was called."""
