@@ -181,7 +181,7 @@ IMAGES = TableSchema(
                 ("is_nsfw", "bool", "True: a tag reached its threshold; the model's word, see nsfw_override"),
                 ("nsfw_score", "float", "highest score among the tags of the table, 0 to 1"),
                 ("nsfw_tags", "text", "tags of the table with a score over 0.05, as JSON {tag: score}"),
-                ("nsfw_threshold", "text", "thresholds that decided, as JSON {tag: threshold}"),
+                ("nsfw_threshold", "text", "thresholds that decided, as JSON {tag: threshold}; null: the model lacks the tag"),
                 ("nsfw_model", "text", "backend, model name and first 12 digits of its SHA-256"),
             ],
         ),
@@ -273,7 +273,7 @@ IMAGES = TableSchema(
             ],
         ),
         *_columns(
-            "sentence_tags",
+            "sentence_tags recap_merge",
             [
                 ("caption_model", "text", "model and prompt version that captioned the image"),
                 ("caption_run_id", "text", "run that captioned the image"),

@@ -170,7 +170,7 @@ def read_file(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
             with source.open("rb") as stream:
                 data = stream.read(max_bytes + 1)
         except OSError as error:
-            raise ImageError("missing_file", f"{source}: {error.strerror}") from None
+            raise ImageError("missing_file", f"{source.name}: {error.strerror}") from None
     if not data:
         raise ImageError("empty_file", "0 bytes")
     if len(data) > max_bytes:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import logging
 import os
+import re
+import shutil
 import time
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from email.message import Message
+from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 from tqdm import tqdm
 
 from pokefa.errors import InputError, PokefaError
-from pokefa.table import first_line
+from pokefa.table import first_line, sync_folder
 
 CHUNK = 2**20
 ATTEMPTS = 5
+PAUSE_S = 2.0
+LONGEST_PAUSE_S = 10.0
 TIMEOUT_S = 60.0
 
 log = logging.getLogger("pokefa")
@@ -32,6 +40,31 @@ class ModelFile:
     url: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file inside an archive: its name without folders, the most bytes it may have, its SHA-256 if pinned."""
+
+    name: str
+    largest: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelArchive:
+    """A zip to download whose own sum nobody knows; the sum of what matters inside is pinned.
+
+    Args:
+        name: its folder in the cache.
+        largest: the most bytes that the zip may have.
+        members: the files to take out of it, wherever in the zip they lie; the first is pinned.
+    """
+
+    name: str
+    url: str
+    largest: int
+    members: tuple[Member, ...]
 
 
 def cache_folder() -> Path:
@@ -62,7 +95,7 @@ def fetch(model: ModelFile, *, ways_out: str) -> Path:
         if target.exists():
             return target
         partial = target.with_suffix(target.suffix + ".part")
-        _download(model, partial, ways_out)
+        _download(model.url, partial, ways_out, size=model.size, largest=model.size)
         found = sha256_of(partial)
         if found != model.sha256:
             partial.unlink()
@@ -70,6 +103,42 @@ def fetch(model: ModelFile, *, ways_out: str) -> Path:
                 f"{model.url} is not the pinned file: its SHA-256 is {found}, expected {model.sha256}; {ways_out}"
             )
         partial.replace(target)
+    return target
+
+
+def fetch_archive(archive: ModelArchive, *, ways_out: str) -> Path:
+    """Return the folder that holds an archive's members, downloading and unpacking it unless the cache has it.
+
+    Resume and lock are those of `fetch`. The folder takes its name only once every member is whole and the pinned ones
+    are right. Members are written under the names that `archive` gives them, never under names from inside the zip.
+
+    Raises:
+        PokefaError: the archive cannot be downloaded, or does not hold the members.
+    """
+    pinned = archive.members[0].sha256
+    assert pinned is not None, "the first member of an archive is pinned"
+    target = cache_folder() / pinned[:12] / archive.name
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f"{archive.name}.lock")):
+        if target.is_dir():
+            return target
+        partial = target.with_name(f"{archive.name}.part")
+        _download(archive.url, partial, ways_out, size=None, largest=archive.largest)
+        unpacked = target.with_name(f"{archive.name}.tmp")
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpacked.mkdir()
+        try:
+            _unpack(archive, partial, unpacked)
+        except OSError as error:
+            raise PokefaError(f"cannot unpack {partial}: {first_line(error)}") from None
+        except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            partial.unlink()
+            raise PokefaError(f"{archive.url} is not the pinned archive: {first_line(error)}; {ways_out}") from None
+        unpacked.rename(target)
+        sync_folder(target.parent)
+        partial.unlink()
     return target
 
 
@@ -92,47 +161,116 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _download(model: ModelFile, partial: Path, ways_out: str) -> None:
-    """Bring `partial` to the model's full size, going on after what it already holds."""
-    problem = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(min(2**attempt, 10))
+def _unpack(archive: ModelArchive, packed: Path, folder: Path) -> None:
+    """Write the members of a zip into `folder`.
+
+    Raises:
+        ValueError: a member is missing, too large or not the pinned one.
+    """
+    with zipfile.ZipFile(packed) as opened:
+        for member in archive.members:
+            found = [info for info in opened.infolist() if PurePosixPath(info.filename).name == member.name]
+            if len(found) != 1:
+                raise ValueError(f"it holds {len(found)} files called {member.name}")
+            if found[0].file_size > member.largest:
+                raise ValueError(f"{member.name} has {found[0].file_size} bytes, at most {member.largest} are expected")
+            path = folder / member.name
+            # zipfile reads no more than the size that was just checked, and compares the CRC at the end.
+            with opened.open(found[0]) as source, path.open("xb") as stream:
+                shutil.copyfileobj(source, stream, CHUNK)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if member.sha256 is not None and (sha256 := sha256_of(path)) != member.sha256:
+                raise ValueError(f"the SHA-256 of {member.name} is {sha256}, expected {member.sha256}")
+
+
+def _download(url: str, partial: Path, ways_out: str, *, size: int | None, largest: int) -> None:
+    """Bring `partial` to its full size, going on after what it already holds.
+
+    Args:
+        size: the full size where it is known; else what the server says.
+        largest: the most bytes to take.
+    """
+    failures = 0
+    while failures < ATTEMPTS:
+        if failures:
+            time.sleep(min(PAUSE_S * 2 ** (failures - 1), LONGEST_PAUSE_S))
+        before = _size_of(partial)
         try:
-            _append_rest(model, partial)
-        except (OSError, urllib.error.URLError) as error:
+            total = _append_rest(url, partial, size, largest)
+            have = _size_of(partial)
+            if total is None or have == total:
+                return
+            problem = f"{have} bytes came, {total} expected"
+            if have > total:
+                partial.unlink()
+        except (OSError, http.client.HTTPException) as error:
             problem = first_line(error)
-            log.warning("%s: %s", model.url, problem)
-            if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404, 410):
+            if _is_final(error, came=failures > 0 or before > 0):
                 break
-            continue
-        size = partial.stat().st_size
-        if size == model.size:
-            return
-        problem = f"{size} bytes came, {model.size} expected"
-        if size > model.size:
-            partial.unlink()
-    raise PokefaError(f"cannot download {model.url} ({problem}); {ways_out}")
+        log.warning("%s: %s", url, problem)
+        # A large file over a bad line may take many attempts, as long as each brings it on.
+        failures = 1 if _size_of(partial) >= before + CHUNK else failures + 1
+    raise PokefaError(f"cannot download {url} ({problem}); {ways_out}")
 
 
-def _append_rest(model: ModelFile, partial: Path) -> None:
-    have = partial.stat().st_size if partial.exists() else 0
-    if have == model.size:
-        return
-    request = urllib.request.Request(model.url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-        continued = answer.status == 206
+def _is_final(error: Exception, *, came: bool) -> bool:
+    """Tell whether trying again is no use: the file is not there, or the very first try reached nobody."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in (401, 403, 404, 410)
+    return isinstance(error, urllib.error.URLError) and not came
+
+
+def _append_rest(url: str, partial: Path, size: int | None, largest: int) -> int | None:
+    """Append what is missing, as far as it comes; return the full size, or None where the server does not tell it.
+
+    Raises:
+        OSError, HTTPException: the connection failed or broke off; `partial` holds what came.
+        PokefaError: more than `largest` bytes.
+    """
+    have = _size_of(partial)
+    if have and have == size:
+        return size
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        # Nothing comes after what is here: either it is whole, or the file at the address has changed.
+        if _range(error.headers)[1] == have:
+            return have
+        partial.unlink()
+        raise
+    with answer:
+        start, total = _range(answer.headers) if answer.status == 206 else (0, _length(answer.headers))
+        if start not in (0, have):
+            raise OSError(f"asked for the bytes from {have} on, got those from {start} on")
         with (
-            partial.open("ab" if continued else "wb") as stream,
-            tqdm(
-                total=model.size,
-                initial=have if continued else 0,
-                unit="B",
-                unit_scale=True,
-                desc=model.name,
-                disable=None,
-            ) as bar,
+            partial.open("ab" if start else "wb") as stream,
+            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=partial.stem, disable=None) as bar,
         ):
             while chunk := answer.read(CHUNK):
+                if stream.tell() + len(chunk) > largest:
+                    stream.truncate(0)
+                    raise PokefaError(f"{url} has more than the {largest} bytes expected: it is not the pinned file")
                 stream.write(chunk)
                 bar.update(len(chunk))
+    return size if size is not None else total
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _length(headers: Message) -> int | None:
+    text = headers.get("Content-Length", "")
+    return int(text) if text.isdecimal() else None
+
+
+def _range(headers: Message) -> tuple[int, int | None]:
+    """Return (first byte, full size) of a Content-Range, as `bytes 100-199/200` or `bytes */200`, or (-1, None)."""
+    match = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z", headers.get("Content-Range", ""))
+    if match is None:
+        return -1, None
+    return int(match[1] or 0), int(match[2]) if match[2] != "*" else None

@@ -305,7 +305,7 @@ def test_an_image_that_cannot_be_painted_is_tried_again_on_demand(dataset: Datas
         "mask_mismatch: the mask has 600x800 pixels, the image 800x600"
     )
     missing = dataset.root / "masks" / f"{IDS['grey']}.png"
-    assert dataset.images()[IDS["grey"]]["ocr_error"] == f"missing_file: {missing}: No such file or directory"
+    assert dataset.images()[IDS["grey"]]["ocr_error"] == f"missing_file: {missing.name}: No such file or directory"
     write_mask(dataset, "flat", PAGES["flat"].text)
     assert dataset.run(SCRIPT, "inpaint", "--inpainter", "opencv").summary["seen"] == 0
     mended = dataset.run(SCRIPT, "inpaint", "--inpainter", "opencv", "--retry-errors", "--strict")

@@ -1,0 +1,160 @@
+"""`unflag_main`: the command with which a person overrules a model's flag, one image at a time.
+
+What the model said stays in its own column; the person's word goes into an override column beside it, which outranks
+the flag everywhere and which no automatic stage writes.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pokefa.errors import InputError
+from pokefa.options import options_from, stage_parser
+from pokefa.run import StageRun, run_stage
+from pokefa.selection import ORDER, STEPS
+from pokefa.table import KEY
+
+UNFLAGGED = "unflagged"
+
+# A list of ids in a one-line message: the first few tell what went wrong.
+MOST_IDS_NAMED = 10
+
+log = logging.getLogger("pokefa")
+
+
+@dataclass(frozen=True)
+class Overrule:
+    """What an unflag command changes.
+
+    Args:
+        flag: the model's column, True or False.
+        override: the person's column.
+        stale: later stages whose images.csv cells were made from what the flag led to, and must be made anew.
+        undo: empty the override instead of setting it.
+        note: kept in the journal with the images that were changed.
+        ignore_unknown: go on without ids that the ledger does not hold.
+    """
+
+    flag: str
+    override: str
+    stale: tuple[str, ...] = ()
+    undo: bool = False
+    note: str | None = None
+    ignore_unknown: bool = False
+
+
+def unflag_main(
+    doc: str | None,
+    *,
+    step: str,
+    flag: str,
+    override: str,
+    stale: Sequence[str],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run an unflag script and return its exit code.
+
+    Args:
+        doc: the script's docstring, the text of --help.
+        step: name of the step in pokefa.selection.STEPS, which owns `override`.
+        flag, override, stale: as in `Overrule`.
+        argv: the command line; sys.argv by default.
+    """
+    parser = stage_parser(doc, rows=False)
+    parser.add_argument("--ids", nargs="+", metavar="ID", help="these images; the beginning of an id will do")
+    parser.add_argument("--ids-file", type=Path, metavar="FILE", help="the images named in FILE, one a line")
+    parser.add_argument("--undo", action="store_true", help="take the override back: the model's flag counts again")
+    parser.add_argument("--note", metavar="TEXT", help="why; kept in the run's journal")
+    parser.add_argument("--ignore-unknown", action="store_true", help="pass over ids that the ledger does not hold")
+    args = parser.parse_args(argv)
+    if args.ids is None and args.ids_file is None:
+        parser.error("name the images with --ids or --ids-file")
+    order = Overrule(flag, override, tuple(stale), args.undo, args.note, args.ignore_unknown)
+    return run_stage(step, lambda: options_from(args), lambda run: overrule(run, order), arguments=argv)
+
+
+def overrule(run: StageRun, order: Overrule) -> None:
+    """Set or empty the override of the images that the run's options name.
+
+    Raises:
+        InputError: an id is unknown or stands for several images; nothing has been changed.
+    """
+    table = run.table()
+    flags, overrides = (dict(zip(table[KEY], table[name], strict=True)) for name in (order.flag, order.override))
+    wanted, unknown = find_ids(run.options.ids or (), list(flags))
+    if unknown and not order.ignore_unknown:
+        raise InputError(
+            f"not in {run.ledger.images.schema.path}: {_some(unknown)}; nothing was changed: correct the ids, or "
+            "leave them out with --ignore-unknown"
+        )
+    if not wanted and not unknown:
+        raise InputError("no image is named: give ids with --ids, or in the file of --ids-file")
+    for image_id in unknown:
+        run.counts["unknown"] += 1
+        log.warning("%s: not in the ledger", image_id)
+    run.seen = len(wanted)
+    changed = []
+    for image_id in wanted:
+        reason = _verdict(flags[image_id] == "True", overrides[image_id] == UNFLAGGED, order.undo)
+        log.info("%s: %s", image_id, reason)
+        if reason != ("undone" if order.undo else UNFLAGGED):
+            run.counts[reason] += 1
+            continue
+        run.record(image_id, {order.override: None if order.undo else UNFLAGGED}, reason=reason)
+        if order.stale:
+            run.clear(image_id, order.stale, reason=reason)
+        changed.append(image_id)
+    if changed and order.note is not None:
+        run.note({"text": order.note, "image_ids": changed})
+    run.extra["run_again"] = later_stages(run.step.name, order.stale) if changed else []
+
+
+def find_ids(named: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the ids that `named` stands for, in order and without repeats, and the names that stand for none.
+
+    A name is an id, or the beginning of exactly one.
+
+    Raises:
+        InputError: a name is the beginning of several ids.
+    """
+    ordered = sorted(known)
+    found: list[str] = []
+    unknown: list[str] = []
+    for name in named:
+        place = bisect.bisect_left(ordered, name)
+        matches = [candidate for candidate in ordered[place : place + 2] if name and candidate.startswith(name)]
+        if not matches:
+            unknown.append(name)
+        elif len(matches) == 1 or matches[0] == name:
+            found.append(matches[0])
+        else:
+            raise InputError(f"{name} is the beginning of several ids, of {' and '.join(matches)}: write more of it")
+    return list(dict.fromkeys(found)), list(dict.fromkeys(unknown))
+
+
+def later_stages(step: str, stale: Sequence[str]) -> list[str]:
+    """Return the stages to run again once an override of `step` has changed: from the first stale one on.
+
+    Without stale stages all that come after are meant: their cells of a flagged image are empty.
+    """
+    first = min((ORDER.index(stage) for stage in stale), default=ORDER.index(step) + 1)
+    by_hand = ("nsfw_unflag", "ocr_unflag", "takedown")
+    return list(dict.fromkeys(STEPS[name].owner for name in ORDER[first:] if name not in by_hand))
+
+
+def _verdict(flagged: bool, overruled: bool, undo: bool) -> str:
+    """Return what is to be done with one image, or why nothing is, as a slug."""
+    if undo:
+        return "undone" if overruled else "not_unflagged"
+    if overruled:
+        return "already_unflagged"
+    return UNFLAGGED if flagged else "not_flagged"
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - MOST_IDS_NAMED
+    return ", ".join(names[:MOST_IDS_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,223 @@
+"""DeepDanbooru projects: find or download one, prepare pictures for its model, and ask it for tag scores.
+
+A project is a folder with `project.json`, `tags.txt` (one tag a line, in the order of the model's outputs) and
+`model-<name>.h5` or `.keras`, where <name> is `model` in project.json. The package `deepdanbooru` is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pokefa.errors import InputError, PokefaError
+from pokefa.images import flatten
+from pokefa.model_files import Member, ModelArchive, fetch_archive, sha256_of
+from pokefa.table import first_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+# The author's release. The sum is that of several independent public copies of the h5: the author published none, and
+# none for the two small files beside it.
+V3 = ModelArchive(
+    name="deepdanbooru-v3-20211112-sgd-e28",
+    url="https://github.com/KichangKim/DeepDanbooru/releases/download/v3-20211112-sgd-e28/"
+    "deepdanbooru-v3-20211112-sgd-e28.zip",
+    largest=1_000_000_000,
+    members=(
+        Member(
+            "model-resnet_custom_v3.h5",
+            646_744_888,
+            "16c16713f7096d1385effa11dc1d6cfee4fbe9d1098d13b9a9b5279abbf13046",
+        ),
+        Member("project.json", 2**16),
+        Member("tags.txt", 2**22),
+    ),
+)
+
+WAYS_OUT = (
+    "without a connection, fetch and unpack that zip elsewhere and name its folder with --model-dir, or copy the cache "
+    "folder of a machine that has it and name it in POKEFA_CACHE"
+)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder that has been looked at, but whose model is not loaded yet."""
+
+    name: str
+    weights: Path
+    sha256: str
+    tags: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """What the ledger calls the model: backend, name, first 12 digits of the SHA-256 of its weights."""
+        return f"deepdanbooru:{self.name}:{self.sha256[:12]}"
+
+
+@dataclass(frozen=True)
+class TagModel:
+    """A loaded model.
+
+    Args:
+        width, height: size of its input in pixels.
+        scores: turns (N, height, width, 3) float32 RGB of 0 to 1 into (N, tags) float32 of 0 to 1; one call at a time.
+    """
+
+    width: int
+    height: int
+    scores: Callable[[np.ndarray], np.ndarray]
+
+
+def find_project(model_dir: Path | None, archive: ModelArchive = V3) -> Project:
+    """Return the project in `model_dir`, or where None that of `archive`, downloaded once.
+
+    Raises:
+        InputError: the folder is not a project.
+        PokefaError: the archive cannot be downloaded, or its model is not the pinned one.
+    """
+    if model_dir is not None:
+        return open_project(model_dir)
+    project = open_project(fetch_archive(archive, ways_out=WAYS_OUT))
+    if project.sha256 != archive.members[0].sha256:
+        raise PokefaError(f"{project.weights} is damaged: remove its folder, and it is downloaded again")
+    return project
+
+
+def open_project(folder: Path) -> Project:
+    """Return the project in a folder.
+
+    Raises:
+        InputError: the folder lacks one of the files, or one of them cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"model folder {folder} does not exist: name a DeepDanbooru project folder with --model-dir")
+    settings = _read_settings(folder / "project.json")
+    model = settings.get("model")
+    if not isinstance(model, str) or not re.fullmatch(r"\w[\w.-]*", model):
+        raise InputError(f"{folder / 'project.json'}: model is {model!r}, not a name such as resnet_custom_v3")
+    candidates = [folder / f"model-{model}{suffix}" for suffix in (".h5", ".keras")]
+    weights = next((path for path in candidates if path.is_file()), None)
+    if weights is None:
+        raise InputError(f"{folder} has neither {candidates[0].name} nor {candidates[1].name}: complete the project")
+    tags = tuple(line.strip() for line in _read_text(folder / "tags.txt").splitlines() if line.strip())
+    return Project(str(settings.get("name") or folder.resolve().name), weights, sha256_of(weights), tags)
+
+
+def prepare(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """Return a picture as DeepDanbooru's own `load_image_for_evaluate` hands it to a model.
+
+    Aspect kept, scaled to fit into width x height by area averaging (small pictures are enlarged, as there), laid in
+    the middle, its edges repeated outwards. Where the margin is an odd number of pixels, the middle lies between two
+    pixels and the mean of both is taken: that is what a bilinear shift by half a pixel gives. Alpha is laid on white.
+
+    Returns:
+        (height, width, 3) float32, RGB, 0 to 1.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    pixels = np.asarray(flatten(image))
+    sides = np.array(pixels.shape[:2], np.float32)
+    # tf.image.resize(preserve_aspect_ratio=True) has these sizes, but would round a thin picture's side to 0.
+    fitted = np.maximum(np.round(sides * np.min(np.array([height, width], np.float32) / sides)), 1).astype(int)
+    with tf.device("CPU:0"):  # the operation has no GPU kernel
+        scaled = tf.image.resize(pixels, fitted, method=tf.image.ResizeMethod.AREA).numpy()
+    for axis, length in enumerate((height, width)):
+        scaled = _centre(scaled, length, axis)
+    return scaled / np.float32(255)
+
+
+def _centre(pixels: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """Return `pixels` with `length` places along an axis, centred, the first and last place repeated outwards."""
+    import numpy as np
+
+    have = pixels.shape[axis]
+    place = np.arange(length) - (length - have) / 2
+    lower, upper = (np.clip(side(place).astype(int), 0, have - 1) for side in (np.floor, np.ceil))
+    below = pixels.take(lower, axis)
+    return below if (length - have) % 2 == 0 else (below + pixels.take(upper, axis)) / 2
+
+
+_loading = threading.Lock()
+_loaded: dict[Path, TagModel] = {}
+
+
+def load_model(project: Project) -> TagModel:
+    """Return the project's model, loaded once in each process: its threads share it.
+
+    Raises:
+        InputError: the file is no model, or does not fit the tags.
+    """
+    with _loading:
+        if project.weights not in _loaded:
+            _loaded[project.weights] = _load(project)
+        return _loaded[project.weights]
+
+
+def _load(project: Project) -> TagModel:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # TensorFlow is in use already and keeps its settings
+            tf.config.experimental.set_memory_growth(gpu, True)
+    try:
+        # Safe mode refuses files that carry code.
+        model = keras.models.load_model(project.weights, compile=False, safe_mode=True)
+    except Exception as error:
+        raise InputError(f"{project.weights} cannot be loaded as a Keras model: {first_line(error)}") from None
+    _, height, width, channels = _shape(model.input_shape, 4)
+    _, outputs = _shape(model.output_shape, 2)
+    if channels != 3 or height is None or width is None or outputs != len(project.tags):
+        raise InputError(
+            f"{project.weights} turns {model.input_shape} into {model.output_shape}: not pictures in RGB of a fixed "
+            f"size into one score for each of the {len(project.tags)} lines of tags.txt"
+        )
+    call = tf.function(
+        lambda batch: model(batch, training=False),
+        input_signature=[tf.TensorSpec((None, height, width, 3), tf.float32)],
+    )
+    running = threading.Lock()
+
+    def scores(batch: np.ndarray) -> np.ndarray:
+        with running:
+            answer: np.ndarray = call(tf.constant(batch, tf.float32)).numpy()
+        return answer
+
+    return TagModel(width, height, scores)
+
+
+def _shape(shape: object, length: int) -> Sequence[int | None]:
+    """Return a shape of `length` numbers; anything else, such as that of several inputs, as unknown numbers."""
+    if isinstance(shape, tuple) and len(shape) == length and not isinstance(shape[0], tuple):
+        return shape
+    return (None,) * length
+
+
+def _read_settings(path: Path) -> Mapping[str, Any]:
+    try:
+        settings = json.loads(_read_text(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return settings
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}; a DeepDanbooru project has it") from None

@@ -1,0 +1,76 @@
+"""Overrides by hand: ids by their beginnings, and the later cells that an override makes stale."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pokefa.columns import IMAGES
+from pokefa.errors import InputError
+from pokefa.overrides import find_ids, unflag_main
+
+IDS = st.text("0123456789abcdef", min_size=1, max_size=6)
+STALE = ["resize", "score", "phash", "rm_dups", "filter"]
+
+
+@given(st.sets(IDS), st.lists(IDS))
+def test_a_name_stands_for_the_only_id_that_it_begins(known: set[str], named: list[str]) -> None:
+    meant = {
+        name: [name] if name in known else sorted(candidate for candidate in known if candidate.startswith(name))
+        for name in named
+    }
+    if any(len(candidates) > 1 for candidates in meant.values()):
+        with pytest.raises(InputError, match="is the beginning of several ids, of "):
+            find_ids(named, list(known))
+        return
+    found, unknown = find_ids(named, list(known))
+    assert found == list(dict.fromkeys(candidates[0] for candidates in meant.values() if candidates))
+    assert unknown == [name for name, candidates in meant.items() if not candidates]
+
+
+def test_an_empty_name_stands_for_nothing() -> None:
+    assert find_ids([""], ["aa"]) == ([], [""])
+
+
+def test_many_unknown_ids_are_counted(dataset, capsys) -> None:
+    dataset.write_images([{"image_id": "aa", "has_ocr": "True"}])
+    names = [f"x{number}" for number in range(12)]
+    code = unflag_ocr(dataset, "--ids", *names)
+    assert code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: not in metadata/images.csv: {', '.join(names[:10])} and 2 more; ")
+
+
+def unflag_ocr(dataset, *arguments: str) -> int:
+    return unflag_main(
+        "Unflag text.",
+        step="ocr_unflag",
+        flag="has_ocr",
+        override="ocr_override",
+        stale=STALE,
+        argv=["--root", str(dataset.root), *arguments],
+    )
+
+
+def test_stale_cells_of_later_stages_are_emptied_and_others_kept(dataset, capsys) -> None:
+    full = {
+        column.name: {"bool": "True", "int": "1", "float": "0.5"}.get(column.kind, "x") for column in IMAGES.columns
+    }
+    full |= {"ocr_override": "", "drop_reason": "", "my_column": "mine"}
+    dataset.write_images([full | {"image_id": name} for name in ("aa", "bb")])
+    before = dataset.images()
+    assert unflag_ocr(dataset, "--ids", "a") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["run_again"][:5] == STALE and "ocr_pipeline" not in summary["run_again"]
+    after = dataset.images()
+    assert after["bb"] == before["bb"]
+    emptied = {name for name in before["aa"] if before["aa"][name] and not after["aa"][name]}
+    assert emptied == {name for stage in STALE for name in IMAGES.owned_by(stage)}
+    kept = set(before["aa"]) - emptied - {"ocr_override"}
+    assert after["aa"]["ocr_override"] == "unflagged"
+    assert {name: after["aa"][name] for name in kept} == {name: before["aa"][name] for name in kept}
+    assert unflag_ocr(dataset, "--ids", "aa", "--undo") == 0
+    assert dataset.images()["aa"]["ocr_override"] == ""

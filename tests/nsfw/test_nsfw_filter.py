@@ -1,0 +1,430 @@
+"""nsfw_filter.py as a user runs it, with the stand-in model, and its decisions by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pokefa.errors import InputError
+from preprocess.nsfw.nsfw_filter import (
+    TAG_THRESHOLDS,
+    describe_scores,
+    known_thresholds,
+    reached,
+    read_table,
+    redecide_row,
+    threshold_of,
+)
+from tests.conftest import Dataset, Finished
+
+SCRIPT = "preprocess/nsfw/nsfw_filter.py"
+
+# The share of magenta in each picture, and the slug of each damaged file.
+SHARES = {"plain": 0.0, "small": 0.03, "edge": 0.085, "balloon": 0.22, "half": 0.5}
+DAMAGED = {"text": "not_an_image", "cut": "truncated", "gone": "missing_file", "empty": "empty_file"}
+
+
+def id_of(name: str) -> str:
+    return hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+
+
+# -- decisions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tag_is_reached_at_its_threshold() -> None:
+    thresholds = {"a": 0.5, "b": 0.8, "c": 0.1, "unknown": None}
+    assert reached({"a": 0.5, "b": 0.7999, "c": 0.9}, thresholds) == ["c", "a"]
+    assert reached({}, thresholds) == []
+
+
+def test_scores_become_cells() -> None:
+    cells = describe_scores({"b": 0.049996, "a": 0.049994, "c": 0.05006}, {"c": 0.5, "a": 0.5, "b": 0.5, "d": None})
+    assert cells == {
+        "is_nsfw": False,
+        "nsfw_score": 0.0501,
+        "nsfw_tags": '{"c":0.0501}',
+        "nsfw_threshold": '{"a":0.5,"b":0.5,"c":0.5,"d":null}',
+    }
+
+
+def test_the_rounded_score_decides_so_that_the_record_can_be_decided_again() -> None:
+    assert describe_scores({"a": 0.49996}, {"a": 0.5})["is_nsfw"] is True
+    assert describe_scores({"a": 0.49994}, {"a": 0.5})["is_nsfw"] is False
+
+
+def test_tags_that_the_model_does_not_know_have_no_threshold() -> None:
+    assert known_thresholds({"a": 0.5, "z": 0.6, "y": 0.7}, ["b", "a"]) == (
+        {"a": 0.5, "z": None, "y": None},
+        ["y", "z"],
+    )
+    with pytest.raises(InputError) as caught:
+        known_thresholds({"z": 0.6, "y": 0.7}, ["b", "a"])
+    assert str(caught.value) == "the model knows no tag of the table (y, z): name others with --tags FILE"
+
+
+def recorded(tags: str, threshold: str) -> dict[str, Any]:
+    return {"image_id": "aa", "nsfw_tags": tags, "nsfw_threshold": threshold}
+
+
+@pytest.mark.parametrize(
+    ("table", "is_nsfw", "threshold"),
+    [
+        ({"a": 0.4, "b": 0.5}, True, '{"a":0.4,"b":0.5}'),
+        ({"a": 0.6, "b": 0.5}, False, '{"a":0.6,"b":0.5}'),
+        ({"b": 0.1}, False, '{"b":0.1}'),
+        ({"a": 0.1, "z": 0.1}, True, '{"a":0.1,"z":null}'),
+    ],
+)
+def test_a_record_is_decided_again(table: dict[str, float], is_nsfw: bool, threshold: str) -> None:
+    row = recorded('{"a":0.45}', '{"a":0.5,"b":0.5,"z":null}')
+    assert redecide_row(row, table) == {"is_nsfw": is_nsfw, "nsfw_threshold": threshold}
+
+
+@pytest.mark.parametrize("table", [{"a": 0.4, "new": 0.5}, {"z": 0.5}])
+def test_a_record_that_lacks_a_tag_is_not_decided_again(table: dict[str, float]) -> None:
+    assert redecide_row(recorded('{"a":0.45}', '{"a":0.5,"z":null}'), table) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a":"0.5"}', '{"a":true}'])
+def test_a_damaged_record_names_its_image(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        redecide_row(recorded(text, '{"a":0.5}'), {"a": 0.5})
+    assert str(caught.value) == "images.csv, image aa: nsfw_tags is damaged: screen it again with --redo --ids"
+
+
+def test_the_table_comes_from_the_script_or_from_a_file(tmp_path: Path) -> None:
+    assert read_table(None, None) == TAG_THRESHOLDS
+    assert read_table(None, 0.3) == dict.fromkeys(TAG_THRESHOLDS, 0.3)
+    (tmp_path / "tags.json").write_text('{"a": 1, "b": 0.06}')
+    assert read_table(tmp_path / "tags.json", None) == {"a": 1.0, "b": 0.06}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", '--tags {path} is not a JSON object such as {{"rating:explicit": 0.5}}'),
+        ("[0.5]", '--tags {path} is not a JSON object such as {{"rating:explicit": 0.5}}'),
+        ('{"a": 0.05}', "--tags {path}: the threshold of a is 0.05, not a number over 0.05 and up to 1"),
+        ('{"a": 1.01}', "--tags {path}: the threshold of a is 1.01, not a number over 0.05 and up to 1"),
+        ('{"a": "0.5"}', "--tags {path}: the threshold of a is '0.5', not a number over 0.05 and up to 1"),
+        ('{"a": true}', "--tags {path}: the threshold of a is True, not a number over 0.05 and up to 1"),
+        ('{"a": NaN}', "--tags {path}: the threshold of a is nan, not a number over 0.05 and up to 1"),
+        ("a=1", "--tags {path} cannot be read as JSON: Expecting value: line 1 column 1 (char 0)"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "tags.json"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_table(path, None)
+    assert str(caught.value) == message.format(path=path)
+
+
+def test_a_threshold_is_over_what_is_recorded() -> None:
+    assert threshold_of("1") == 1.0 and threshold_of("0.051") == 0.051
+    for text in ("0.05", "1.1", "-1", "nan", "high"):
+        with pytest.raises(Exception, match=f"^'{text}' is not a number over 0.05 and up to 1$"):
+            threshold_of(text)
+
+
+# -- the script -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, draw_magenta_share: Callable[..., Image.Image]) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, (name, share) in enumerate(SHARES.items()):
+        draw_magenta_share(share, (400 + 60 * number, 640)).save(folder / f"{name}.jpg", quality=90)
+    (folder / "text.jpg").write_text("<html>this is no picture</html>")
+    (folder / "cut.jpg").write_bytes((folder / "half.jpg").read_bytes()[:3000])
+    (folder / "empty.jpg").write_bytes(b"")
+    return folder
+
+
+def fill(dataset: Dataset, pictures: Path) -> None:
+    shutil.copytree(pictures, dataset.root / "data_raw")
+    dataset.write_images(
+        {"image_id": id_of(name), "path_raw": f"data_raw/{name}.jpg", "source_url": f"https://example.org/{name}"}
+        for name in [*SHARES, *DAMAGED]
+    )
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, pictures: Path, model_dir: Path) -> tuple[Dataset, Finished]:
+    """A dataset after the first run of the script, and what the run said. Tests change copies of it only."""
+    dataset = Dataset(tmp_path_factory.mktemp("first"))
+    fill(dataset, pictures)
+    return dataset, dataset.run(SCRIPT, "--model-dir", model_dir, "--workers", 2, "--batch-size", 3)
+
+
+@pytest.fixture
+def screened(first: tuple[Dataset, Finished], tmp_path: Path) -> Dataset:
+    """A copy of the screened dataset, the test's own."""
+    shutil.copytree(first[0].root, tmp_path / "screened")
+    return Dataset(tmp_path / "screened")
+
+
+def files_of(dataset: Dataset) -> dict[str, bytes]:
+    paths = (path for path in dataset.root.rglob("*") if path.is_file())
+    return {path.relative_to(dataset.root).as_posix(): path.read_bytes() for path in paths}
+
+
+def cells_of(dataset: Dataset, name: str) -> dict[str, str]:
+    row = dataset.images()[id_of(name)]
+    return {column: text for column, text in row.items() if column.startswith(("is_nsfw", "nsfw_")) and text}
+
+
+def test_the_run_is_summed_up_in_one_line_of_stdout(first: tuple[Dataset, Finished], model_dir: Path) -> None:
+    _, finished = first
+    sha256 = hashlib.sha256((model_dir / "model-resnet_custom_v3.h5").read_bytes()).hexdigest()
+    assert finished.code == 0, finished.stderr
+    assert len(finished.stdout.splitlines()) == 1
+    summary = dict(finished.summary)
+    assert summary.pop("seconds") > 0 and summary.pop("run_id").split("-")[1] == "nsfw_filter"
+    assert summary == {
+        "stage": "nsfw_filter",
+        "seen": 9,
+        "done": 5,
+        "errors": 4,
+        "counts": {"clean": 2, "nsfw": 3},
+        "model": f"deepdanbooru:stand-in-magenta:{sha256[:12]}",
+        "unknown_tags": [],
+    }
+
+
+def test_pictures_are_flagged_by_their_share_of_magenta(first: tuple[Dataset, Finished]) -> None:
+    dataset, finished = first
+    flags = {name: cells_of(dataset, name)["is_nsfw"] for name in SHARES}
+    assert flags == {"plain": "False", "small": "False", "edge": "True", "balloon": "True", "half": "True"}
+    tags = {name: json.loads(cells_of(dataset, name)["nsfw_tags"]) for name in SHARES}
+    assert {name: list(scores) for name, scores in tags.items()} == {
+        "plain": [],
+        "small": [],
+        "edge": ["rating:explicit"],
+        "balloon": ["rating:explicit"],
+        "half": ["nude", "rating:explicit"],
+    }
+    assert 0.55 < tags["edge"]["rating:explicit"] < 0.88
+    assert tags["half"]["nude"] > 0.999
+    assert cells_of(dataset, "half") == {
+        "is_nsfw": "True",
+        "nsfw_score": "1.0",
+        "nsfw_tags": f'{{"nude":{tags["half"]["nude"]},"rating:explicit":1.0}}',
+        "nsfw_threshold": json.dumps(TAG_THRESHOLDS, sort_keys=True, separators=(",", ":")),
+        "nsfw_model": finished.summary["model"],
+        "nsfw_run_id": finished.summary["run_id"],
+    }
+
+
+@pytest.mark.parametrize(("name", "slug"), DAMAGED.items())
+def test_a_picture_that_cannot_be_opened_is_an_error(first: tuple[Dataset, Finished], name: str, slug: str) -> None:
+    cells = cells_of(first[0], name)
+    assert set(cells) == {"nsfw_error", "nsfw_run_id"}
+    assert cells["nsfw_error"].startswith(f"{slug}: ")
+
+
+def test_a_flagged_picture_is_a_drop(first: tuple[Dataset, Finished]) -> None:
+    dataset, finished = first
+    drops = {row["image_id"]: row for row in dataset.rows("drops")}
+    assert set(drops) == {id_of(name) for name in ("edge", "balloon", "half")}
+    drop = drops[id_of("half")]
+    nude = json.loads(cells_of(dataset, "half")["nsfw_tags"])["nude"]
+    assert drop.pop("ts")
+    assert drop == {
+        "image_id": id_of("half"),
+        "stage": "nsfw_filter",
+        "reason": "nsfw",
+        "detail": f"rating:explicit 1.0000 >= 0.5, nude {nude:.4f} >= 0.7",
+        "source_url": "https://example.org/half",
+        "run_id": finished.summary["run_id"],
+    }
+
+
+def test_a_second_run_changes_nothing_and_needs_no_model(screened: Dataset) -> None:
+    before = files_of(screened)
+    finished = screened.run(SCRIPT)
+    assert (finished.code, finished.summary["seen"], finished.summary["done"]) == (0, 0, 0)
+    assert files_of(screened) == before
+
+
+def test_a_redo_with_other_batches_gives_the_same_cells_and_keeps_the_override(
+    screened: Dataset, model_dir: Path
+) -> None:
+    assert screened.run("preprocess/nsfw/nsfw_unflag.py", "--ids", id_of("balloon")).code == 0
+    before, drops = screened.images(), screened.rows("drops")
+    assert before[id_of("balloon")]["nsfw_override"] == "unflagged"
+    finished = screened.run(SCRIPT, "--model-dir", model_dir, "--redo", "--batch-size", 1, "--workers", 1)
+    assert finished.code == 0, finished.stderr
+    assert finished.summary["counts"] == {"clean": 2, "nsfw": 2, "unflagged": 1}
+    after = screened.images()
+    changed = {
+        (image_id, column)
+        for image_id, row in before.items()
+        for column, text in row.items()
+        if column != "nsfw_run_id" and text != after[image_id][column]
+    }
+    assert changed == {(id_of("gone"), "nsfw_error")}  # it names the file, which lies elsewhere in the copy
+    new = screened.rows("drops")[len(drops) :]
+    assert {row["image_id"] for row in new} == {id_of("edge"), id_of("half")}
+
+
+def test_errors_are_tried_again_when_asked_for(screened: Dataset, pictures: Path, model_dir: Path) -> None:
+    shutil.copy(pictures / "plain.jpg", screened.root / "data_raw" / "gone.jpg")
+    finished = screened.run(SCRIPT, "--model-dir", model_dir, "--retry-errors")
+    assert (finished.summary["done"], finished.summary["errors"]) == (1, 3)
+    assert cells_of(screened, "gone") == cells_of(screened, "plain") | {"nsfw_run_id": finished.summary["run_id"]}
+
+
+def test_tags_that_the_model_does_not_know_are_reported(dataset: Dataset, pictures: Path, model_dir: Path) -> None:
+    fill(dataset, pictures)
+    table = dataset.root / "tags.json"
+    table.write_text('{"nude": 0.5, "no_such_tag": 0.5}')
+    arguments = ["--model-dir", model_dir, "--tags", table, "--ids", id_of("half"), id_of("balloon")]
+    finished = dataset.run(SCRIPT, *arguments)
+    assert finished.code == 0
+    assert finished.summary["unknown_tags"] == ["no_such_tag"]
+    assert "the model does not know these tags of the table: no_such_tag" in finished.stderr
+    assert cells_of(dataset, "half")["nsfw_threshold"] == '{"no_such_tag":null,"nude":0.5}'
+    assert list(json.loads(cells_of(dataset, "half")["nsfw_tags"])) == ["nude"]
+    assert cells_of(dataset, "half")["is_nsfw"] == "True"
+    assert cells_of(dataset, "balloon")["is_nsfw"] == "False"
+
+
+def test_a_table_of_unknown_tags_is_refused(dataset: Dataset, pictures: Path, model_dir: Path) -> None:
+    fill(dataset, pictures)
+    table = dataset.root / "tags.json"
+    table.write_text('{"no_such_tag": 0.5}')
+    before = files_of(dataset)
+    finished = dataset.run(SCRIPT, "--model-dir", model_dir, "--tags", table)
+    assert finished.code == 2
+    assert finished.stderr == "error: the model knows no tag of the table (no_such_tag): name others with --tags FILE\n"
+    assert files_of(dataset) == before
+
+
+def test_offline_without_a_cache_names_the_ways_out(dataset: Dataset, pictures: Path, tmp_path: Path) -> None:
+    fill(dataset, pictures)
+    # Nobody listens on the discard port: the address is out of reach, whatever this machine can reach.
+    proxies = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}
+    finished = dataset.run(SCRIPT, env={"POKEFA_CACHE": str(tmp_path / "cache"), **proxies})
+    assert finished.code == 1
+    assert finished.stderr == (
+        "error: cannot download https://github.com/KichangKim/DeepDanbooru/releases/download/v3-20211112-sgd-e28/"
+        "deepdanbooru-v3-20211112-sgd-e28.zip (<urlopen error [Errno 111] Connection refused>); without a connection, "
+        "fetch and unpack that zip elsewhere and name its folder with --model-dir, or copy the cache folder of a "
+        "machine that has it and name it in POKEFA_CACHE\n"
+    )
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run_in_one_line(
+    dataset: Dataset, pictures: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    fill(dataset, pictures)
+    folder = tmp_path / "project"
+    shutil.copytree(model_dir, folder)
+    (folder / "tags.txt").write_text("rating:explicit\n")
+    finished = dataset.run(SCRIPT, "--model-dir", folder)
+    assert finished.code == 2
+    (line,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {folder}/model-resnet_custom_v3.h5 turns (None, 512, 512, 3) into (None, ")
+    assert not any(row["nsfw_error"] for row in dataset.images().values())
+
+
+def test_a_higher_threshold_is_applied_without_the_model(screened: Dataset) -> None:
+    before, drops = screened.images(), screened.rows("drops")
+    finished = screened.run(SCRIPT, "--redecide", "--threshold", 0.9)
+    assert finished.code == 0, finished.stderr
+    assert "tensorflow" not in finished.stderr.lower()
+    assert (finished.summary["seen"], finished.summary["done"]) == (5, 5)
+    assert finished.summary["counts"] == {"clean": 3, "nsfw": 2}
+    after = screened.images()
+    assert {name: after[id_of(name)]["is_nsfw"] for name in ("edge", "balloon")} == {"edge": "False", "balloon": "True"}
+    for name in SHARES:
+        old, new = before[id_of(name)], after[id_of(name)]
+        changed = {column for column in new if new[column] != old[column]}
+        assert changed == {"nsfw_threshold", "nsfw_run_id"} | ({"is_nsfw"} if name == "edge" else set())
+    for name in DAMAGED:
+        assert after[id_of(name)] == before[id_of(name)]
+    assert {row["image_id"] for row in screened.rows("drops")[len(drops) :]} == {id_of("balloon"), id_of("half")}
+
+
+def test_the_same_thresholds_change_nothing(screened: Dataset) -> None:
+    before = files_of(screened)
+    finished = screened.run(SCRIPT, "--redecide")
+    assert finished.summary["counts"] == {"unchanged": 5}
+    assert files_of(screened) == before
+
+
+def test_a_dry_run_counts_and_changes_nothing(screened: Dataset) -> None:
+    before = files_of(screened)
+    finished = screened.run(SCRIPT, "--redecide", "--threshold", 0.9, "--dry-run")
+    assert finished.summary["dry_run"] is True
+    assert finished.summary["counts"] == {"clean": 3, "nsfw": 2}
+    assert screened.run(SCRIPT, "--redo", "--dry-run").summary["seen"] == 9
+    assert files_of(screened) == before
+
+
+def test_tags_without_a_record_leave_the_images_as_they_are(screened: Dataset, tmp_path: Path) -> None:
+    table = tmp_path / "tags.json"
+    table.write_text('{"rating:explicit": 0.9, "solo": 0.5}')
+    before = files_of(screened)
+    finished = screened.run(SCRIPT, "--redecide", "--tags", table)
+    assert finished.summary["counts"] == {"not_recorded": 5}
+    assert "5 images stay as they are: not all of these tags are on record (rating:explicit, solo)" in finished.stderr
+    assert files_of(screened) == before
+
+
+def test_an_unflagged_image_stays_unflagged_when_decided_again(screened: Dataset) -> None:
+    assert screened.run("preprocess/nsfw/nsfw_unflag.py", "--ids", id_of("half")).code == 0
+    drops = screened.rows("drops")
+    finished = screened.run(SCRIPT, "--redecide", "--threshold", 0.6, "--ids", id_of("half"))
+    assert finished.summary["counts"] == {"unflagged": 1}
+    assert cells_of(screened, "half")["nsfw_override"] == "unflagged"
+    assert screened.rows("drops") == drops
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threshold", "0.05"], "argument --threshold: '0.05' is not a number over 0.05 and up to 1"),
+        (["--threshold", "0.5", "--tags", "t.json"], "argument --tags: not allowed with argument --threshold"),
+        (["--batch-size", "0"], "argument --batch-size: '0' is not a whole number of 1 or more"),
+        (["--redecide", "--redo"], "--redecide runs no model: leave out --redo, --retry-errors and --model-dir"),
+        (
+            ["--redecide", "--model-dir", "x"],
+            "--redecide runs no model: leave out --redo, --retry-errors and --model-dir",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line(dataset: Dataset, arguments: list[str], message: str) -> None:
+    finished = dataset.run(SCRIPT, *arguments)
+    assert finished.code == 2
+    assert finished.stderr.splitlines()[-1] == f"nsfw_filter.py: error: {message}"
+
+
+def test_a_missing_model_folder_is_one_line(dataset: Dataset, pictures: Path) -> None:
+    fill(dataset, pictures)
+    finished = dataset.run(SCRIPT, "--model-dir", "no/such/folder")
+    assert finished.code == 2
+    assert finished.stderr == (
+        "error: model folder no/such/folder does not exist: name a DeepDanbooru project folder with --model-dir\n"
+    )
+
+
+def test_help_needs_no_heavy_library(run_script: Callable[..., Finished]) -> None:
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['nsfw_filter.py', '--help']\n"
+        "try:\n    runpy.run_path('preprocess/nsfw/nsfw_filter.py', run_name='__main__')\n"
+        "finally:\n    print({'numpy', 'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    finished = run_script("-c", code)
+    assert finished.code == 0
+    assert "Stage 2: screen every raw image" in finished.stdout
+    assert finished.stdout.endswith("set()\n")
