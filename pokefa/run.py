@@ -120,6 +120,7 @@ class StageRun:
         detail: str | None = None,
         table: str | None = None,
         durable: bool = False,
+        usage: Mapping[str, Any] | None = None,
     ) -> None:
         """Journal one finished result; the tables follow with the next merge.
 
@@ -129,6 +130,7 @@ class StageRun:
             drop: reason slug of a row for drops.csv, with `detail`.
             table: `images` or `base`; the step's own by default.
             durable: the result is paid for: it reaches the disk before this returns.
+            usage: what the result cost, kept in the journal.
 
         Raises:
             ValueError: a column belongs to another stage.
@@ -151,6 +153,8 @@ class StageRun:
             self.counts[entry["reason"]] += 1
         if drop:
             entry["drop"] = {"reason": drop, "detail": detail}
+        if usage:
+            entry["usage"] = dict(usage)
         self._append(entry, durable=durable)
         self.done += 1
 
@@ -173,8 +177,12 @@ class StageRun:
         encoded = [schema.encode_cells(self.step.owner, row) for row in rows]
         self._append({"table": table, "rows": encoded, "columns": schema.owned_by(self.step.owner), "ts": utc_now()})
 
-    def fail(self, image_id: str, message: str) -> None:
-        """Record that an image failed: its error column says why, and the run goes on."""
+    def fail(self, image_id: str, message: str, *, usage: Mapping[str, Any] | None = None) -> None:
+        """Record that an image failed: its error column says why, and the run goes on.
+
+        Args:
+            usage: what the failure cost, kept in the journal; it reaches the disk before this returns.
+        """
         message = redact(" ".join(message.split()).replace("\0", ""))
         log.warning("%s: %s", image_id, message)
         self.errors += 1
@@ -184,16 +192,17 @@ class StageRun:
             return
         cells = {error: message} | ({self.step.run_id: self.run_id} if self.step.run_id else {})
         encoded = SCHEMAS["images"].encode_cells(self.step.owner, cells)
-        self._append({"table": "images", KEY: image_id, "set": encoded, "reason": "error", "ts": utc_now()})
+        entry = {"table": "images", KEY: image_id, "set": encoded, "reason": "error", "ts": utc_now()}
+        self._append(entry | ({"usage": dict(usage)} if usage else {}), durable=bool(usage))
 
     def clear(self, image_id: str, stages: Sequence[str], *, reason: str) -> None:
         """Empty the images.csv cells of later stages that a manual decision has made stale; they become pending."""
         cells = {name: None for stage in stages for name in stale_columns(stage, after=self.step.name)}
         self._append({"table": "images", KEY: image_id, "set": cells, "reason": reason, "ts": utc_now()})
 
-    def note(self, entry: Mapping[str, Any]) -> None:
-        """Keep a remark in the journal, such as the --note of a manual decision."""
-        self._append({"note": dict(entry), "ts": utc_now()})
+    def note(self, entry: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Keep a remark in the journal, such as the --note of a manual decision; `durable` as in `record`."""
+        self._append({"note": dict(entry), "ts": utc_now()}, durable=durable)
 
     def save(self) -> None:
         """Merge what is journalled into the tables."""

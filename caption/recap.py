@@ -1,0 +1,154 @@
+"""The two files of another try: `metadata/recap.csv` lists the captions that need one, and
+`metadata/recap_captions.csv` holds the new ones until they are merged.
+
+cap_filter.py  ->  recap.csv  ->  sentence_tags.py --only  ->  recap_captions.csv  ->  recap_merge.py
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import polars as pl
+
+from pokefa.errors import InputError
+from pokefa.journal import RUNS_FOLDER, read_entries, read_header
+from pokefa.table import KEY, first_line
+from pokefa.text import write_text
+
+RECAP_FILE = "metadata/recap.csv"
+RECAP_CAPTIONS_FILE = "metadata/recap_captions.csv"
+RECAP_COLUMNS = (KEY, "reasons")
+
+Reasons = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecapCaption:
+    """A new caption that waits for recap_merge.py.
+
+    Args:
+        tags: JSON, as in base.csv.
+        model, run_id: what captioned the image, and when.
+        reasons: why the old caption was not good enough, with spaces between.
+        replaces: the old caption; the new one takes its place and no other's.
+    """
+
+    image_id: str
+    caption: str
+    tags: str
+    model: str | None = None
+    run_id: str | None = None
+    reasons: str | None = None
+    replaces: str | None = None
+
+    def answers(self, reasons: Reasons, caption: str | None) -> bool:
+        """Tell whether this is the answer to an image with these reasons and now this caption."""
+        return self.reasons == " ".join(reasons) and caption in (self.replaces, self.caption)
+
+
+def write_recap(root: Path, reasons: Mapping[str, Iterable[str]]) -> bool:
+    """Make recap.csv hold {image_id: reasons}, in this order; return whether the file had to change."""
+    rows = ([image_id, " ".join(slugs)] for image_id, slugs in reasons.items())
+    return write_text(root / RECAP_FILE, csv_text(RECAP_COLUMNS, rows))
+
+
+def read_recap(path: Path) -> dict[str, Reasons]:
+    """Return {image_id: reasons} of a CSV with the columns image_id and reasons (or reason).
+
+    Raises:
+        InputError: the file is missing, or is not such a CSV.
+    """
+    frame = _read_csv(path)
+    column = "reason" if "reason" in frame.columns else "reasons"
+    _require(frame, (KEY, column), path)
+    texts = frame.select(KEY, column).iter_rows()
+    return {image_id: tuple((reasons or "").replace(";", " ").split()) for image_id, reasons in texts if image_id}
+
+
+def write_recap_captions(root: Path, captions: Iterable[RecapCaption]) -> bool:
+    """Make recap_captions.csv hold these captions, by image_id; return whether the file had to change."""
+    rows = sorted([getattr(caption, name) for name in _FIELDS] for caption in captions)
+    return write_text(root / RECAP_CAPTIONS_FILE, csv_text(_FIELDS, rows))
+
+
+def read_recap_captions(root: Path) -> dict[str, RecapCaption]:
+    """Return the waiting captions by image_id; the columns after `tags` may be missing in a file made by hand.
+
+    Raises:
+        InputError: the file is not such a CSV, or a row lacks its id, caption or tags.
+    """
+    path = root / RECAP_CAPTIONS_FILE
+    if not path.exists():
+        return {}
+    frame = _read_csv(path)
+    _require(frame, (KEY, "caption", "tags"), path)
+    captions: dict[str, RecapCaption] = {}
+    for number, row in enumerate(frame.select(name for name in _FIELDS if name in frame.columns).iter_rows(named=True)):
+        if not (row[KEY] and row["caption"] and row["tags"]):
+            raise InputError(f"{path} record {number + 2} lacks {KEY}, caption or tags: complete or remove it")
+        captions[row[KEY]] = RecapCaption(**row)
+    return captions
+
+
+def all_recap_captions(root: Path, stage: str) -> dict[str, RecapCaption]:
+    """Return the waiting captions, and those that a run had in its journal when it was killed, the newer of two.
+
+    Raises:
+        InputError: recap_captions.csv or a journal is damaged.
+    """
+    captions = read_recap_captions(root)
+    for path in sorted((root / RUNS_FOLDER).glob(f"*-{stage}-*.jsonl")):
+        if _has_ended(path) or read_header(path).get("stage") != stage:
+            continue
+        for _, entry in read_entries(path):
+            recap = entry.get("note", {}).get("recap")
+            if not recap:
+                continue
+            found = RecapCaption(**recap)
+            known = captions.get(found.image_id)
+            if known is None or (known.run_id or "") < (found.run_id or ""):  # run ids sort by time
+                captions[found.image_id] = found
+    return captions
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[str | None]]) -> str:
+    """Return a CSV with LF line ends, as the ledger's tables have them."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+_FIELDS = tuple(field.name for field in fields(RecapCaption))
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_csv(path, infer_schema=False).with_columns(pl.all().replace("", None))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path} cannot be read as CSV: {first_line(error)}") from None
+
+
+def _require(frame: pl.DataFrame, columns: Iterable[str], path: Path) -> None:
+    for name in columns:
+        if name not in frame.columns:
+            raise InputError(f"{path} has no column {name}: it needs {KEY} and {name} in its header line")
+
+
+def _has_ended(path: Path) -> bool:
+    """Tell whether the last line of a journal is the summary that ends a run."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 65_536))
+        tail = stream.read()
+    if not tail.endswith(b"\n"):
+        return False
+    try:
+        return "summary" in json.loads(tail.splitlines()[-1])
+    except ValueError:
+        return False

@@ -1,0 +1,215 @@
+"""Stage 8, first step: one sentence and a set of tags for every image of the final set, from a model.
+
+Reads   base.csv: path; with --species-hint also images.csv: species
+Writes  base.csv: caption, tags; images.csv: caption_model, caption_run_id, caption_error
+        with --only: metadata/recap_captions.csv instead, for recap_merge.py
+
+Answers are foreign text: caption/tags.py cleans them. Every answer is paid for, and is on disk before it counts: a
+run that was killed never asks again for what it has. The key is read from OPENAI_API_KEY, and OPENAI_BASE_URL names
+another server that speaks the Responses API. --only captions once more the images that cap_filter.py has listed, and
+tells the model what was wrong; an image that was answered for the same reasons is asked about again with --redo only.
+
+    python caption/sentence_tags.py
+    python caption/sentence_tags.py --root my-dataset --limit 20 --species-hint
+    python caption/sentence_tags.py --only metadata/recap.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from caption.recap import Reasons, RecapCaption, all_recap_captions, read_recap, write_recap_captions
+from caption.tags import SCHEMA, Caption, clean_answer, tags_to_cell
+from pokefa.openai_json import Ask, Question, Settings, add_options, ask_rows
+from pokefa.options import options_from, stage_parser
+from pokefa.run import Row, StageRun, decode_rows, run_stage
+from pokefa.selection import choose_ids, eligible_rows
+from pokefa.table import KEY
+
+INSTRUCTIONS = """\
+You caption one picture of Pokémon fan art for a data set that will be used to train image models. Describe what the
+pixels show and nothing else: no guesses about the artist, the story, the source or the mood of the maker, no praise,
+no mention of a caption, an image, an artwork, a watermark or a signature. What you cannot see, leave out.
+
+CAPTION: exactly one sentence of 12 to 25 words in the present tense. First the subject, by the name of its species
+with a capital, and with its form or shiny colours where they show; then what it does; then where it is. Name every
+species that you list below, up to three; for more, name the two that matter most. Write plain English prose, without
+line breaks, lists, quotation marks around the sentence, or words such as "depicts" and "features". If nothing in the
+picture is a Pokémon that you can name, describe what is there without inventing a name, and leave `pokemon` empty.
+  good: Umbreon curls up asleep on a mossy stone beneath a full moon while fireflies drift through the dark forest.
+  good: Shiny Mega Charizard X breathes blue fire across a ruined tower as Pikachu leaps aside in the pouring rain.
+  bad:  A beautiful artwork of a cute Pokémon. (no species, no action, no scene, praise)
+
+TAGS: all of them in lower-case English snake_case, singular where possible, each thing once, the most visible first,
+at most six to a field, an empty list where the picture shows nothing of the kind.
+  pokemon            species names as in the games, without form: mr_mime, ho_oh, farfetchd, nidoran_female, type_null.
+                     Only those that you can tell by shape, colours and marks. Also for a gijinka: the species it is.
+  form               side by side with pokemon: null, or mega, mega_x, mega_y, gigantamax, primal, alolan, galarian,
+                     hisuian, paldean, or the name of another official form, such as wash for rotom. Not shiny.
+  shiny_pokemon      those of pokemon in their official shiny colours. An unusual palette alone is not shiny.
+  trainer_presence   true if a person, human or human-like, is shown beside or instead of a Pokémon; gijinka are not.
+  gijinka            true if a Pokémon is drawn as a person or as a person in its colours and shape.
+  subject_count      single if one individual is the subject, else multiple.
+  multi_panel        true for comic pages, sheets with several drawings, before-and-after pairs.
+  pose               how bodies are held: sitting, lying_down, standing, curled_up, flying, looking_back.
+  actions            what is being done: running, eating, sleeping, using_thunderbolt.
+  outfit             what is worn: scarf, witch_hat, school_uniform. Nothing that belongs to the species.
+  props              things held or near: poke_ball, umbrella, book, berry.
+  environment        the kind of place: indoors, cafe, city_street, bedroom, underwater, outer_space.
+  biome              the landscape: forest, beach, desert, snowy_mountain, meadow, swamp.
+  time_of_day        dawn, morning, day, sunset, dusk, night; null if the picture does not show it.
+  weather            clear, cloudy, rain, thunderstorm, snow, fog, wind; null if the picture does not show it.
+  background         what fills the space behind: plain_white, gradient, full_moon, starry_sky, cherry_blossoms.
+  characteristics    what strikes the eye about subject or light: glowing_eyes, open_mouth, rim_light, pastel_colors.
+  composition        one to three terms of the schema's list: how the picture is framed and seen.
+  art_style          one to three terms of the schema's list: medium and style as they look.
+"""
+
+QUESTION: Question[Caption] = Question("pokefa_caption", "caption-1", INSTRUCTIONS, SCHEMA, clean_answer)
+
+HINT = (
+    "A search for {species} found this picture. That may be wrong: use the name only if the picture agrees, and name "
+    "what you see where it does not."
+)
+# What the model is told about its first try, by the reason slugs of cap_filter.py.
+ADVICE = {
+    "no_species": "it named no species: look again for one that you can name with confidence",
+    "unknown_species": "it named a species that does not exist: use the official English name of the species alone",
+    "placeholder": "it used filler words in place of what is to be seen",
+    "refusal_language": "it spoke about being able to answer: only describe the drawing",
+    "wrong_length": "its sentence was too short or too long: write 12 to 25 words",
+    "repeated_text": "it repeated itself",
+    "sentence_tags_disagree": "sentence and tags named different species: name the same ones in both",
+}
+ANOTHER_TRY = "An earlier caption of this picture was rejected: {reasons}."
+
+
+def note_of(species: str | None, reasons: Reasons) -> str:
+    """Return what is said about one picture: the hint, if a species is given, and what was wrong the first time."""
+    parts = [HINT.format(species=species)] if species else []
+    if reasons:
+        advice = "; ".join(ADVICE.get(reason, reason.replace("_", " ")) for reason in reasons)
+        parts.append(ANOTHER_TRY.format(reasons=advice))
+    return " ".join(parts)
+
+
+def caption_images(run: StageRun, settings: Settings, *, species_hint: bool) -> None:
+    """Caption every pending image into base.csv."""
+    rows = run.rows(["path"])
+    ask_of = asks(run, rows, {}, species_hint=species_hint)
+    for row, caption, answer in ask_rows(run, QUESTION, rows, ask_of, settings):
+        image_id = str(row[KEY])
+        made_by = {
+            "caption_model": model_name(answer.model, hinted=species_hint),
+            "caption_run_id": run.run_id,
+            "caption_error": None,
+        }
+        run.set_cells("images", image_id, made_by)
+        cells = {"caption": caption.sentence, "tags": tags_to_cell(caption.tags)}
+        run.record(image_id, cells, reason="captioned", durable=True, usage=answer.usage)
+
+
+def caption_again(run: StageRun, settings: Settings, listed: Mapping[str, Reasons], *, species_hint: bool) -> None:
+    """Caption the listed images anew into recap_captions.csv; base.csv stays as it is."""
+    captions = all_recap_captions(run.root, run.step.owner)
+    rows = rows_to_caption_again(run, listed, captions)
+    ask_of = asks(run, rows, listed, species_hint=species_hint)
+    try:
+        for row, caption, answer in ask_rows(run, QUESTION, rows, ask_of, settings):
+            image_id = str(row[KEY])
+            captions[image_id] = RecapCaption(
+                image_id,
+                caption.sentence,
+                tags_to_cell(caption.tags),
+                model_name(answer.model, hinted=species_hint, again=True),
+                run.run_id,
+                " ".join(listed[image_id]),
+                None if row["caption"] is None else str(row["caption"]),
+            )
+            run.note({KEY: image_id, "recap": asdict(captions[image_id]), "usage": answer.usage}, durable=True)
+            if row["caption_error"] is not None:
+                run.set_cells("images", image_id, {"caption_error": None})
+            run.counts["captioned_again"] += 1
+            run.done += 1
+    finally:
+        if captions and not run.options.dry_run:
+            write_recap_captions(run.root, captions.values())
+
+
+def rows_to_caption_again(
+    run: StageRun, listed: Mapping[str, Reasons], captions: Mapping[str, RecapCaption]
+) -> list[Row]:
+    """Return the listed rows, with caption and caption_error, that no new caption answers yet."""
+    frame = choose_ids(eligible_rows(run.table(), run.step), list(listed), None)
+    if len(frame) < len(listed):
+        run.counts["not_in_base"] = len(listed) - len(frame)
+    frame = choose_ids(frame, run.options.ids, None)
+    rows = []
+    for row in decode_rows(frame, ["path", "caption", "caption_error"], run.step):
+        image_id, caption = str(row[KEY]), row["caption"]
+        known = captions.get(image_id)
+        answered = known is not None and known.answers(listed[image_id], None if caption is None else str(caption))
+        failed = row["caption_error"] is not None and not run.options.retry_errors
+        if run.options.redo or not (answered or failed):
+            rows.append(row)
+    rows = rows[: run.options.limit]
+    run.seen = len(rows)
+    return [] if run.options.dry_run else rows
+
+
+def asks(
+    run: StageRun, rows: Sequence[Row], reasons: Mapping[str, Reasons], *, species_hint: bool
+) -> Callable[[Row], Ask]:
+    """Return the function that tells what to ask about a row."""
+    species: dict[str, str | None] = {}
+    if species_hint and rows:
+        species = dict(run.ledger.images.read().select(KEY, "species").iter_rows())
+
+    def ask_of(row: Row) -> Ask:
+        image_id = str(row[KEY])
+        return Ask(run.root / str(row["path"]), note_of(species.get(image_id), reasons.get(image_id, ())))
+
+    return ask_of
+
+
+def model_name(model: str, *, hinted: bool, again: bool = False) -> str:
+    """Return the text of caption_model: the model, the prompt's version, and what else the model was told."""
+    told = (["species_hint"] if hinted else []) + (["recap"] if again else [])
+    return " ".join([model, "+".join([QUESTION.version, *told])])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = stage_parser(__doc__)
+    parser.add_argument(
+        "--species-hint",
+        action="store_true",
+        help="tell the model which species the scraper searched for; caption_model says that it was told",
+    )
+    parser.add_argument(
+        "--only",
+        type=Path,
+        metavar="FILE",
+        help="caption the images of this CSV (image_id, reasons) once more, into metadata/recap_captions.csv",
+    )
+    add_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    settings, only, species_hint = Settings(args.model, args.concurrency), args.only, args.species_hint
+
+    def body(run: StageRun) -> None:
+        if only is None:
+            caption_images(run, settings, species_hint=species_hint)
+        else:
+            caption_again(run, settings, read_recap(only), species_hint=species_hint)
+
+    return run_stage("sentence_tags", lambda: options_from(args), body, arguments=argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

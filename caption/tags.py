@@ -1,0 +1,234 @@
+"""What a caption is: one sentence and a set of tags, the schema that a model answers in, and the cleaning of answers.
+
+A model's answer is foreign text. `clean_answer` makes a `Caption` of one: every value has the type, the form and the
+length given here, whatever came in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pokefa.columns import BASE
+from pokefa.errors import InputError
+from pokefa.openai_json import AnswerError, misfit, object_schema, plain
+from pokefa.text import species_slug
+
+Tags = dict[str, Any]
+
+SUBJECT_COUNTS = ("single", "multiple")
+
+# Closed lists, from the terms of illustration and of photography.
+COMPOSITION = (
+    "close_up", "portrait", "bust", "cowboy_shot", "full_body", "wide_shot", "establishing_shot",
+    "front_view", "side_view", "back_view", "three_quarter_view", "profile", "from_above", "from_below",
+    "birds_eye_view", "dutch_angle", "dynamic_angle", "over_the_shoulder", "first_person", "foreshortening",
+    "centered", "symmetrical", "rule_of_thirds", "diagonal", "framed", "negative_space", "silhouette",
+    "group_shot", "split_screen", "comic_page", "character_sheet", "collage",
+)  # fmt: skip
+ART_STYLE = (
+    "digital_painting", "digital_illustration", "concept_art", "storybook", "anime", "manga", "chibi", "cartoon",
+    "comic", "cel_shaded", "flat_color", "vector", "pixel_art", "low_poly", "3d_render", "line_art", "sketch", "ink",
+    "pencil", "colored_pencil", "charcoal", "marker", "pastel", "watercolor", "gouache", "acrylic", "oil_painting",
+    "mixed_media", "papercraft", "sculpture", "embroidery", "stained_glass", "monochrome", "greyscale",
+    "realistic", "semi_realistic", "painterly", "impressionistic", "minimalist", "abstract", "surreal",
+    "art_nouveau", "ukiyo_e",
+)  # fmt: skip
+CLOSED_LISTS: Mapping[str, tuple[str, ...]] = {"composition": COMPOSITION, "art_style": ART_STYLE}
+
+OPEN_LISTS = ("pose", "actions", "outfit", "props", "environment", "biome", "background", "characteristics")
+FLAGS = ("trainer_presence", "gijinka", "multi_panel")
+MOMENTS = ("time_of_day", "weather")
+
+# Longer than any caption or word that was asked for: what exceeds it is noise.
+LONGEST_SENTENCE = 400
+LONGEST_WORD = 40
+MOST_VALUES = 12
+
+# What a model writes where there is nothing to say.
+_NOTHING = frozenset({
+    "none", "null", "nil", "na", "n_a", "nothing", "not_applicable", "other",
+    "unknown", "unspecified", "unclear", "unsure", "undefined", "undetermined",
+})  # fmt: skip
+_BASE_FORMS = frozenset({"normal", "base", "default", "standard", "regular", "ordinary", "base_form", "normal_form"})
+
+# The end of a sentence, with what closes after it, before the capital of another one.
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*(?=\s+[\"'“‘(]?[A-Z0-9])")
+_ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Jr|vs|No)\.$")
+_ENDS = tuple(".!?…")
+_CLOSING = "\"'”’)"
+_MARKDOWN = "`*_ "
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’"}
+
+
+def _strings(description: str, choices: Iterable[str] = ()) -> dict[str, Any]:
+    items = {"type": "string", **({"enum": list(choices)} if choices else {})}
+    return {"type": "array", "items": items, "description": description}
+
+
+SCHEMA = object_schema(
+    {
+        "caption": {"type": "string", "description": "one sentence of 12 to 25 words, present tense"},
+        "pokemon": _strings(
+            "species, snake_case, the main subject first; a species again only where it is shown in another form"
+        ),
+        "form": {
+            "type": "array",
+            "items": {"type": ["string", "null"]},
+            "description": "as long as pokemon: null, or a form such as mega_x, alolan, gigantamax",
+        },
+        "shiny_pokemon": _strings("those of pokemon that wear their shiny colours"),
+        "trainer_presence": {"type": "boolean", "description": "a person with the Pokémon"},
+        "gijinka": {"type": "boolean", "description": "a Pokémon drawn as a person"},
+        "subject_count": {"type": "string", "enum": list(SUBJECT_COUNTS)},
+        "multi_panel": {"type": "boolean", "description": "several pictures or panels in one"},
+        "pose": _strings("as sitting, lying_down, looking_back"),
+        "actions": _strings("as running, eating, using_thunderbolt"),
+        "outfit": _strings("worn things, as scarf, witch_hat"),
+        "props": _strings("things held or near, as poke_ball, book"),
+        "environment": _strings("the place, as indoors, city_street, cafe"),
+        "biome": _strings("the landscape, as forest, beach, snowy_mountain"),
+        "time_of_day": {"type": ["string", "null"], "description": "as dawn, day, dusk, night; null if not shown"},
+        "weather": {"type": ["string", "null"], "description": "as clear, rain, snow, fog; null if not shown"},
+        "background": _strings("as plain_white, gradient, starry_sky"),
+        "characteristics": _strings("what strikes the eye, as glowing_eyes, fluffy, closed_eyes, pastel_colors"),
+        "composition": _strings("from the list only", COMPOSITION),
+        "art_style": _strings("from the list only", ART_STYLE),
+    }
+)
+TAGS_SCHEMA = object_schema({name: part for name, part in SCHEMA["properties"].items() if name != "caption"})
+TAG_NAMES = tuple(TAGS_SCHEMA["properties"])
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A cleaned caption: one sentence, and the tags by the names of TAG_NAMES."""
+
+    sentence: str
+    tags: Tags
+
+
+def clean_answer(answer: Mapping[str, Any]) -> Caption:
+    """Return the caption of an answer that fits the schema.
+
+    Raises:
+        AnswerError: `empty_caption`: no sentence is left.
+    """
+    sentence = clean_sentence(answer["caption"])
+    if not sentence:
+        raise AnswerError("empty_caption", f"{answer['caption'][:80]!r} holds no sentence")
+    return Caption(sentence, clean_tags(answer))
+
+
+def clean_sentence(text: str) -> str:
+    """Return the first sentence of a text on one line, with a capital and a full stop; "" where there is none.
+
+    A sentence over LONGEST_SENTENCE characters ends with the last word that fits.
+    """
+    text = _unquoted(plain(text, longest=10 * LONGEST_SENTENCE))
+    for end in _SENTENCE_END.finditer(text):
+        if not _ABBREVIATION.search(text[: end.end()]):
+            text = _unquoted(text[: end.end()])
+            break
+    if len(text) > LONGEST_SENTENCE:
+        text = text[:LONGEST_SENTENCE].rsplit(" ", 1)[0].rstrip(",;:- ")
+    if not any(mark.isalnum() for mark in text):
+        return ""
+    text = text[0].upper() + text[1:]
+    return text if text.rstrip(_CLOSING)[-1:] in _ENDS else text.rstrip(",;:- ") + "."
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without Markdown's marks and without quotation marks around the whole."""
+    text = text.strip(_MARKDOWN)
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip(_MARKDOWN)
+    return text
+
+
+def clean_tags(answer: Mapping[str, Any]) -> Tags:
+    """Return the tags of an answer that fits the schema: snake_case, without repeats, in the order given.
+
+    `form` is as long as `pokemon`, `shiny_pokemon` holds species of `pokemon` only, and the closed lists hold only
+    their own words.
+    """
+    pokemon, form = _individuals(answer["pokemon"], answer["form"])
+    tags: Tags = {
+        "pokemon": pokemon,
+        "form": form,
+        "shiny_pokemon": [name for name in _words(answer["shiny_pokemon"]) if name in pokemon],
+        # Two individuals are two subjects, whatever the model counted.
+        "subject_count": "multiple" if len(pokemon) > 1 else answer["subject_count"],
+    }
+    tags |= {name: answer[name] for name in FLAGS}
+    tags |= {name: _words(answer[name]) for name in OPEN_LISTS}
+    tags |= {name: next(iter(_words([answer[name] or ""])), None) for name in MOMENTS}
+    tags |= {name: [word for word in _words(answer[name]) if word in words] for name, words in CLOSED_LISTS.items()}
+    return {name: tags[name] for name in TAG_NAMES}
+
+
+def snake_case(text: str) -> str:
+    """Return a foreign word or name as snake_case of at most LONGEST_WORD characters; "" where it says nothing."""
+    word = species_slug(plain(text))
+    if len(word) > LONGEST_WORD:
+        word = word[: LONGEST_WORD + 1].rpartition("_")[0] or word[:LONGEST_WORD]
+    return "" if word in _NOTHING else word
+
+
+def tags_to_cell(tags: Mapping[str, Any]) -> str:
+    """Return tags as the JSON text of a cell: sorted keys, so that equal tags are equal texts."""
+    return json.dumps(tags, ensure_ascii=False, sort_keys=True)
+
+
+def tags_from_cell(image_id: str, text: str, table: str = BASE.path) -> Tags:
+    """Return the tags of a cell.
+
+    Raises:
+        InputError: somebody has edited the cell into something else than tags.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = text
+    tags = (
+        _EMPTY_TAGS | {name: found[name] for name in TAG_NAMES if name in found} if isinstance(found, dict) else found
+    )
+    problem = misfit(tags, TAGS_SCHEMA, "the cell")
+    if problem is not None:
+        raise InputError(f"{table}, image {image_id}, tags: {problem}; correct the cell")
+    return clean_tags(tags)
+
+
+_EMPTY_TAGS: Tags = {
+    **{name: [] for name in ("pokemon", "form", "shiny_pokemon", *OPEN_LISTS, *CLOSED_LISTS)},
+    **dict.fromkeys(FLAGS, False),
+    **dict.fromkeys(MOMENTS),
+    "subject_count": "single",
+}
+
+
+def _words(values: Iterable[str]) -> list[str]:
+    words = (snake_case(value) for value in values)
+    return list(dict.fromkeys(word for word in words if word))[:MOST_VALUES]
+
+
+def _individuals(species: Iterable[str], forms: Iterable[str | None]) -> tuple[list[str], list[str | None]]:
+    """Return species and forms side by side: a missing form is None, the same species and form stand once."""
+    padded = list(forms)
+    pairs: dict[tuple[str, str | None], None] = {}
+    for place, name in enumerate(species):
+        slug = snake_case(name)
+        if slug:
+            pairs[slug, _form(padded[place] if place < len(padded) else None, slug)] = None
+    kept = list(pairs)[:MOST_VALUES]
+    return [name for name, _ in kept], [form for _, form in kept]
+
+
+def _form(text: str | None, species: str) -> str | None:
+    """Return a form without the name of its species: `mega_charizard_x` of `charizard` is `mega_x`."""
+    word = snake_case(text or "")
+    word = re.sub(rf"(?:^|_){re.escape(species)}(?=_|$)", "", word).strip("_")
+    return None if not word or word in _BASE_FORMS else word

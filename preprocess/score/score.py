@@ -1,0 +1,189 @@
+"""Stage 5: a model's scores of every resized image: relevance, aesthetics, and visible artifacts.
+
+Reads   images.csv: path_resized
+Writes  images.csv: ae_relevance, ae_aesthetic, ae_artifact, ae_model, score_run_id, score_error
+
+Relevance and aesthetics go from 0 to 100. An image with artifacts gets at most 25 (mild) or 15 (strong) for
+aesthetics. This stage records and decides nothing; the filter does. Every answer is paid for, and is on disk before
+it counts: a run that was killed never asks again for what it has. The key is read from OPENAI_API_KEY, and
+OPENAI_BASE_URL names another server that speaks the Responses API.
+
+    python preprocess/score/score.py
+    python preprocess/score/score.py --root my-dataset --limit 20 --concurrency 8
+    python preprocess/score/score.py --image picture.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pokefa.columns import Value
+from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
+from pokefa.images import ImageError, flatten, open_image
+from pokefa.openai_json import (
+    AnswerError,
+    Ask,
+    Model,
+    Question,
+    Settings,
+    add_options,
+    ask_rows,
+    encode_jpeg,
+    object_schema,
+)
+from pokefa.options import Options, options_from, stage_parser
+from pokefa.run import Row, StageRun, report_error, run_stage, set_up_logging
+
+# The highest aesthetic score that an image with such artifacts can get. Set here rather than asked of the model,
+# which would weigh a visible seam against a pretty subject.
+CAPS = {"none": 100, "mild": 25, "strong": 15}
+
+INSTRUCTIONS = """\
+You grade one picture for a data set of Pokémon fan art that will be used to train image models. Judge only what the
+pixels show. You are not told where the picture comes from, and you do not guess. Where you hesitate between two
+bands, take the lower one; where you hesitate inside a band, stay near its lower end. Most pictures are ordinary:
+scores over 85 are rare, and a whole collection averages near 50.
+
+RELEVANCE, 0 to 100: is this clearly fan art of Pokémon? Any species, any generation, any style, any medium counts:
+painting, line art, pixel art, a 3D render made as a picture, a comic page, a sketch on paper. People belong as long
+as a Pokémon, a gijinka (a Pokémon drawn as a person) or a trainer known from the games or the series is the subject.
+  0        no fan art of Pokémon. In particular: photographs of people, animals, places or food; trading cards, their
+           scans and binders; screenshots of games, apps, videos or web pages; photographs of merchandise, plush toys,
+           figures, costumes and shops; logos, text posts, charts, memes made of screenshots; other franchises; blank
+           or unreadable pictures; creatures that only resemble Pokémon.
+  1-20     hardly anything speaks for it: a shape or a colour scheme that may have been inspired by a Pokémon.
+  21-40    doubtful: the creature cannot be named with confidence, or official artwork and stock renders that nobody
+           redrew, or a Pokémon so small or so hidden that it is a detail of another picture.
+  41-60    probably: a Pokémon that one can name, but drawn off-model, cut off, or one subject among several others.
+  61-80    yes: a Pokémon that one can name is the main subject, with some doubt about medium or design.
+  81-95    beyond doubt: the named Pokémon is the subject, and the picture was plainly made by an artist.
+  96-100   as 81-95, and every feature of the design can be checked against the species and agrees.
+
+AESTHETIC, 0 to 100: about 60 % technique (drawing, anatomy as the style has it, values, colour, light, edges,
+rendering, sharpness, finish) and about 40 % appeal (composition, pose, expression, mood, idea). Judge a style by its
+own aims: clean pixel art or a confident ink sketch can stand as high as a painting. Do not reward a popular species,
+a cute subject, saturated colour or a large picture as such. Judge photographs and other irrelevant pictures by the
+same scale.
+  0-10     unreadable or broken: noise, a crop without a subject, blur or compression that hides everything.
+  11-25    first attempts: unsure lines, wrong proportions without intent, flat fill, careless photograph of paper.
+  26-40    weak: the idea can be read, but the drawing is stiff, the colours fight, parts are unfinished or muddy.
+  41-55    ordinary: competent in places, plain pose, simple shading, background empty or generic.
+  56-70    good: sure drawing, consistent light and colour, a composition that was thought about.
+  71-85    very good: strong on nearly every count, at the level of a practised illustrator.
+  86-95    outstanding: would stand in a published art book.
+  96-100   among the best pictures that exist of its kind. Almost never.
+A watermark, a signature or a caption costs at most 5 points, unless it covers the subject. Patches where something
+was painted over are artifacts: name them below, and do not take off points for them here.
+
+ARTIFACT, one of none, mild, strong: damage that came from processing and not from the artist, such as visible grids
+or blocks, tiling or a repeated patch, seams and smears where text was painted over, a mirrored half, banding.
+  none     nothing to be seen at normal size. Halftone dots, canvas grain, pixel art and comic panels are style.
+  mild     to be seen on a second look, away from the subject or small: a smear in the background, faint blocks.
+  strong   to be seen at first glance, or on the subject: a tiled picture, a face smeared over, a grid over everything.
+When unsure between none and mild, answer none; between mild and strong, answer mild.
+
+Answer with the three values and nothing else.
+"""
+
+SCHEMA = object_schema(
+    {
+        "relevance": {"type": "integer", "description": "0 to 100"},
+        "aesthetic": {"type": "integer", "description": "0 to 100"},
+        "artifact": {"type": "string", "enum": list(CAPS)},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of one image: relevance and aesthetics from 0 to 100, artifact `none`, `mild` or `strong`."""
+
+    relevance: int
+    aesthetic: int
+    artifact: str
+
+
+def read_score(answer: Mapping[str, Any]) -> Score:
+    """Return the scores of an answer that fits the schema, the cap for artifacts applied.
+
+    Raises:
+        AnswerError: a score is outside 0 to 100.
+    """
+    for name in ("relevance", "aesthetic"):
+        if not 0 <= answer[name] <= 100:
+            raise AnswerError("invalid_json", f"{name} is {answer[name]}, outside 0 to 100")
+    artifact = answer["artifact"]
+    return Score(answer["relevance"], min(answer["aesthetic"], CAPS[artifact]), artifact)
+
+
+QUESTION = Question("pokefa_score", "score-1", INSTRUCTIONS, SCHEMA, read_score)
+
+
+def score_images(run: StageRun, settings: Settings) -> None:
+    """Score every pending image."""
+    rows = run.rows(["path_resized"])
+
+    def ask_of(row: Row) -> Ask:
+        return Ask(run.root / str(row["path_resized"]))
+
+    for row, score, answer in ask_rows(run, QUESTION, rows, ask_of, settings):
+        values: dict[str, Value] = {
+            "ae_relevance": score.relevance,
+            "ae_aesthetic": score.aesthetic,
+            "ae_artifact": score.artifact,
+            "ae_model": f"{answer.model} {QUESTION.version}",
+        }
+        run.record(str(row["image_id"]), values, reason="scored", durable=True, usage=answer.usage)
+
+
+def score_file(path: Path, settings: Settings) -> dict[str, object]:
+    """Return the scores of one image file, which belongs to no dataset.
+
+    Raises:
+        InputError: the file cannot be opened as an image.
+        PokefaError: there is no usable answer.
+    """
+    try:
+        jpeg = encode_jpeg(flatten(open_image(path)))
+    except ImageError as error:
+        raise InputError(f"--image {path} cannot be used: {error}") from None
+    answer = Model(settings).ask(QUESTION, jpeg)
+    if answer.value is None:
+        raise PokefaError(str(answer.problem))
+    return {"image": str(path), **vars(answer.value), "model": f"{answer.model} {QUESTION.version}"}
+
+
+def print_score(path: Path, settings: Settings) -> int:
+    """Print the scores of one file as JSON and return the exit code."""
+    set_up_logging(Options())
+    try:
+        print(json.dumps(score_file(path, settings), ensure_ascii=False))
+    except Exception as error:
+        return report_error(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return EXIT_DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = stage_parser(__doc__)
+    parser.add_argument("--image", type=Path, metavar="FILE", help="score this one file, print JSON, touch no dataset")
+    add_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    settings = Settings(args.model, args.concurrency)
+    if args.image is not None:
+        return print_score(args.image, settings)
+    return run_stage("score", lambda: options_from(args), lambda run: score_images(run, settings), arguments=argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
