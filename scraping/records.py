@@ -1,0 +1,210 @@
+"""The record of every address that was tried, and the saving of images so that a killed run loses none.
+
+Each species' folder holds `urls.jsonl`, one line for each address that was decided on:
+
+    {"url": "…", "species": "Umbreon", "status": "http_404", "detail": "Not Found", "ts": "…"}
+    {"url": "…", "species": "Umbreon", "status": "saved", "detail": null, "ts": "…", "row": {"image_id": "…", …}}
+
+Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, opted_out, blocked_address, blocked_scheme,
+too_small, too_many_bytes, too_many_pixels. Failures: http_<code>, dns_failed, connection_failed, tls_failed, timeout,
+too_many_redirects, invalid_url, truncated, empty_file, not_an_image, hash_mismatch, missing_file.
+
+The line of a saved image holds its ledger row and reaches the disk before the file gets its name. So a run that is
+killed at any moment leaves no image that the next one could not give a row to, see `Records.recover`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pokefa.errors import InputError, RunError
+from pokefa.journal import utc_now
+from pokefa.run import Row
+from pokefa.table import sync_folder
+from scraping.utils import RAW_FOLDER, Species
+
+URLS_FILE = "urls.jsonl"
+
+# What a rule decided, not what failed: neither an error in the summary nor a reason for --strict to complain.
+DECISIONS = frozenset(
+    {
+        "saved",
+        "adopted",
+        "duplicate_url",
+        "duplicate_bytes",
+        "opted_out",
+        "blocked_address",
+        "blocked_scheme",
+        "too_small",
+        "too_many_bytes",
+        "too_many_pixels",
+    }
+)
+# Trying these again could bring nothing new.
+FINAL = frozenset({"saved", "duplicate_url", "duplicate_bytes"})
+
+Claim = Literal["new", "known", "elsewhere"]
+
+
+class Records:
+    """Every address tried and every image stored so far, over all species; threads may share it."""
+
+    def __init__(self, root: Path, images: Mapping[str, str], *, retry: bool = False) -> None:
+        """Start with the ledger's images, {image_id: species}; `retry` gives what was not saved a new try."""
+        self._root = root
+        self._retry = retry
+        self._lock = threading.Lock()
+        self._images = dict(images)
+        self._statuses: dict[tuple[str, str], str] = {}
+        self._owners: dict[str, str] = {}
+        self._claimed: set[tuple[str, str]] = set()
+
+    def recover(self) -> Iterator[Row]:
+        """Read every urls.jsonl, mend what a killed run left, and yield the ledger rows that it could not write.
+
+        Raises:
+            InputError: a line is damaged.
+            RunError: a file cannot be mended.
+        """
+        raw = self._root / RAW_FOLDER
+        try:
+            for path in sorted(raw.glob(f"*/*/{URLS_FILE}")):
+                yield from self._recover_folder(path)
+            # What has no line was not finished: parts of images, and of searches that were being stored.
+            for leftover in (*raw.glob("*/*/.*.part"), *raw.glob("*/.*.tmp")):
+                leftover.unlink()
+        except OSError as error:
+            raise RunError(f"cannot mend {error.filename}: {error.strerror}") from None
+
+    def claim(self, url: str, species: str) -> Claim:
+        """Tell whether a species may try an address: `new`, `known` to the species, or tried `elsewhere`.
+
+        The answer `new` is given once in a run for each address.
+        """
+        key = (species, url)
+        with self._lock:
+            status = self._statuses.get(key)
+            if key in self._claimed or (status is not None and (status in FINAL or not self._retry)):
+                return "known"
+            self._claimed.add(key)
+            return "new" if self._owners.setdefault(url, species) == species else "elsewhere"
+
+    def owner(self, url: str) -> str:
+        """Return the species that tried an address first."""
+        return self._owners[url]
+
+    def claim_image(self, image_id: str, species: str) -> str | None:
+        """Reserve an image for a species; return None, or who has it already."""
+        with self._lock:
+            if image_id in self._images:
+                return self._images[image_id]
+            self._images[image_id] = species
+            return None
+
+    def write(self, species: Species, url: str, status: str, detail: str | None = None) -> None:
+        """Append the line of an address that was not saved.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        folder = self._root / species.folder
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            append_line(folder / URLS_FILE, _line(url, species.name, status, detail), durable=False)
+
+    def save(self, species: Species, url: str, data: bytes, row: Row) -> None:
+        """Store the bytes of an image under its row's `path_raw`, with its line: file, line, name, in this order.
+
+        Raises:
+            RunError: they cannot be written.
+        """
+        target = self._root / str(row["path_raw"])
+        with _writing(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = part_of(target)
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            line = _line(url, species.name, "saved", None) | {"row": row}
+            append_line(self._root / species.folder / URLS_FILE, line, durable=True)
+            temporary.replace(target)
+            sync_folder(target.parent)
+
+    def _recover_folder(self, path: Path) -> Iterator[Row]:
+        for line in read_lines(path, mend=True):
+            url, species, status = line["url"], line["species"], line["status"]
+            row: Row | None = line.get("row")
+            if row is not None and str(row["image_id"]) not in self._images:
+                target = self._root / str(row["path_raw"])
+                temporary = part_of(target)
+                if not target.exists() and temporary.exists():
+                    temporary.replace(target)
+                if not target.exists():
+                    continue  # neither a row nor bytes: the address is free to be tried again
+                self._images[str(row["image_id"])] = species
+                yield row
+            self._statuses[species, url] = status
+            if status != "duplicate_url":
+                self._owners[url] = species
+
+
+def part_of(target: Path) -> Path:
+    """Return the name that a file has until its line is on disk."""
+    return target.with_name(f".{target.name}.part")
+
+
+def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
+    """Return the lines of a urls.jsonl; a last line without its end never counted, and with `mend` is cut off.
+
+    Raises:
+        InputError: a whole line is not one that this module writes; the message gives its number.
+    """
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if mend and len(whole) < len(data):
+        os.truncate(path, len(whole))
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(whole.splitlines(), 1):
+        try:
+            line = json.loads(text)
+            if not {"url", "species", "status"} <= line.keys():
+                raise ValueError("a key is missing")
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"{path} line {number} is damaged ({error}): repair or remove that line") from None
+        lines.append(line)
+    return lines
+
+
+def append_line(path: Path, line: dict[str, Any], *, durable: bool) -> None:
+    """Append one line; with `durable` it is on disk when this returns."""
+    data = json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+    with path.open("ab", buffering=0) as stream:
+        before = stream.tell()
+        if stream.write(data) < len(data):
+            stream.truncate(before)  # half a line would spoil the next one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if durable:
+            os.fsync(stream.fileno())
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Let an error of the file system end the run: the next image could not be written either."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot write in {folder}: {error.strerror}; mend that and run the same command again"
+        ) from None
+
+
+def _line(url: str, species: str, status: str, detail: str | None) -> dict[str, Any]:
+    return {"url": url, "species": species, "status": status, "detail": detail, "ts": utc_now()}

@@ -1,0 +1,318 @@
+"""Stage 1: find images of every species and download them, up to its quota.
+
+Reads   quotas/quotas.csv: rank, name, band, quota; what earlier runs stored
+Writes  images.csv: one row for each image: image_id, sha256, species, … scrape_run_id
+        data_raw/<band>/<rank>_<name>/<image_id>.<ext>, byte for byte what the server sent
+        data_raw/<band>/<rank>_<name>/urls.jsonl: what became of every address that was tried
+        data_raw/serpapi/: every search that was paid for; none is paid for twice
+
+Searches go to SERPAPI_BASE_URL (https://serpapi.com) with the key in SERPAPI_API_KEY. Images can also come from a
+folder, whose sub-folders name the species, or from a list of addresses, for example of a published base.csv: then
+there is no search and no quota. No address is tried twice unless --retry-errors asks for it.
+
+    python scraping/scrape.py --contact you@example.org
+    python scraping/scrape.py --species Umbreon Mimikyu --limit 20 --max-searches 2
+    python scraping/scrape.py --root my-dataset --from-folder pictures
+    python scraping/scrape.py --root my-dataset --from-urls base.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from pokefa.engine import Pool, run_batches
+from pokefa.errors import InputError, PokefaError
+from pokefa.images import MAX_BYTES, MAX_PIXELS
+from pokefa.options import options_from, positive_int, stage_parser
+from pokefa.run import StageRun, run_stage
+from pokefa.table import KEY
+from scraping.records import DECISIONS, Records
+from scraping.sources import Search, files_as_candidates, from_folder, from_urls, searched
+from scraping.utils import DEADLINE_S, MIN_SIDE, RAW_FOLDER, Limits, SpeciesIndex, read_quotas
+from scraping.worker import Job, ScrapeSpecies, Shared, Tried
+
+if TYPE_CHECKING:
+    from scraping.download import Downloader
+
+QUERY = "{name} Pokemon fanart"
+MAX_PAGES = 10
+WORKERS = 16  # species at once; each waits for one host at a time
+QUOTAS_FILE = "quotas/quotas.csv"
+LOCK_FILE = f"{RAW_FOLDER}/.scrape.lock"
+GRACE_S = 15.0  # a download that has begun looks at the stop sign between two reads
+
+log = logging.getLogger("pokefa")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for, besides the shared options."""
+
+    quotas: Path | None = None
+    species: tuple[str, ...] = ()
+    folder: Path | None = None
+    labels: Path | None = None
+    urls: Path | None = None
+    queries: tuple[str, ...] = (QUERY,)
+    max_searches: int | None = None
+    max_pages: int = MAX_PAGES
+    limits: Limits = field(default_factory=Limits)
+    allow_private: bool = False
+    contact: str | None = None
+
+    @property
+    def searches(self) -> bool:
+        return self.folder is None and self.urls is None
+
+
+def scrape(run: StageRun, settings: Settings) -> None:
+    """Get images for every species that wants some.
+
+    Raises:
+        InputError: the settings, or the files that they name, are wrong.
+        BudgetReached: there are no searches left to pay for.
+    """
+    index = SpeciesIndex(read_quotas(settings.quotas or run.root / QUOTAS_FILE))
+    if run.options.dry_run:
+        jobs = plan_jobs(settings, index, Counter(run.table()["species"]), None, run.options.limit)
+        run.extra["wanted"] = sum(job.wanted for job in jobs)
+        log.info("dry run: would look for up to %d images of %d species", run.extra["wanted"], len(jobs))
+        return
+    lock = FileLock(run.root / LOCK_FILE)
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another scrape.py works on {run.root.absolute()}: wait until it has ended") from None
+    try:
+        images = run.table().select(KEY, "species")
+        records = Records(run.root, dict(images.iter_rows()), retry=run.options.retry_errors)
+        shared = Shared(run.root, run.run_id, settings.limits, records)
+        saved = Counter(images["species"])
+        for row in records.recover():
+            record(run, Tried("adopted", row))
+            saved[str(row["species"])] += 1
+        work_through(run, shared, settings, index, saved)
+    finally:
+        lock.release()
+
+
+def work_through(run: StageRun, shared: Shared, settings: Settings, index: SpeciesIndex, saved: Counter[str]) -> None:
+    """Work through the jobs with the libraries of the network loaded; `saved` counts the images of each species."""
+    from scraping.download import Downloader, any_address, is_public, user_agent
+    from scraping.serpapi_client import BASE_URL, SEARCHES_FOLDER, SearchClient
+
+    def new_downloader() -> Downloader:
+        allowed = any_address if settings.allow_private else is_public
+        return Downloader(settings.limits, user_agent(settings.contact), allowed=allowed, stop=shared.stop)
+
+    client = None
+    if settings.searches:
+        address = os.environ.get("SERPAPI_BASE_URL") or BASE_URL
+        client = SearchClient(run.root / SEARCHES_FOLDER, address, most=settings.max_searches, stop=shared.stop)
+    jobs = plan_jobs(settings, index, saved, client, run.options.limit)
+    try:
+        short = map_jobs(run, shared, ScrapeSpecies(shared, new_downloader), jobs)
+    finally:
+        if client is not None:
+            run.extra["searches"] = {"paid": client.paid, "reused": client.reused}
+    run.check_stop()
+    reason = shared.error or shared.budget_reached
+    if reason is not None:
+        raise reason
+    if settings.searches:
+        run.extra["species_short"] = short
+
+
+def plan_jobs(
+    settings: Settings, index: SpeciesIndex, saved: Counter[str], search: Search | None, limit: int | None
+) -> list[Job]:
+    """Return what is to be done for each species, the most popular first, for `limit` images at most.
+
+    Without `search` the jobs of a search can be counted but not worked through.
+
+    Raises:
+        InputError: a species or a file is wrong.
+    """
+    chosen = {index.require(name, "--species") for name in settings.species} or set(index.species)
+    if settings.folder is not None:
+        files = from_folder(settings.folder, settings.labels, index)
+        jobs = [
+            Job(one, len(these), partial(files_as_candidates, settings.folder, these)) for one, these in files.items()
+        ]
+    elif settings.urls is not None:
+        listed = from_urls(settings.urls, index)
+        jobs = [Job(one, len(these), partial(iter, these)) for one, these in listed.items()]
+    else:
+        jobs = [
+            Job(one, one.quota - saved[one.name], partial(searched, one, search, settings.queries, settings.max_pages))
+            for one in index.species
+        ]
+    jobs = [job for job in jobs if job.species in chosen and job.wanted > 0]
+    jobs.sort(key=lambda job: job.species.rank)
+    return jobs if limit is None else limit_jobs(jobs, limit)
+
+
+def limit_jobs(jobs: Iterable[Job], limit: int) -> list[Job]:
+    """Return the jobs with `limit` images wanted of them together; the first jobs come first."""
+    limited: list[Job] = []
+    for job in jobs:
+        wanted = min(job.wanted, limit)
+        if wanted:
+            limited.append(replace(job, wanted=wanted))
+        limit -= wanted
+    return limited
+
+
+def map_jobs(run: StageRun, shared: Shared, worker: ScrapeSpecies, jobs: Sequence[Job]) -> int:
+    """Work through the jobs, species in parallel, and return how many got fewer images than wanted.
+
+    Only this thread records rows. The engine asks it a few times a second whether to stop, and then it records what
+    the workers have tried since.
+
+    Raises:
+        PokefaError: a species failed in a way that no rule foresees; the others were worked through.
+    """
+    failures: list[str] = []
+    short = 0
+    with run.progress(sum(job.wanted for job in jobs)) as advance:
+
+        def record_tried() -> bool:
+            while not shared.tried.empty():
+                tried = shared.tried.get()
+                record(run, tried)
+                if tried.row is not None:
+                    advance()
+            if run.stop_asked():
+                shared.stop.set()
+            return shared.stop.is_set()
+
+        pool = Pool("thread", run.options.workers or WORKERS, queued=1, grace=GRACE_S)
+        try:
+            for outcome in run_batches(worker, jobs, pool, record_tried):
+                name, wanted = outcome.item.species.name, outcome.item.wanted
+                if outcome.error is not None:
+                    log.error("%s: %s", name, outcome.error)
+                    failures.append(f"{name}: {outcome.error}")
+                elif (outcome.result or 0) < wanted and not shared.stop.is_set():
+                    short += 1
+                    log.info("%s: %d new images, %d were wanted", name, outcome.result, wanted)
+        finally:
+            shared.stop.set()  # threads that still run after an error or the grace
+            record_tried()
+    if failures:
+        raise PokefaError(f"{len(failures)} species failed, first {failures[0]}")
+    return short
+
+
+def record(run: StageRun, tried: Tried) -> None:
+    """Count one candidate, and journal its row if it was saved."""
+    run.seen += 1
+    if tried.row is not None:
+        run.record_row(tried.row, reason=tried.status)
+        return
+    run.counts[tried.status] += 1
+    run.errors += tried.status not in DECISIONS
+
+
+def query_template(text: str) -> str:
+    """Parse a query with {name} in it, for argparse."""
+    if "{name}" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} does not hold {{name}}, the place of the species' name")
+    return text
+
+
+def positive_seconds(text: str) -> float:
+    """Parse a time of more than 0 and at most a day, for argparse."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds over 0")
+    return seconds
+
+
+def header_text(text: str) -> str:
+    """Parse a text that an HTTP header can hold, for argparse."""
+    if not (text.isascii() and text.isprintable()):
+        raise argparse.ArgumentTypeError(f"{text!r} holds characters that an HTTP header cannot carry")
+    return text
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = stage_parser(__doc__, rows=False)
+    what = parser.add_argument_group("what to get")
+    what.add_argument("--quotas", type=Path, metavar="FILE", help="quotas (default: quotas/quotas.csv under --root)")
+    what.add_argument("--species", nargs="+", default=[], metavar="NAME", help="only these species")
+    what.add_argument("--limit", type=positive_int, metavar="N", help="at most N images, most popular species first")
+    what.add_argument("--retry-errors", action="store_true", help="also addresses that were tried and not saved")
+    what.add_argument("--workers", type=positive_int, default=WORKERS, metavar="N", help="how many species at once")
+    source = what.add_mutually_exclusive_group()
+    source.add_argument("--from-folder", type=Path, metavar="DIR", help="take files: sub-folders name the species")
+    source.add_argument("--from-urls", type=Path, metavar="FILE", help="CSV: source_url, species, perhaps image_id")
+    what.add_argument("--labels", type=Path, metavar="FILE", help="CSV for --from-folder: file, species")
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--query", type=query_template, nargs="+", metavar="TEXT", help=f"{{name}} is the species (default: {QUERY})"
+    )
+    search.add_argument(
+        "--max-searches", type=positive_int, metavar="N", help="pay for N searches at most, then exit 3"
+    )
+    search.add_argument("--max-pages", type=positive_int, default=MAX_PAGES, metavar="N", help="pages of each query")
+    download = parser.add_argument_group("download")
+    download.add_argument("--min-side", type=positive_int, default=MIN_SIDE, metavar="PX", help="smallest side")
+    download.add_argument("--max-bytes", type=positive_int, default=MAX_BYTES, metavar="N", help="largest file")
+    download.add_argument("--max-pixels", type=positive_int, default=MAX_PIXELS, metavar="N", help="largest image")
+    download.add_argument(
+        "--deadline", type=positive_seconds, default=DEADLINE_S, metavar="S", help="seconds for a file, with redirects"
+    )
+    download.add_argument("--contact", type=header_text, metavar="TEXT", help="whom a site may write to; in User-Agent")
+    download.add_argument("--ignore-opt-out", action="store_true", help="take images marked X-Robots-Tag: noai too")
+    download.add_argument("--allow-private", action="store_true", help="allow private networks and any port")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.labels is not None and args.from_folder is None:
+        parser.error("--labels needs --from-folder")
+    if args.limit is not None and (args.from_folder or args.from_urls):
+        parser.error("--limit is for the search: shorten the folder or the list instead")
+    settings = Settings(
+        quotas=args.quotas,
+        species=tuple(args.species),
+        folder=args.from_folder,
+        labels=args.labels,
+        urls=args.from_urls,
+        queries=tuple(args.query or [QUERY]),
+        max_searches=args.max_searches,
+        max_pages=args.max_pages,
+        limits=Limits(
+            max_bytes=args.max_bytes,
+            max_pixels=args.max_pixels,
+            min_side=args.min_side,
+            deadline=args.deadline,
+            ignore_opt_out=args.ignore_opt_out,
+        ),
+        allow_private=args.allow_private,
+        contact=args.contact,
+    )
+    return run_stage(
+        "scrape", lambda: options_from(args), lambda run: scrape(run, settings), arguments=argv, create=True
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,234 @@
+"""Image search through SerpApi, or any server that answers as it does; no page is ever paid for twice.
+
+A page that was answered is stored under `data_raw/serpapi/` as gzip JSON, without the key, before it is used:
+
+    {"request": {"engine": "google_images", "ijn": 0, "q": "Umbreon Pokemon fanart"}, "response": {…}}
+
+Fields: serpapi.com/images-results. Error forms: serpapi.com/api-status-and-error-codes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import threading
+import zlib
+from pathlib import Path
+from typing import Any
+
+import requests
+import tenacity
+import urllib3
+from tenacity.wait import wait_base
+
+from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
+from pokefa.secrets import redact, secret_from_environment
+from pokefa.table import first_line, replacing
+from pokefa.text import species_slug
+
+BASE_URL = "https://serpapi.com"
+SEARCHES_FOLDER = "data_raw/serpapi"
+KEY_VARIABLE = "SERPAPI_API_KEY"
+
+TRIES = 6
+TIMEOUT_S = (10.0, 90.0)  # to connect, and between two reads: a search takes some seconds
+MOST_WAIT_S = 3600.0  # the service counts searches by the hour
+BACKOFF = tenacity.wait_exponential_jitter(initial=1, max=60, jitter=1)
+
+NO_RESULTS = "hasn't returned any results"
+NONE_LEFT = "run out of searches"
+
+
+class KeyRefused(InputError, RunError):
+    """There is no key, or the service does not know it: no search can succeed."""
+
+
+class _Again(Exception):
+    """A search failed in a way that may pass; `after` is how long the service asked to wait, in seconds."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class SearchClient:
+    """Pages of image search results; threads may share it.
+
+    The key comes from SERPAPI_API_KEY with the first search that must be paid for: pages that are stored need none.
+
+    Args:
+        folder: where answered pages are stored.
+        base_url: address of the service, without a path.
+        most: how many searches may be paid for.
+        stop: when it is set, no search is tried again.
+        backoff: how long to wait between tries where the service does not say.
+
+    Attributes:
+        paid: searches that the service answered.
+        reused: pages that an earlier search had brought.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        base_url: str,
+        *,
+        most: int | None = None,
+        stop: threading.Event | None = None,
+        backoff: wait_base = BACKOFF,
+    ) -> None:
+        self._folder = folder
+        self._address = f"{base_url.rstrip('/')}/search.json"
+        self._most = most
+        self._stop = stop or threading.Event()
+        self._backoff = backoff
+        self._lock = threading.Lock()
+        self._started = 0
+        self.paid = 0
+        self.reused = 0
+
+    def page(self, query: str, number: int) -> list[dict[str, Any]]:
+        """Return the results of a page, 0 being the first; [] where the search has no more.
+
+        Raises:
+            BudgetReached: the page would cost more searches than allowed, or the account has none left.
+            KeyRefused: the service does not know the key.
+            RunError: the service does not answer, or its answer cannot be stored.
+            Interrupted: the run is to stop.
+        """
+        request = {"engine": "google_images", "ijn": number, "q": query}
+        path = self._folder / stored_name(request)
+        response = read_stored(path)
+        with self._lock:
+            if response is not None:
+                self.reused += 1
+            elif self._most is not None and self._started >= self._most:
+                raise BudgetReached(
+                    f"--max-searches {self._most} is reached: run again with more, the pages so far are stored"
+                )
+            else:
+                self._started += 1
+        if response is None:
+            response = self._search(request)
+            store(path, request, response)
+            with self._lock:
+                self.paid += 1
+        found = response.get("images_results")
+        return [result for result in found if isinstance(result, dict)] if isinstance(found, list) else []
+
+    def _search(self, request: dict[str, Any]) -> dict[str, Any]:
+        trying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Again),
+            wait=self._wait,
+            stop=tenacity.stop_any(tenacity.stop_after_attempt(TRIES), tenacity.stop_when_event_set(self._stop)),
+            sleep=tenacity.sleep_using_event(self._stop),
+            reraise=True,
+        )
+        try:
+            return trying(self._ask, request)
+        except _Again as error:
+            if self._stop.is_set():
+                raise Interrupted("interrupted while waiting for the search service") from None
+            raise RunError(
+                f"the search service failed {TRIES} times ({redact(str(error))}): run the same command again later"
+            ) from None
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        after = error.after if isinstance(error, _Again) else None
+        return self._backoff(state) if after is None else min(after, MOST_WAIT_S)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to one request, empty results included.
+
+        Raises:
+            _Again: trying again may help.
+            Interrupted: the run is to stop, so nothing more is paid for.
+        """
+        if self._stop.is_set():
+            raise Interrupted("interrupted before a search")
+        try:
+            # A redirect could carry the key to another server.
+            response = requests.get(
+                self._address, params=request | {"api_key": api_key()}, timeout=TIMEOUT_S, allow_redirects=False
+            )
+        except requests.RequestException as error:
+            raise _Again(type(error).__name__) from None
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            answer = {"error": "the answer is no JSON object"}
+        problem = str(answer.get("error") or "")
+        code = response.status_code
+        if code in (401, 403):
+            raise KeyRefused(f"{KEY_VARIABLE} was refused ({code}: {problem}): export the right key and run again")
+        if code == 429 and NONE_LEFT in problem:
+            raise BudgetReached(f"the search account is used up ({problem}): the pages so far are stored")
+        if code in (408, 429) or code >= 500:
+            raise _Again(f"{code}: {problem}", _retry_after(response))
+        if code != 200:
+            raise RunError(f"the search service refused the request ({code}: {problem})")
+        if problem and NO_RESULTS not in problem and not answer.get("images_results"):
+            raise _Again(problem)
+        return answer
+
+
+def api_key() -> str:
+    """Return the key of the search service.
+
+    Raises:
+        KeyRefused: it is not set.
+    """
+    try:
+        return secret_from_environment(KEY_VARIABLE)
+    except InputError as error:
+        raise KeyRefused(str(error)) from None
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Return the seconds that a Retry-After header asks for, as a number or as a date."""
+    value = response.headers.get("Retry-After")
+    try:
+        return None if value is None else urllib3.Retry().parse_retry_after(value)
+    except urllib3.exceptions.InvalidHeader:
+        return None
+
+
+def stored_name(request: dict[str, Any]) -> str:
+    """Return the file name of a request's answer, `umbreon_pokemon_fanart-00-3f9a….json.gz`: for people and unique."""
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{species_slug(request['q'])[:60]}-{request['ijn']:02d}-{digest}.json.gz"
+
+
+def read_stored(path: Path) -> dict[str, Any] | None:
+    """Return a stored answer, or None where there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        response = json.loads(gzip.decompress(path.read_bytes()))["response"]
+        if not isinstance(response, dict):
+            raise ValueError("the response is no object")
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+        raise RunError(f"{path} is damaged ({error}): remove it, and the page is searched for again") from None
+    return response
+
+
+def store(path: Path, request: dict[str, Any], response: dict[str, Any]) -> None:
+    """Store an answer, whole or not at all; the same answer gives the same bytes.
+
+    Raises:
+        RunError: it cannot be written, so nothing more should be paid for.
+    """
+    text = redact(json.dumps({"request": request, "response": response}, sort_keys=True, indent=1))
+    try:
+        with replacing(path) as stream:
+            stream.write(gzip.compress(text.encode("ascii"), mtime=0))
+    except (OSError, PokefaError) as error:
+        raise RunError(f"a search cannot be stored: {first_line(error)}") from None

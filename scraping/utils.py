@@ -1,0 +1,170 @@
+"""The species of quotas.csv, the limits that an image must keep, and strangers' text: all that needs no network."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pokefa.errors import InputError, PokefaError
+from pokefa.images import MAX_BYTES, MAX_PIXELS, ImageError, open_image
+from pokefa.table import first_line
+from pokefa.text import species_slug
+
+RAW_FOLDER = "data_raw"
+
+MIN_SIDE = 256
+DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Species:
+    """A row of quotas.csv."""
+
+    name: str
+    rank: int
+    band: str
+    quota: int
+
+    @property
+    def folder(self) -> str:
+        """The folder of its raw images, relative to the root."""
+        return f"{RAW_FOLDER}/{self.band}/{self.rank:04d}_{species_slug(self.name)}"
+
+
+def read_quotas(path: Path) -> list[Species]:
+    """Return the species of a quotas.csv in the file's order.
+
+    Raises:
+        InputError: the file is missing, or a row is not one that quotas/allocate.py writes.
+    """
+    species: list[Species] = []
+    for number, row in read_csv(path, ["rank", "name", "band", "quota"], "run quotas/allocate.py first"):
+        try:
+            found = Species(row["name"], int(row["rank"]), row["band"], int(row["quota"]))
+        except ValueError:
+            raise InputError(f"{path} line {number}: rank and quota must be whole numbers") from None
+        # The band becomes a folder's name.
+        if not (species_slug(found.name) and found.band.replace("-", "").isalnum() and found.band.isascii()):
+            raise InputError(f"{path} line {number}: the name {found.name!r} or the band {found.band!r} is malformed")
+        species.append(found)
+    return species
+
+
+def read_csv(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, row) of a CSV file, cells stripped, having checked that it has `columns`.
+
+    Raises:
+        InputError: the file cannot be read or lacks a column; `advice` ends the message.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="", strict=True)
+            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+            if missing:
+                raise InputError(f"{path} has no column {missing[0]}: {advice}")
+            for row in reader:
+                yield reader.line_num, {str(name): str(cell).strip() for name, cell in row.items()}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else first_line(error)
+        raise InputError(f"{path} cannot be read ({reason}): {advice}") from None
+
+
+class SpeciesIndex:
+    """Finds a species by what people and files call it: "Flabébé", "flabebe", or its folder "0639_flabebe"."""
+
+    def __init__(self, species: Iterable[Species]) -> None:
+        self.species = list(species)
+        self._by_slug: dict[str, Species] = {}
+        for one in self.species:
+            self._by_slug[species_slug(one.name)] = one
+            self._by_slug[f"{one.rank:04d}_{species_slug(one.name)}"] = one
+
+    def find(self, text: str) -> Species | None:
+        """Return the species, of several separated by commas the first; None when the text names none."""
+        return self._by_slug.get(species_slug(text.split(",")[0]))
+
+    def require(self, text: str, where: str) -> Species:
+        """Return the species.
+
+        Raises:
+            InputError: the text names none; `where` begins the message.
+        """
+        found = self.find(text)
+        if found is None:
+            raise InputError(f"{where}: {text!r} is no species of quotas.csv")
+        return found
+
+
+def clean_text(text: object) -> str | None:
+    """Return a stranger's text as one line that a CSV can hold, or None where there is none."""
+    if not isinstance(text, str):
+        return None
+    return " ".join(text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8").split()) or None
+
+
+def host_of(url: str | None) -> str | None:
+    """Return the host name of an address, or None where it has none."""
+    try:
+        return clean_text(urlsplit(url or "").hostname)
+    except ValueError:
+        return None
+
+
+class Refused(PokefaError):
+    """An address or its bytes cannot be used; `slug` is the status that urls.jsonl keeps."""
+
+    def __init__(self, slug: str, detail: str) -> None:
+        super().__init__(f"{slug}: {detail}")
+        self.slug = slug
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a download may cost and an image must be. Sizes in bytes and pixels, times in seconds."""
+
+    max_bytes: int = MAX_BYTES
+    max_pixels: int = MAX_PIXELS
+    min_side: int = MIN_SIDE
+    deadline: float = DEADLINE_S
+    ignore_opt_out: bool = False
+
+
+@dataclass(frozen=True)
+class Download:
+    """The bytes as the server sent them, and the content type that it claimed."""
+
+    data: bytes
+    content_type: str | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Facts about the bytes of an image; width and height in pixels after EXIF orientation."""
+
+    image_id: str
+    sha256: str
+    fmt: str
+    w: int
+    h: int
+
+
+def examine(data: bytes, limits: Limits) -> Picture:
+    """Return the facts about an image, having decoded it to the end.
+
+    Raises:
+        Refused: it is not a JPEG, PNG or WebP, is damaged, or is smaller or larger than the limits.
+    """
+    try:
+        image = open_image(data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
+    except ImageError as error:
+        raise Refused(error.slug, error.detail) from None
+    width, height = image.size
+    if min(width, height) < limits.min_side:
+        raise Refused("too_small", f"{width}x{height}: a side is under {limits.min_side} pixels")
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return Picture(md5, hashlib.sha256(data).hexdigest(), str(image.format), width, height)
