@@ -44,7 +44,11 @@ def run_demo(root: Path, port: int) -> None:
     models = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port + 1}/v1", "OPENAI_API_KEY": key}
     runner = Runner(
         root,
-        flags={"nsfw": ["--model-dir", str(folder / "nsfw_model")]},
+        flags={
+            "nsfw": ["--model-dir", str(folder / "nsfw_model")],
+            # Twelve species are all head by the defaults, which would put half of so small a set into validation.
+            "split": ["--head-rank", "6", "--head-images", "1", "--middle-rank", "6"],
+        },
         variables={
             "scrape": search,
             "ocr": {"LAMA_MODEL": str(folder / "inpaint_model.pt")},

@@ -96,7 +96,7 @@ class Runner:
         code, stdout = self._run_child(command, arguments)
         lines = stdout.strip().splitlines()
         summary: dict[str, Any] = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-        if summary:
+        if "done" in summary:
             print(f"  {describe(summary)}", flush=True)
         if code:
             raise CommandFailed(command, code)

@@ -36,10 +36,13 @@ class Environment:
 
     @property
     def folder(self) -> Path:
-        """The environment's folder: a change of Python, platform or any requirement gives another."""
+        """The environment's folder: a change of Python, platform or any requirement gives another.
+
+        Stages that need the same packages share it.
+        """
         facts = [sys.version, sysconfig.get_platform(), self.packages, self.packages_without_dependencies]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-        return environments_folder() / f"{self.name}-{key}"
+        return environments_folder() / key
 
     @property
     def python(self) -> Path:
@@ -107,7 +110,7 @@ def ensure(wanted: Environment) -> Path:
     if wanted.is_complete():
         return wanted.python
     wanted.folder.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(wanted.folder.with_suffix(".lock")):
+    with file_lock(wanted.folder.with_name(f"{wanted.folder.name}.lock")):
         if not wanted.is_complete():
             _build(wanted)
     return wanted.python
