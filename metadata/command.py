@@ -1,0 +1,80 @@
+"""What the reading commands of metadata/ do alike: the parser, the ledger, one-line errors, the JSON line at the end.
+
+They change nothing in the ledger, so they need no run of their own; the exit codes and the last line of stdout are
+those of every other script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, PokefaError
+from pokefa.ledger import Ledger
+from pokefa.run import report_error
+
+
+@dataclass
+class Reading:
+    """One reading of a dataset: its ledger, the counts of the summary, and the exit code."""
+
+    stage: str
+    root: Path
+    ledger: Ledger
+    seen: int = 0
+    done: int = 0
+    errors: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+    code: int = EXIT_DONE
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "run_id": None,
+            "seen": self.seen,
+            "done": self.done,
+            "errors": self.errors,
+            **self.extra,
+            "seconds": round(seconds, 3),
+        }
+
+
+def reading_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser with --root; `doc`, the script's docstring, is the text of --help."""
+    parser = argparse.ArgumentParser(
+        description=inspect.cleandoc(doc or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of the dataset (default: .)")
+    return parser
+
+
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print nothing but the JSON line, with all the details")
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines; control characters, which strangers' titles and addresses may hold, are shown and not obeyed."""
+    for line in lines:
+        print("".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in line))
+
+
+def run_reading(stage: str, root: Path, body: Callable[[Reading], None]) -> int:
+    """Open the ledger, run `body`, print the JSON summary, and return the process's exit code."""
+    started = time.monotonic()
+    try:
+        reading = Reading(stage, root, Ledger.open(root))
+        body(reading)
+    except PokefaError as error:
+        return report_error(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        return report_error(error)
+    print(json.dumps(reading.summary(time.monotonic() - started), ensure_ascii=False), flush=True)
+    return reading.code

@@ -1,0 +1,144 @@
+"""The report's figures: SVG text to stand inside the page, the same bytes for the same numbers.
+
+Lines and letters take the page's own text colour, so that one figure suits a light and a dark page.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Both are seen on white and on near-black, and by eyes that do not tell red from green.
+BLUE = "#3b82c4"
+ORANGE = "#d97706"
+GREY = "#8b94a3"
+
+# A colour that nothing else uses; the page's text colour takes its place in the SVG.
+INK = "#010203"
+
+WIDTH_IN = 5.2
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, and is drawn in the page's font
+    "svg.hashsalt": "pokefa",
+    "font.size": 9.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def drawing(name: str, alt: str, height_in: float) -> Iterator[tuple[Axes, list[str]]]:
+    """Yield axes to draw on and a list that receives the finished SVG when the block ends."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        axes = figure.add_subplot()
+        result: list[str] = []
+        yield axes, result
+        stream = io.StringIO()
+        FigureCanvasSVG(figure).print_figure(stream, format="svg", metadata={"Date": None, "Creator": None})
+        result.append(_inline(stream.getvalue(), name, alt))
+
+
+def bars(name: str, alt: str, counts: Sequence[tuple[str, int]], *, total: int | None = None) -> str:
+    """Return horizontal bars, the first on top, each with its number; with `total`, with its share as well."""
+    with drawing(name, alt, 0.4 + 0.29 * max(1, len(counts))) as (axes, result):
+        labels = [label for label, _ in counts]
+        values = [value for _, value in counts]
+        drawn = axes.barh(range(len(counts)), values, color=BLUE, height=0.72)
+        shares = [f" {value}" + (f" ({value / total:.0%})" if total else "") for value in values]
+        axes.bar_label(drawn, shares, padding=1)
+        axes.set_yticks(range(len(counts)), labels)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max([*values, 1]) * 1.28)
+        axes.spines["bottom"].set_visible(False)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_xticks([])
+    return result[0]
+
+
+def histogram(
+    name: str,
+    alt: str,
+    groups: Mapping[str, Sequence[float]],
+    edges: Sequence[float],
+    *,
+    label: str,
+    gate: float | None = None,
+) -> str:
+    """Return a histogram of up to three groups, one on the other, with a gate as a line."""
+    from matplotlib.ticker import MaxNLocator
+
+    with drawing(name, alt, 2.5) as (axes, result):
+        colours = (BLUE, GREY, ORANGE)[: len(groups)]
+        axes.hist(list(groups.values()), bins=list(edges), stacked=True, color=list(colours), label=list(groups))
+        if gate is not None:
+            axes.axvline(gate, color=ORANGE, linestyle="--", linewidth=1.6, label=f"gate {gate:g}")
+        axes.set_xlabel(label)
+        axes.set_ylabel("images")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.figure.legend(loc="outside upper center", ncols=len(groups) + (gate is not None))
+    return result[0]
+
+
+def columns(name: str, alt: str, groups: Mapping[str, Sequence[int]], ticks: Sequence[str], *, label: str) -> str:
+    """Return upright bars, those of two groups side by side, over named classes."""
+    from matplotlib.ticker import MaxNLocator
+
+    with drawing(name, alt, 2.5) as (axes, result):
+        width = 0.8 / len(groups)
+        for place, (group, values) in enumerate(groups.items()):
+            middles = [tick + (place - (len(groups) - 1) / 2) * width for tick in range(len(ticks))]
+            axes.bar(middles, values, width=width, color=(BLUE, GREY)[place], label=group)
+        axes.set_xticks(range(len(ticks)), ticks)
+        axes.tick_params(axis="x", length=0)
+        axes.set_xlabel(label)
+        axes.set_ylabel("images")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.figure.legend(loc="outside upper center", ncols=len(groups))
+    return result[0]
+
+
+def coverage(name: str, alt: str, ranks: Sequence[int], quotas: Sequence[int], kept: Sequence[int]) -> str:
+    """Return quota and kept images over the popularity rank of the species."""
+    with drawing(name, alt, 2.7) as (axes, result):
+        axes.plot(ranks, quotas, color=GREY, drawstyle="steps-mid", label="quota")
+        have = [(rank, count) for rank, count in zip(ranks, kept, strict=True) if count]
+        axes.scatter([rank for rank, _ in have], [count for _, count in have], s=10, color=BLUE, label="kept", zorder=3)
+        axes.set_xlabel("popularity rank of the species")
+        axes.set_ylabel("images")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.figure.legend(loc="outside upper center", ncols=2)
+    return result[0]
+
+
+def _inline(svg: str, name: str, alt: str) -> str:
+    """Return an SVG document as an element of a page: scaled by the page, described, its ids its own."""
+    body = svg[svg.index("<svg") :]
+    head, rest = body.split(">", 1)
+    head = re.sub(r' (?:width|height)="[^"]*"', "", head)
+    head += f' role="img" aria-label="{escape(alt, quote=True)}">'
+    rest = re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", rest)
+    return (head + rest).replace(INK, "currentColor").strip()

@@ -1,0 +1,203 @@
+"""The life of one image, in the order in which it happened, and where the image is now.
+
+Every line of every run journal that speaks of the image: which cells it set, why, and which run of which code did
+it. Then the files that exist, the row of base.csv, and the shard. The beginning of an id will do.
+
+Reads   images.csv, base.csv, the run journals, the data folders, webdataset/data
+Writes  nothing
+
+    python metadata/history.py 3f2a
+    python metadata/history.py 3f2a9c0de1b24c55a0f1e2d3c4b5a697 --root my-dataset
+    python metadata/history.py 3f2a --root my-dataset --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
+from metadata.journals import Run, entries_of_run, read_runs
+from metadata.shards import DATA_FOLDER, read_members, shard_paths
+from pokefa.errors import InputError
+from pokefa.overrides import find_ids
+from pokefa.table import KEY
+
+# Columns that say where a file of the image lies.
+IMAGE_PATHS = ("path_raw", "ocr_boxes_path", "ocr_mask_path", "ocr_inpainted_path", "path_resized")
+BASE_PATHS = ("path",)
+
+# What a journal's line may hold by itself; anything else is told as it stands, such as what an answer cost.
+USUAL_KEYS = ("table", KEY, "set", "add", "ts", "reason", "drop")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to an image."""
+
+    ts: str
+    stage: str
+    run_id: str
+    code: str
+    what: str
+    cells: dict[str, str | None] = field(default_factory=dict)
+    detail: str | None = None
+
+
+def events_of(image_id: str, runs: Sequence[Run]) -> list[Event]:
+    """Return what the journals say of an image, the earliest first.
+
+    Raises:
+        InputError: a journal is damaged.
+    """
+    events: list[Event] = []
+    in_base = False
+    for run in runs:
+        notes: list[Event] = []
+        touched = False
+        for entry in entries_of_run(run.path):
+            happened: list[Event] = []
+            if "note" in entry:
+                note = dict(entry["note"])
+                if image_id in note.pop("image_ids", [note.pop(KEY, image_id)]):
+                    notes.append(_event(run, entry, "note", detail=_shown(note)))
+            elif "rows" in entry:
+                row = next((row for row in entry["rows"] if row.get(KEY) == image_id), None)
+                if row is not None and not in_base:
+                    happened.append(_event(run, entry, f"entered {entry['table']}.csv", row))
+                elif row is None and in_base:
+                    happened.append(_event(run, entry, f"left {entry['table']}.csv"))
+                in_base = row is not None
+            elif entry.get(KEY) == image_id:
+                what = str(entry.get("reason", f"set in {entry['table']}.csv"))
+                more = {name: value for name, value in entry.items() if name not in USUAL_KEYS}
+                detail = (entry.get("drop") or {}).get("detail") or (_shown(more) if more else None)
+                happened.append(_event(run, entry, what, entry["set"], detail))
+            touched = touched or bool(happened)
+            events += happened
+        events += notes if touched else []
+    return sorted(events, key=lambda event: event.ts)
+
+
+def files_of(root: Path, cells: dict[str, str | None], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the files that a row names, each with whether it exists and its size in bytes."""
+    found = []
+    for column in columns:
+        if cells.get(column):
+            path = root / str(cells[column])
+            exists = path.is_file()
+            size = path.stat().st_size if exists else None
+            found.append({"column": column, "path": cells[column], "exists": exists, "bytes": size})
+    return found
+
+
+def find_in_shards(root: Path, image_id: str) -> list[dict[str, Any]]:
+    """Return where the image's files lie in the shards: shard, extension, offset and size in bytes.
+
+    Raises:
+        InputError: a shard is damaged.
+    """
+    return [
+        {"shard": f"{DATA_FOLDER}/{shard.name}", **asdict(member)}
+        for shard in shard_paths(root)
+        for member in read_members(shard)
+        if member.image_id == image_id
+    ]
+
+
+def row_of(frame: pl.DataFrame, image_id: str) -> dict[str, str | None]:
+    """Return the cells of an image's row, or {} where it has none."""
+    rows = frame.filter(pl.col(KEY) == image_id).to_dicts()
+    return rows[0] if rows else {}
+
+
+def life_of(reading: Reading, name: str) -> dict[str, Any]:
+    """Return the life of the image that `name`, an id or the beginning of one, stands for.
+
+    Raises:
+        InputError: no image, or several, are meant.
+    """
+    images = reading.ledger.images.read_keyed()
+    found, _ = find_ids([name], images[KEY].to_list())
+    if not found:
+        raise InputError(f"no image {name} in {reading.ledger.images.schema.path}: give an image_id, or its beginning")
+    image_id = found[0]
+    row = row_of(images, image_id)
+    base_row = row_of(reading.ledger.base.read_keyed(), image_id)
+    return {
+        "image_id": image_id,
+        "events": [asdict(event) for event in events_of(image_id, read_runs(reading.root))],
+        "files": files_of(reading.root, row, IMAGE_PATHS) + files_of(reading.root, base_row, BASE_PATHS),
+        "base": {column: text for column, text in base_row.items() if text is not None},
+        "shards": find_in_shards(reading.root, image_id),
+    }
+
+
+def story(life: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines that tell a life."""
+    yield f"image {life['image_id']}"
+    for event in life["events"]:
+        yield ""
+        yield f"{event['ts'][:19]}  {event['stage']}: {event['what']}"
+        if event["detail"]:
+            yield f"    {event['detail']}"
+        for column, text in event["cells"].items():
+            if column != KEY:
+                yield f"    {column} = {'(emptied)' if text is None else text}"
+        yield f"    run {event['run_id']}, code {event['code'] or 'unknown'}"
+    yield ""
+    yield "Now"
+    for file in life["files"]:
+        yield f"    {file['path']}  {file['bytes']} bytes" if file["exists"] else f"    {file['path']}  is missing"
+    yield f"    {'in' if life['base'] else 'not in'} metadata/base.csv"
+    for place in life["shards"]:
+        yield f"    {place['shard']}  .{place['extension']} at byte {place['offset']}, {place['size']} bytes"
+    if not life["shards"]:
+        yield "    in no shard"
+
+
+def show_history(reading: Reading, name: str, details_only: bool) -> None:
+    """Print an image's life, or with `details_only` put all of it into the JSON line."""
+    life = life_of(reading, name)
+    reading.seen, reading.done = 1, 1
+    if details_only:
+        reading.extra = life
+        return
+    reading.extra = {"image_id": life["image_id"], "events": len(life["events"])}
+    show([*story(life), ""])
+
+
+def _shown(values: dict[str, Any]) -> str:
+    """Return a note's text, or values as JSON."""
+    return str(values["text"]) if set(values) == {"text"} else json.dumps(values, ensure_ascii=False)
+
+
+def _event(
+    run: Run, entry: dict[str, Any], what: str, cells: dict[str, str | None] | None = None, detail: str | None = None
+) -> Event:
+    if "add" in entry or "rows" in entry:  # a new row: its empty cells say nothing
+        cells = {column: text for column, text in (cells or {}).items() if text is not None}
+    return Event(str(entry.get("ts", run.started)), run.stage, run.run_id, run.code, what, dict(cells or {}), detail)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = reading_parser(__doc__)
+    parser.add_argument("id", metavar="ID", help="image_id, or a beginning that only one image has")
+    add_json_flag(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    root, name, details_only = args.root, args.id, args.json
+    return run_reading("history", root, lambda reading: show_history(reading, name, details_only))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,108 @@
+"""The run journals as runs: who ran what, when, with which code, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pokefa.journal import RUNS_FOLDER, read_entries, read_header
+
+# The closing line of a journal is a few hundred bytes; this much of the file's end holds it with room to spare.
+TAIL_BYTES = 2**18
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one stage; `summary` is None where the run was killed before its closing line."""
+
+    run_id: str
+    stage: str
+    started: str
+    path: Path
+    arguments: tuple[str, ...] = ()
+    code: str = ""
+    host: str = ""
+    libraries: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, Any] | None = None
+    ended: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return float((self.summary or {}).get("seconds", 0.0))
+
+
+def journal_paths(root: Path) -> list[Path]:
+    """Return the journals under `root` in the order in which their runs started."""
+    return sorted((root / RUNS_FOLDER).glob("*.jsonl"))
+
+
+def read_runs(root: Path) -> list[Run]:
+    """Return all runs, the oldest first.
+
+    Raises:
+        InputError: the first line of a journal is damaged.
+    """
+    return [read_run(path) for path in journal_paths(root)]
+
+
+def read_run(path: Path) -> Run:
+    header = read_header(path)
+    closing = _last_entry(path)
+    return Run(
+        run_id=path.stem,
+        stage=str(header.get("stage", "")),
+        started=str(header.get("started", "")),
+        path=path,
+        arguments=tuple(str(argument) for argument in header.get("arguments", ())),
+        code=str(header.get("code", "")),
+        host=str(header.get("host", "")),
+        libraries=dict(header.get("libraries", {})),
+        summary=closing.get("summary"),
+        ended=str(closing.get("ts", "")),
+    )
+
+
+def last_run_of_each_stage(runs: Sequence[Run]) -> list[Run]:
+    """Return the latest run of each stage, in the order in which the stages first ran."""
+    latest = {run.stage: run for run in runs}
+    return list(latest.values())
+
+
+def flag_value(arguments: Sequence[str], flag: str) -> str | None:
+    """Return the value that a recorded command line gave to `flag`, or None.
+
+    >>> flag_value(["--root", "x", "--min-relevance=70"], "--min-relevance")
+    '70'
+    """
+    value = None
+    for place, argument in enumerate(arguments):
+        if argument == flag and place + 1 < len(arguments):
+            value = arguments[place + 1]
+        elif argument.startswith(f"{flag}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def entries_of_run(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a journal behind its header."""
+    entries = read_entries(path)
+    next(entries, None)
+    for _, entry in entries:
+        yield entry
+
+
+def _last_entry(path: Path) -> dict[str, Any]:
+    """Return the last line of a journal, or {} where it is broken off: then the run did not close it."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        tail = stream.read()
+    if not tail.endswith(b"\n"):
+        return {}
+    try:
+        entry = json.loads(tail[:-1].rpartition(b"\n")[2])
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}

@@ -1,0 +1,116 @@
+"""The journals replayed from the start, next to the tables: do they still say the same?
+
+A cell that differs was set by a person, or lost. Where a table shows nothing at all of what a run recorded for an
+image, the run was not merged; anything else that no journal explains is a person's edit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from metadata.journals import entries_of_run, journal_paths
+from pokefa.errors import InputError
+from pokefa.journal import RUNS_FOLDER
+from pokefa.ledger import MERGED_FILE, Ledger
+from pokefa.table import KEY, Table, with_missing
+
+Cell = tuple[str, str]  # image_id, column
+
+
+def compare_with_journals(ledger: Ledger) -> Iterator[tuple[str, str]]:
+    """Yield (kind, what) for each difference between the tables and their journals."""
+    if not (ledger.root / RUNS_FOLDER).is_dir():
+        return
+    with tempfile.TemporaryDirectory(prefix="pokefa-replay-") as folder:
+        try:
+            replayed = replay(ledger.root, Path(folder))
+        except InputError as error:
+            yield "journal_damaged", str(error)
+            return
+        for name in ("images", "base"):
+            yield from compare_tables(ledger.root, ledger.table(name), replayed.table(name))
+
+
+def replay(root: Path, folder: Path) -> Ledger:
+    """Return a ledger in the empty `folder`, made from the journals under `root` alone.
+
+    Raises:
+        InputError: a journal is damaged.
+    """
+    merged = Path(MERGED_FILE).name
+    shutil.copytree(root / RUNS_FOLDER, folder / RUNS_FOLDER, ignore=shutil.ignore_patterns(merged))
+    return Ledger.open(folder, create=True)
+
+
+def compare_tables(root: Path, table: Table, replayed: Table) -> Iterator[tuple[str, str]]:
+    """Yield (kind, what) for each row and declared cell in which `table` differs from `replayed`."""
+    actual, expected = table.read_keyed(), replayed.read_keyed()
+    path = table.schema.path
+    for image_id in expected.join(actual, on=KEY, how="anti")[KEY]:
+        yield "removed_by_hand", f"{path}, image {image_id}"
+    for image_id in actual.join(expected, on=KEY, how="anti")[KEY]:
+        yield "row_without_journal", f"{path}, image {image_id}"
+    different = dict(_different_cells(actual, expected, table.schema.names))
+    if not different:
+        return
+    setters = last_setters(root, table.schema.name, {image_id for image_id, _ in different})
+    by_result: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for image_id, column in different:
+        by_result[image_id, setters.get((image_id, column), "")].append(column)
+    recorded: dict[tuple[str, str], int] = defaultdict(int)
+    for (image_id, _), run_id in setters.items():
+        recorded[image_id, run_id] += 1
+    for (image_id, run_id), columns in by_result.items():
+        texts = [different[image_id, column] for column in columns]
+        nothing_there = all(text is None for text, _ in texts)
+        if run_id and nothing_there and len(columns) == recorded[image_id, run_id] > 1:
+            yield "not_merged", f"{path}, image {image_id}: nothing of run {run_id} ({', '.join(columns)})"
+            continue
+        for column, (text, journalled) in zip(columns, texts, strict=True):
+            yield (
+                "edited_by_hand",
+                f"{path}, image {image_id}, {column}: {_shown(text)}, journals: {_shown(journalled)}",
+            )
+
+
+def last_setters(root: Path, table: str, image_ids: Collection[str]) -> Mapping[Cell, str]:
+    """Return the run that set each cell of these images last, for the cells that it did not leave empty."""
+    setters: dict[Cell, str] = {}
+    for path in journal_paths(root):
+        for entry in entries_of_run(path):
+            if entry.get("table") != table:
+                continue
+            rows = [(row.get(KEY), row) for row in entry["rows"]] if "rows" in entry else [(entry[KEY], entry["set"])]
+            for image_id, cells in rows:
+                for column, text in cells.items() if image_id in image_ids else ():
+                    if column == KEY:
+                        continue
+                    setters.pop((image_id, column), None)
+                    if text is not None:
+                        setters[image_id, column] = path.stem
+    return setters
+
+
+def _different_cells(
+    actual: pl.DataFrame, expected: pl.DataFrame, columns: list[str]
+) -> Iterator[tuple[Cell, tuple[str | None, str | None]]]:
+    """Yield ((image_id, column), (text, journalled text)) for the rows that both frames have."""
+    actual, expected = with_missing(actual, columns), with_missing(expected, columns)
+    both = actual.join(expected, on=KEY, how="inner", suffix=" journalled", maintain_order="left")
+    for column in columns:
+        if column == KEY:
+            continue
+        other = f"{column} journalled"
+        differing = both.filter(pl.col(column).ne_missing(pl.col(other)))
+        for image_id, text, journalled in differing.select(KEY, column, other).iter_rows():
+            yield (image_id, column), (text, journalled)
+
+
+def _shown(text: str | None) -> str:
+    return "(empty)" if text is None else text
