@@ -1,6 +1,6 @@
 """A stage for the crash tests: hashes rows as fast as it can and says on stdout which results it counts as done.
 
-    python tests/core/crashing_stage.py --root DIR --merge-every 7
+python tests/core/crashing_stage.py --root DIR --merge-every 7
 """
 
 import argparse

@@ -171,7 +171,8 @@ def test_workers_do_not_outlive_a_killed_driver(tmp_path):
 def test_ctrl_c_while_workers_start_leaves_no_traceback(tmp_path):
     """In a terminal Ctrl-C reaches every process of the group, those that are still importing too."""
     script = (
-        "import signal, threading; from tests.core.test_engine import make_squares; from pokefa.engine import Pool, run_batches;"
+        "import signal, threading; from pokefa.engine import Pool, run_batches;"
+        "from tests.core.test_engine import make_squares;"
         "stop = threading.Event(); signal.signal(signal.SIGINT, lambda *_: stop.set());"
         "print('ready', flush=True); list(run_batches(make_squares, range(20, 9000), Pool(workers=4), stop.is_set))"
     )

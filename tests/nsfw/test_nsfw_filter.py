@@ -270,7 +270,7 @@ def test_a_redo_with_other_batches_gives_the_same_cells_and_keeps_the_override(
         for column, text in row.items()
         if column != "nsfw_run_id" and text != after[image_id][column]
     }
-    assert changed == {(id_of("gone"), "nsfw_error")}  # it names the file, which lies elsewhere in the copy
+    assert changed == set()
     new = screened.rows("drops")[len(drops) :]
     assert {row["image_id"] for row in new} == {id_of("edge"), id_of("half")}
 
