@@ -56,7 +56,7 @@ PLANTED: dict[str, tuple[str, ...]] = {
     "Umbreon": ("text title_flat", "off_topic"),
     "Mimikyu": ("text title_busy", "nsfw"),
     "Sylveon": ("text watermark_flat", "nsfw_false_alarm"),
-    "Eevee": ("text watermark_busy", "tiny"),
+    "Eevee": ("text watermark_busy", "tiny", "opted_out"),
     "Vaporeon": ("text signature_flat", "exif_rotated", "low_aesthetic"),
     "Lucario": ("text signature_busy", "animated", "artifact_strong"),
     "Gengar": ("near_duplicate reencoded", "truncated", "oversize"),
@@ -440,6 +440,8 @@ def render(plan: Plan, seed: int, read: Callable[[str], bytes]) -> tuple[bytes, 
         data = encode(plan, compose(plan, seed, scale=scale))
     if plan.variant:
         extra["variant"] = plan.variant
+    if plan.kind == "opted_out":
+        extra["headers"] = {"X-Robots-Tag": "noai, noimageai"}
     entry = {
         "file": plan.file,
         "species": plan.species.name,

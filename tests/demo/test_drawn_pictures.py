@@ -37,6 +37,7 @@ AT_LEAST = {
     "nsfw_false_alarm": 1,
     "oversize": 1,
     "tiny": 1,
+    "opted_out": 1,
     "cmyk": 1,
     "exif_rotated": 1,
     "sixteen_bit": 1,
@@ -49,7 +50,7 @@ AT_LEAST = {
 }
 UNREADABLE = {"truncated": "truncated", "text_file": "not_an_image"}
 # Kinds of which no picture gets as far as a score.
-NOT_SCORED = {*UNREADABLE, "tiny", "nsfw"}
+NOT_SCORED = {*UNREADABLE, "tiny", "opted_out", "nsfw"}
 GOOD = {
     "plain",
     "text",
@@ -309,3 +310,8 @@ def test_a_plan_keeps_its_place_whatever_its_attempt():
     plan = plan_pictures(SEED)[0]
     assert replace(plan, attempt=3).file == plan.file
     assert compose(replace(plan, attempt=3), SEED, scale=0.1).tobytes() != compose(plan, SEED, scale=0.1).tobytes()
+
+
+def test_only_the_opted_out_picture_carries_the_header(pictures):
+    marked = {picture["kind"]: picture["headers"] for picture in pictures if "headers" in picture}
+    assert marked == {"opted_out": {"X-Robots-Tag": "noai, noimageai"}}

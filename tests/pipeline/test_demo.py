@@ -111,9 +111,10 @@ def test_there_are_about_sixty_pictures_of_a_dozen_species(pictures):
 
 
 @pytest.mark.parametrize(
-    ("kind", "status"), [("tiny", "too_small"), ("truncated", "truncated"), ("text_file", "not_an_image")]
+    ("kind", "status"),
+    [("tiny", "too_small"), ("truncated", "truncated"), ("text_file", "not_an_image"), ("opted_out", "opted_out")],
 )
-def test_what_is_no_usable_image_is_refused_with_its_reason(pictures, rows, candidates, kind, status):
+def test_what_must_not_come_in_is_refused_with_its_reason(pictures, rows, candidates, kind, status):
     for picture in of_kind(pictures, kind):
         assert picture["md5"] not in rows
         assert candidates[Path(picture["file"]).name]["status"] == status
@@ -229,7 +230,7 @@ def test_every_image_is_accounted_for(rows, pictures, finished):
     decisions = Counter(row["filter_decision"] for row in rows.values())
     assert sum(decisions.values()) == len(rows)
     assert "" not in decisions
-    assert len(rows) == len(pictures) - 3  # tiny, truncated and the text file never became rows
+    assert len(rows) == len(pictures) - 4  # tiny, truncated, opted out and the text file never became rows
     for image_id, row in rows.items():
         assert hashlib.md5((finished / row["path_raw"]).read_bytes()).hexdigest() == image_id
 
