@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "demo.draw", "--out", str(out), "--seed", str(SEED)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"pictures": 60, "catalogue": str(out / "catalogue.json")}
+    assert json.loads(done.stdout) == {"pictures": 61, "catalogue": str(out / "catalogue.json")}
     return out
 
 
