@@ -112,11 +112,15 @@ def run_batches(
         while True:
             if not should_stop():
                 for batch in itertools.islice(batches, max(0, workers * pool.queued - len(in_flight))):
-                    in_flight[_submit(executor, pool.kind, make_work, batch)] = batch
+                    try:
+                        in_flight[_submit(executor, pool.kind, make_work, batch)] = batch
+                    except BrokenProcessPool:  # a worker died while none of its results was awaited
+                        suspects.extend(batch)
+                        break
             elif in_flight:
                 yield from _finish_started(in_flight, pool.grace)
                 return
-            if not in_flight:
+            if not in_flight and not suspects:
                 return
             finished, _ = wait(in_flight, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -219,6 +223,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 def _end(executor: Executor) -> None:
     """End a pool now, without waiting for work whose result nobody will read."""
+    # The pool has no public way to end its processes before Python 3.14.
     processes = list((getattr(executor, "_processes", None) or {}).values())
     executor.shutdown(wait=False, cancel_futures=True)
     for process in processes:

@@ -7,19 +7,14 @@ and turns errors into one line and an exit code.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
-import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -27,13 +22,13 @@ import polars as pl
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pokefa import __version__
 from pokefa.columns import SCHEMAS, Value
 from pokefa.engine import Pool, Work, describe, run_batches
 from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError
 from pokefa.journal import Journal, new_run_id, utc_now
 from pokefa.ledger import Ledger
 from pokefa.options import Options
+from pokefa.provenance import run_header
 from pokefa.secrets import RedactingFormatter, redact
 from pokefa.selection import STEPS, Step, choose_ids, pending_rows, require_columns, stale_columns
 from pokefa.table import KEY, with_missing
@@ -62,7 +57,7 @@ class StageRun:
         self.errors = 0
         self.counts: Counter[str] = Counter()
         self.extra: dict[str, Any] = {}
-        self._journal = Journal(self.root, self.run_id, _header(step, self.run_id, arguments))
+        self._journal = Journal(self.root, self.run_id, run_header(step.owner, self.run_id, arguments))
         self._started = time.monotonic()
         self._next_merge = self._started + MERGE_EVERY_S
         self._stop_asked = False
@@ -379,35 +374,3 @@ def set_up_logging(options: Options) -> None:
 
 def _advance(bar: tqdm[Any]) -> None:
     bar.update(1)
-
-
-def _header(step: Step, run_id: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Describe a run for the first line of its journal."""
-    return {
-        "run_id": run_id,
-        "stage": step.owner,
-        "started": utc_now(),
-        "arguments": [redact(argument) for argument in arguments],
-        "code": _code_version(),
-        "python": platform.python_version(),
-        "libraries": {found.name: found.version for found in importlib.metadata.distributions()},
-        "host": platform.node(),
-        "platform": platform.platform(),
-        "pid": os.getpid(),
-    }
-
-
-def _code_version() -> str:
-    """Return the version of the code, with the commit where it runs from a git checkout."""
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return __version__
-    return f"{__version__}+{commit}"

@@ -60,6 +60,26 @@ def test_a_worker_that_dies_costs_its_own_item(killer):
     assert found[killer].error == WORKER_DIED
 
 
+def pid_of_worker(number: int) -> int:
+    return os.getpid()
+
+
+def make_pids() -> Callable[[Sequence[int]], Sequence[int]]:
+    return each(pid_of_worker)
+
+
+def test_a_worker_that_dies_between_two_batches_costs_nothing():
+    """The out-of-memory killer may strike while the driver is busy with results: the next submit finds it out."""
+    results = run_batches(make_pids, range(30), Pool(workers=2))
+    found = [next(results)]
+    assert found[0].result is not None
+    os.kill(found[0].result, signal.SIGKILL)
+    time.sleep(1)
+    found += list(results)
+    assert sorted(outcome.item for outcome in found) == list(range(30))
+    assert [outcome.error for outcome in found if outcome.error] == []
+
+
 def test_workers_that_always_die_end_the_run():
     with pytest.raises(PokefaError, match=r"^5 worker processes died one after the other: give them more memory"):
         list(run_batches(make_squares, [99] * 8, Pool(workers=1)))
