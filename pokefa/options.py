@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,12 +100,34 @@ def read_ids(ids: list[str] | None, ids_file: Path | None) -> tuple[str, ...] | 
     return tuple(dict.fromkeys(named))
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1, for argparse."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return number
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers in a range, both ends included, for argparse."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or int(text) < low or (high is not None and int(text) > high):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {_span(low, high)}")
+        return int(text)
+
+    return parse
+
+
+def number(low: float, high: float | None = None) -> Callable[[str], float]:
+    """Return a parser of numbers in a range, both ends included, for argparse."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= low and (high is None or value <= high)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {_span(low, high)}")
+        return value
+
+    return parse
+
+
+def _span(low: float, high: float | None) -> str:
+    return f"of {low:g} or more" if high is None else f"from {low:g} to {high:g}"
+
+
+positive_int = whole_number(1)

@@ -30,7 +30,7 @@ from typing import Any
 
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
 from pokefa.journal import new_run_id
-from pokefa.options import options_from, positive_int, stage_parser
+from pokefa.options import options_from, positive_int, stage_parser, whole_number
 from pokefa.run import log, report_error, set_up_logging
 from pokefa.table import first_line, replacing
 from pokefa.text import write_text
@@ -232,13 +232,6 @@ def parse_band(text: str) -> Band:
     return Band(int(first), int(last), int(budget), float(exponent))
 
 
-def non_negative_int(text: str) -> int:
-    """Parse a whole number of at least 0, for argparse."""
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
 def parse_plot(text: str) -> Path:
     """Parse a file name with an ending that says which kind of chart, for argparse."""
     path = Path(text)
@@ -282,7 +275,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="a band of ranks, repeated for each; replaces the default bands "
         + " ".join(f"{band.first}-{band.last}:{band.budget}:{band.exponent:.2f}" for band in BANDS),
     )
-    parser.add_argument("--floor", type=non_negative_int, default=FLOOR, metavar="N", help="images for every species")
+    parser.add_argument("--floor", type=whole_number(0), default=FLOOR, metavar="N", help="images for every species")
     parser.add_argument("--plot", type=parse_plot, metavar="FILE", help="also draw quota over rank (.png, .svg, .pdf)")
     return parser
 

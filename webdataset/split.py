@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pokefa.options import options_from, stage_parser
+from pokefa.options import options_from, stage_parser, whole_number
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import eligible_rows
 from pokefa.table import KEY, with_missing
@@ -162,26 +162,15 @@ def write_manifests(folder: Path, pictures: Sequence[Picture], sides: Mapping[st
         write_text(folder / f"{side}_species.csv", species_csv(picture.species for picture in chosen))
 
 
-def whole_number(text: str) -> int:
-    """Parse a whole number of at least 0, for argparse."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return number
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
     shares = Shares()
     ask = parser.add_argument
     ask("--seed", type=int, default=0, metavar="N", help="another seed gives another validation set")
-    ask("--head-rank", type=whole_number, default=shares.head_rank, metavar="RANK", help="last rank of the head")
-    ask("--head-images", type=whole_number, default=shares.head_images, metavar="N", help="from each head species")
-    ask("--middle-rank", type=whole_number, default=shares.middle_rank, metavar="RANK", help="last rank that gives any")
-    ask("--middle-images", type=whole_number, default=shares.middle_images, metavar="N", help="from each one between")
+    ask("--head-rank", type=whole_number(0), default=shares.head_rank, metavar="RANK", help="last rank of the head")
+    ask("--head-images", type=whole_number(0), default=shares.head_images, metavar="N", help="of each head species")
+    ask("--middle-rank", type=whole_number(0), default=shares.middle_rank, metavar="RANK", help="last rank to give any")
+    ask("--middle-images", type=whole_number(0), default=shares.middle_images, metavar="N", help="of each one between")
     return parser
 
 

@@ -27,7 +27,7 @@ import polars as pl
 
 from pokefa.columns import IMAGES, Value
 from pokefa.errors import InputError
-from pokefa.options import options_from, stage_parser
+from pokefa.options import options_from, stage_parser, whole_number
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import eligible_rows
 from pokefa.table import KEY, replacing
@@ -262,18 +262,11 @@ def write_audit(
         frame.write_csv(stream)
 
 
-def threshold_value(text: str) -> int:
-    """Parse a number of bits, for argparse."""
-    if not text.isascii() or not text.isdigit() or int(text) > HIGHEST_THRESHOLD:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {HIGHEST_THRESHOLD}")
-    return int(text)
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
     parser.add_argument(
         "--threshold",
-        type=threshold_value,
+        type=whole_number(0, HIGHEST_THRESHOLD),
         default=THRESHOLD,
         metavar="BITS",
         help="most bits that near hashes differ in",

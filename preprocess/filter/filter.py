@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +29,7 @@ import polars as pl
 from pokefa.columns import BASE, IMAGES, Value
 from pokefa.errors import InputError
 from pokefa.images import SUFFIXES, place_file
-from pokefa.options import options_from, positive_int, stage_parser
+from pokefa.options import options_from, positive_int, stage_parser, whole_number
 from pokefa.run import Row, StageRun, decode_rows, log, run_stage
 from pokefa.selection import FLAGGED_NSFW, TEXT_SETTLED, filled, is_true
 from pokefa.table import KEY, sync_folder
@@ -306,18 +306,6 @@ def remove_exports(folder: Path, keep: set[str]) -> int:
     for path in stale:
         path.unlink()
     return len(stale)
-
-
-def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return a parser of whole numbers in a range, for argparse."""
-
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or int(text) < low or (high is not None and int(text) > high):
-            span = f"from {low} to {high}" if high is not None else f"of {low} or more"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {span}")
-        return int(text)
-
-    return parse
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pokefa.engine import Pool, available_cores
-from pokefa.options import options_from, positive_int, stage_parser
+from pokefa.options import number, options_from, positive_int, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import STEPS
 from preprocess.ocr.detect import DetectRows, TextRules, boxes_path, mask_path
@@ -122,26 +122,6 @@ def inpaint_text(run: StageRun, plan: Plan) -> None:
         run.record(str(row["image_id"]), cells, reason="inpainted")
 
 
-def share(text: str) -> float:
-    """Parse a number from 0 to 1, for argparse."""
-    return _number(text, 0.0, 1.0, "from 0 to 1")
-
-
-def aspect(text: str) -> float:
-    """Parse a number of at least 1, for argparse."""
-    return _number(text, 1.0, 1000.0, "of 1 or more")
-
-
-def _number(text: str, low: float, high: float, words: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not low <= number <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number {words}")
-    return number
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__)
     parser.add_argument("halves", choices=["detect", "inpaint", "run"], help="the first half, the second, or both")
@@ -157,25 +137,25 @@ def build_parser() -> argparse.ArgumentParser:
         "--det-model", metavar="NAME", help="a detector that PaddleOCR downloads, instead of the embedded one"
     )
     detect.add_argument(
-        "--min-confidence", type=share, default=rules.min_confidence, metavar="P", help="least score of a polygon"
+        "--min-confidence", type=number(0, 1), default=rules.min_confidence, metavar="P", help="least polygon score"
     )
     detect.add_argument(
         "--min-area-frac",
-        type=share,
+        type=number(0, 1),
         default=rules.min_area_frac,
         metavar="F",
         help="least area of a polygon, as a share of the image",
     )
     detect.add_argument(
         "--min-aspect",
-        type=aspect,
+        type=number(1),
         default=rules.min_aspect,
         metavar="R",
         help="least ratio of a polygon's longer to its shorter side: eyes and dots are round, words are not",
     )
     detect.add_argument(
         "--dilate",
-        type=share,
+        type=number(0, 1),
         default=rules.dilate,
         metavar="F",
         help="how far the mask reaches around the text, as a share of the text's height",
