@@ -1,8 +1,9 @@
 """A stand-in for SerpApi's image search and for the sites that hold the images, on this machine only.
 
 It speaks the real protocol: `/search.json` for the engine google_images with `ijn` paging and SerpApi's error forms,
-and `/account.json`. What it finds is a catalogue of drawn pictures, which it also serves, each with the content type
-and headers that the catalogue asks for, wrong ones included:
+and `/account.json`, for an account that may run out of its searches or of those of an hour. What it finds is a
+catalogue of drawn pictures, which it also serves, each with the content type and headers that the catalogue asks for,
+wrong ones included:
 
     {"pictures": [{"file": "umbreon/1.jpg", "species": "Umbreon", "kind": "plain", "title": "Umbreon at night",
                    "page": "/pages/umbreon-1.html", "content_type": "image/jpeg", "headers": {"X-Robots-Tag": "noai"}}]}
@@ -38,10 +39,12 @@ from PIL import Image
 NOTE = "stand-in: not SerpApi; the pictures are drawn by a program"
 PAGE_SIZE = 100
 SEARCHES = 1000  # that a fresh account of the stand-in has
+HOUR_S = 3600.0
 
 INVALID_KEY = "Invalid API key. Your API key should be here: https://serpapi.com/manage-api-key"
 NO_RESULTS = "Google hasn't returned any results for this query."
 NONE_LEFT = "Your account has run out of searches."
+HOUR_IS_FULL = "You are exceeding the hourly throughput limit of your account."
 
 JSON_TYPE = "application/json; charset=utf-8"
 
@@ -85,6 +88,8 @@ class StandIn:
         key: the only key that is accepted; None = any that is not empty.
         page_size: results on a page.
         searches: how many searches the account has.
+        per_hour: how many of them it may use in an hour; None = all.
+        hour: how long an hour is, in seconds, from its first search on.
         failures: played one after the other to the first searches; they cost nothing.
         delay: seconds before each image is sent.
     """
@@ -97,6 +102,8 @@ class StandIn:
         key: str | None = None,
         page_size: int = PAGE_SIZE,
         searches: int = SEARCHES,
+        per_hour: int | None = None,
+        hour: float = HOUR_S,
         failures: Iterable[Failure] = (),
         delay: float = 0.0,
     ) -> None:
@@ -109,6 +116,10 @@ class StandIn:
         self._page_size = page_size
         self._searches = searches
         self._used = 0
+        self._per_hour = searches if per_hour is None else per_hour
+        self._hour = hour
+        self._hour_began = time.monotonic()
+        self._used_this_hour = 0
         self._failures = deque(failures)
         self._delay = delay
         self._lock = threading.Lock()
@@ -140,7 +151,12 @@ class StandIn:
                 return _json(400, {"error": "Missing query `q` parameter."})
             if self._used >= self._searches:
                 return _json(429, {"error": NONE_LEFT})
+            if self._this_hour() >= self._per_hour:
+                return _json(429, {"error": HOUR_IS_FULL})
+            if self._used_this_hour == 0:
+                self._hour_began = time.monotonic()
             self._used += 1
+            self._used_this_hour += 1
         page = int(asked.get("ijn", "0"))
         found = self._find(asked["q"])[page * self._page_size :][: self._page_size]
         first = page * self._page_size + 1
@@ -163,7 +179,8 @@ class StandIn:
     def _account(self, asked: dict[str, str]) -> Answer:
         if not self._accepts(asked):
             return _json(401, {"error": INVALID_KEY})
-        left = self._searches - self._used
+        with self._lock:
+            left, this_hour = self._searches - self._used, self._this_hour()
         return _json(
             200,
             {
@@ -176,10 +193,17 @@ class StandIn:
                 "extra_credits": 0,
                 "total_searches_left": left,
                 "this_month_usage": self._used,
-                "last_hour_searches": self._used,
-                "account_rate_limit_per_hour": self._searches,
+                "this_hour_searches": this_hour,
+                "last_hour_searches": 0,
+                "account_rate_limit_per_hour": self._per_hour,
             },
         )
+
+    def _this_hour(self) -> int:
+        """Return how many searches this hour had; the lock is held."""
+        if time.monotonic() - self._hour_began >= self._hour:
+            self._used_this_hour = 0
+        return self._used_this_hour
 
     def _accepts(self, asked: dict[str, str]) -> bool:
         given = asked.get("api_key", "")
@@ -271,6 +295,8 @@ def serve(
     key: str | None = None,
     page_size: int = PAGE_SIZE,
     searches: int = SEARCHES,
+    per_hour: int | None = None,
+    hour: float = HOUR_S,
     failures: Iterable[Failure] = (),
     delay: float = 0.0,
 ) -> Iterator[Address]:
@@ -282,7 +308,15 @@ def serve(
     with _Server(("127.0.0.1", port), _Handler) as server:
         base = f"http://127.0.0.1:{server.server_address[1]}"
         stand_in = StandIn(
-            catalogue, base, key=key, page_size=page_size, searches=searches, failures=failures, delay=delay
+            catalogue,
+            base,
+            key=key,
+            page_size=page_size,
+            searches=searches,
+            per_hour=per_hour,
+            hour=hour,
+            failures=failures,
+            delay=delay,
         )
         server.RequestHandlerClass = type("Handler", (_Handler,), {"stand_in": stand_in})
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

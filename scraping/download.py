@@ -2,7 +2,8 @@
 
 Every address is suspect: only http and https, redirects followed by hand, each hop's resolved addresses checked before
 they are connected to, nothing of a private network unless allowed, a cap on bytes while streaming, and one deadline
-for the whole file, which also ends a server that sends a byte a second. Every refusal has a slug.
+for the whole file, which also ends a server that sends a byte a second. A host gets few connections at once, whatever
+the number of threads; waiting for a turn is no part of the deadline. Every refusal has a slug.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -30,15 +32,18 @@ from urllib3.util.connection import allowed_gai_family
 from pokefa import __version__
 from pokefa.errors import Interrupted
 from pokefa.table import first_line
+from scraping.hosts import PER_HOST, HostSlots, check_domain
 from scraping.utils import Download, Limits, Refused
 
 WAIT_S = 10.0  # for a connection, and for each read
 MAX_REDIRECTS = 5
 WEB_PORTS = (80, 443)
 CHUNK = 2**16
+KEPT_HOSTS = 64  # so many hosts' connections are kept open for the next file
 
-# Directives of X-Robots-Tag by which a site keeps its images out of training sets.
-OPT_OUTS = frozenset({"noai", "noimageai"})
+# Directives of X-Robots-Tag by which a site keeps its images out of training sets, or out of collections of any kind.
+# "none" is short for "noindex, nofollow".
+OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "none"})
 # Directives with a value: what stands before their colon is not the name of a robot.
 VALUED_DIRECTIVES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 ROBOT = "pokefa"
@@ -73,7 +78,7 @@ def user_agent(contact: str | None) -> str:
 
 
 def is_opted_out(tags: Iterable[str]) -> bool:
-    """Tell whether X-Robots-Tag headers, one text each, keep an image out of training sets.
+    """Tell whether X-Robots-Tag headers, one text each, keep an image out of training sets or out of every index.
 
     A directive behind the name of a robot, as in `otherbot: noai, noindex`, counts only for that robot.
     """
@@ -90,6 +95,17 @@ def is_opted_out(tags: Iterable[str]) -> bool:
     return False
 
 
+class Connections:
+    """What the downloaders of a run share: connections that stay open for the next file, and turns at hosts.
+
+    Of each host, at most `per_host` connections are in use at once; as many may stay open for each of its ports.
+    """
+
+    def __init__(self, per_host: int = PER_HOST) -> None:
+        self.slots = HostSlots(per_host)
+        self.adapter = _CheckedAdapter(pool_connections=KEPT_HOSTS, pool_maxsize=per_host)
+
+
 class Downloader:
     """Fetches images, one at a time; each thread has its own.
 
@@ -98,6 +114,7 @@ class Downloader:
         agent: the User-Agent header.
         allowed: decides over each resolved address; `any_address` also lets any port pass.
         stop: when it is set, the download under way ends with Interrupted.
+        connections: shared with the other downloaders of the run, which `allowed` must not tell apart.
     """
 
     def __init__(
@@ -107,10 +124,13 @@ class Downloader:
         *,
         allowed: Callable[[IPAddress], bool] = is_public,
         stop: threading.Event | None = None,
+        connections: Connections | None = None,
     ) -> None:
         self._limits = limits
         self._allowed = allowed
         self._stop = stop or threading.Event()
+        connections = connections or Connections()
+        self._slots = connections.slots
         self._session = requests.Session()
         # No proxy, which would resolve the addresses itself, and no .netrc, whose passwords are not for strangers.
         self._session.trust_env = False
@@ -122,7 +142,7 @@ class Downloader:
             {"User-Agent": agent, "Accept": "image/jpeg,image/png,image/webp,*/*;q=0.1", "Accept-Encoding": "identity"}
         )
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _CheckedAdapter())
+            self._session.mount(scheme, connections.adapter)
 
     def fetch(self, address: str) -> Download:
         """Return what an address gives, redirects followed.
@@ -131,42 +151,48 @@ class Downloader:
             Refused: there is nothing to be had, or it may not be had.
             Interrupted: the run is to stop.
         """
-        with _Visit(self._limits.deadline, self._allowed) as visit:
-            try:
-                return self._follow(address, visit)
-            except Interrupted:
-                raise
-            except Exception as error:
-                if visit.is_over:
-                    raise Refused("timeout", f"not done after {self._limits.deadline:g} seconds") from None
-                raise as_refusal(error) from None
+        visit = _Visit(self._limits.deadline, self._allowed)
+        try:
+            for _ in range(MAX_REDIRECTS + 1):
+                host = self._check_address(address)
+                with self._slots.turn(host, self._stop), visit:
+                    got = self._get(address, visit)
+                if isinstance(got, Download):
+                    return got
+                address = urljoin(address, got)
+            raise Refused("too_many_redirects", f"more than {MAX_REDIRECTS}")
+        except Interrupted:
+            raise
+        except Exception as error:
+            if visit.is_over:
+                raise Refused("timeout", f"not done after {self._limits.deadline:g} seconds") from None
+            raise as_refusal(error) from None
 
-    def _follow(self, address: str, visit: _Visit) -> Download:
-        for _ in range(MAX_REDIRECTS + 1):
-            self._check_scheme(address)
-            response = self._session.get(address, stream=True, allow_redirects=False, timeout=WAIT_S)
-            try:
-                tags = response.raw.headers.getlist("X-Robots-Tag")
-                if not self._limits.ignore_opt_out and is_opted_out(tags):
-                    raise Refused("opted_out", f"X-Robots-Tag: {', '.join(tags)}"[:200])
-                target = self._session.get_redirect_target(response)
-                if target is not None:
-                    address = urljoin(address, target)
-                    continue
-                if response.status_code != 200:
-                    raise Refused(f"http_{response.status_code}", response.reason or "no reason given")
-                data = self._read(response.raw, visit)
-                return Download(data, response.headers.get("Content-Type"))
-            finally:
-                response.close()
-        raise Refused("too_many_redirects", f"more than {MAX_REDIRECTS}")
+    def _get(self, address: str, visit: _Visit) -> Download | str:
+        """Return what an address gives, or where it redirects to."""
+        response = self._session.get(address, stream=True, allow_redirects=False, timeout=WAIT_S)
+        try:
+            tags = response.raw.headers.getlist("X-Robots-Tag")
+            if not self._limits.ignore_opt_out and is_opted_out(tags):
+                raise Refused("opted_out", f"X-Robots-Tag: {', '.join(tags)}"[:200])
+            target = self._session.get_redirect_target(response)
+            if target is not None:
+                return target
+            if response.status_code != 200:
+                raise Refused(f"http_{response.status_code}", response.reason or "no reason given")
+            return Download(self._read(response.raw, visit), response.headers.get("Content-Type"))
+        finally:
+            response.close()
 
-    def _check_scheme(self, address: str) -> None:
+    def _check_address(self, address: str) -> str:
+        """Return the host of an address that may be asked as far as can be told before its name is resolved."""
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https"):
             raise Refused("blocked_scheme", f"{parts.scheme[:20] or 'no scheme'} is not http or https")
         if not parts.hostname or parts.username is not None or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", address):
             raise Refused("invalid_url", "it has no host, or holds a user name or a control character")
+        check_domain(parts.hostname, self._limits.excluded)
+        return parts.hostname
 
     def _read(self, raw: Any, visit: _Visit) -> bytes:
         data = bytearray()
@@ -217,18 +243,23 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class _Visit:
-    """One download: who may be connected to, and the time by which every connection is cut."""
+    """One download: who may be connected to, and the time after which every connection is cut.
+
+    It is entered for each host in turn, and its time runs only inside.
+    """
 
     def __init__(self, seconds: float, allowed: Callable[[IPAddress], bool]) -> None:
+        self._left = seconds
         self._allowed = allowed
         self._lock = threading.Lock()
         self._handles: list[socket.socket] = []
-        self._timer = threading.Timer(seconds, self._cut)
-        self._timer.daemon = True
         self.is_over = False
 
     def __enter__(self) -> _Visit:
         _here.visit = self
+        self._entered = time.monotonic()
+        self._timer = threading.Timer(max(self._left, 0.0), self._cut)
+        self._timer.daemon = True
         self._timer.start()
         return self
 
@@ -236,6 +267,7 @@ class _Visit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()
+        self._left -= time.monotonic() - self._entered
         _here.visit = None
         with self._lock:
             for handle in self._handles:

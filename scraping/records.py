@@ -5,9 +5,10 @@ Each species' folder holds `urls.jsonl`, one line for each address that was deci
     {"url": "…", "species": "Umbreon", "status": "http_404", "detail": "Not Found", "ts": "…"}
     {"url": "…", "species": "Umbreon", "status": "saved", "detail": null, "ts": "…", "row": {"image_id": "…", …}}
 
-Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, opted_out, blocked_address, blocked_scheme,
-too_small, too_many_bytes, too_many_pixels. Failures: http_<code>, dns_failed, connection_failed, tls_failed, timeout,
-too_many_redirects, invalid_url, truncated, empty_file, not_an_image, hash_mismatch, missing_file.
+Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, opted_out, excluded_domain, blocked_address,
+blocked_scheme, too_small, bad_aspect, too_many_bytes, too_many_pixels. Failures: http_<code>, dns_failed,
+connection_failed, tls_failed, timeout, too_many_redirects, invalid_url, truncated, empty_file, not_an_image,
+hash_mismatch, missing_file.
 
 The line of a saved image holds its ledger row and reaches the disk before the file gets its name. So a run that is
 killed at any moment leaves no image that the next one could not give a row to, see `Records.recover`.
@@ -40,9 +41,11 @@ DECISIONS = frozenset(
         "duplicate_url",
         "duplicate_bytes",
         "opted_out",
+        "excluded_domain",
         "blocked_address",
         "blocked_scheme",
         "too_small",
+        "bad_aspect",
         "too_many_bytes",
         "too_many_pixels",
     }

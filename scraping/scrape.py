@@ -23,56 +23,29 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from pokefa.engine import Pool, run_batches
 from pokefa.errors import InputError, PokefaError
-from pokefa.images import MAX_BYTES, MAX_PIXELS
-from pokefa.options import options_from, positive_int, stage_parser
+from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.table import KEY
+from scraping.hosts import read_domains
 from scraping.records import DECISIONS, Records
+from scraping.settings import QUERY, SEARCH_FLAGS, WORKERS, Settings, add_arguments
 from scraping.sources import Search, files_as_candidates, from_folder, from_urls, searched
-from scraping.utils import DEADLINE_S, MIN_SIDE, RAW_FOLDER, Limits, SpeciesIndex, read_quotas
+from scraping.utils import RAW_FOLDER, Limits, SpeciesIndex, read_quotas
 from scraping.worker import Job, ScrapeSpecies, Shared, Tried
 
-if TYPE_CHECKING:
-    from scraping.download import Downloader
-
-QUERY = "{name} Pokemon fanart"
-MAX_PAGES = 10
-WORKERS = 16  # species at once; each waits for one host at a time
 QUOTAS_FILE = "quotas/quotas.csv"
 LOCK_FILE = f"{RAW_FOLDER}/.scrape.lock"
 GRACE_S = 15.0  # a download that has begun looks at the stop sign between two reads
 
 log = logging.getLogger("pokefa")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user asked for, besides the shared options."""
-
-    quotas: Path | None = None
-    species: tuple[str, ...] = ()
-    folder: Path | None = None
-    labels: Path | None = None
-    urls: Path | None = None
-    queries: tuple[str, ...] = (QUERY,)
-    max_searches: int | None = None
-    max_pages: int = MAX_PAGES
-    limits: Limits = field(default_factory=Limits)
-    allow_private: bool = False
-    contact: str | None = None
-
-    @property
-    def searches(self) -> bool:
-        return self.folder is None and self.urls is None
 
 
 def scrape(run: StageRun, settings: Settings) -> None:
@@ -83,6 +56,7 @@ def scrape(run: StageRun, settings: Settings) -> None:
         BudgetReached: there are no searches left to pay for.
     """
     index = SpeciesIndex(read_quotas(settings.quotas or run.root / QUOTAS_FILE))
+    limits = replace(settings.limits, excluded=read_domains(settings.excluded) if settings.excluded else frozenset())
     if run.options.dry_run:
         jobs = plan_jobs(settings, index, Counter(run.table()["species"]), None, run.options.limit)
         run.extra["wanted"] = sum(job.wanted for job in jobs)
@@ -97,7 +71,7 @@ def scrape(run: StageRun, settings: Settings) -> None:
     try:
         images = run.table().select(KEY, "species")
         records = Records(run.root, dict(images.iter_rows()), retry=run.options.retry_errors)
-        shared = Shared(run.root, run.run_id, settings.limits, records)
+        shared = Shared(run.root, run.run_id, limits, records)
         saved = Counter(images["species"])
         for row in records.recover():
             record(run, Tried("adopted", row))
@@ -109,23 +83,36 @@ def scrape(run: StageRun, settings: Settings) -> None:
 
 def work_through(run: StageRun, shared: Shared, settings: Settings, index: SpeciesIndex, saved: Counter[str]) -> None:
     """Work through the jobs with the libraries of the network loaded; `saved` counts the images of each species."""
-    from scraping.download import Downloader, any_address, is_public, user_agent
+    from scraping.download import Connections, Downloader, any_address, is_public, user_agent
     from scraping.serpapi_client import BASE_URL, SEARCHES_FOLDER, SearchClient
 
-    def new_downloader() -> Downloader:
-        allowed = any_address if settings.allow_private else is_public
-        return Downloader(settings.limits, user_agent(settings.contact), allowed=allowed, stop=shared.stop)
+    new_downloader = partial(
+        Downloader,
+        shared.limits,
+        user_agent(settings.contact),
+        allowed=any_address if settings.allow_private else is_public,
+        stop=shared.stop,
+        connections=Connections(settings.per_host),
+    )
 
     client = None
     if settings.searches:
         address = os.environ.get("SERPAPI_BASE_URL") or BASE_URL
-        client = SearchClient(run.root / SEARCHES_FOLDER, address, most=settings.max_searches, stop=shared.stop)
+        client = SearchClient(
+            run.root / SEARCHES_FOLDER,
+            address,
+            parameters=settings.search_parameters,
+            most=settings.max_searches,
+            stop=shared.stop,
+        )
     jobs = plan_jobs(settings, index, saved, client, run.options.limit)
     try:
         short = map_jobs(run, shared, ScrapeSpecies(shared, new_downloader), jobs)
     finally:
         if client is not None:
-            run.extra["searches"] = {"paid": client.paid, "reused": client.reused}
+            account = client.account() if client.paid else None
+            left = account.left if account is not None else None
+            run.extra["searches"] = {"paid": client.paid, "reused": client.reused, "left": left}
     run.check_stop()
     reason = shared.error or shared.budget_reached
     if reason is not None:
@@ -225,61 +212,9 @@ def record(run: StageRun, tried: Tried) -> None:
     run.errors += tried.status not in DECISIONS
 
 
-def query_template(text: str) -> str:
-    """Parse a query with {name} in it, for argparse."""
-    if "{name}" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} does not hold {{name}}, the place of the species' name")
-    return text
-
-
-def positive_seconds(text: str) -> float:
-    """Parse a time of more than 0 and at most a day, for argparse."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds over 0")
-    return seconds
-
-
-def header_text(text: str) -> str:
-    """Parse a text that an HTTP header can hold, for argparse."""
-    if not (text.isascii() and text.isprintable()):
-        raise argparse.ArgumentTypeError(f"{text!r} holds characters that an HTTP header cannot carry")
-    return text
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
-    what = parser.add_argument_group("what to get")
-    what.add_argument("--quotas", type=Path, metavar="FILE", help="quotas (default: quotas/quotas.csv under --root)")
-    what.add_argument("--species", nargs="+", default=[], metavar="NAME", help="only these species")
-    what.add_argument("--limit", type=positive_int, metavar="N", help="at most N images, most popular species first")
-    what.add_argument("--retry-errors", action="store_true", help="also addresses that were tried and not saved")
-    what.add_argument("--workers", type=positive_int, default=WORKERS, metavar="N", help="how many species at once")
-    source = what.add_mutually_exclusive_group()
-    source.add_argument("--from-folder", type=Path, metavar="DIR", help="take files: sub-folders name the species")
-    source.add_argument("--from-urls", type=Path, metavar="FILE", help="CSV: source_url, species, perhaps image_id")
-    what.add_argument("--labels", type=Path, metavar="FILE", help="CSV for --from-folder: file, species")
-    search = parser.add_argument_group("search")
-    search.add_argument(
-        "--query", type=query_template, nargs="+", metavar="TEXT", help=f"{{name}} is the species (default: {QUERY})"
-    )
-    search.add_argument(
-        "--max-searches", type=positive_int, metavar="N", help="pay for N searches at most, then exit 3"
-    )
-    search.add_argument("--max-pages", type=positive_int, default=MAX_PAGES, metavar="N", help="pages of each query")
-    download = parser.add_argument_group("download")
-    download.add_argument("--min-side", type=positive_int, default=MIN_SIDE, metavar="PX", help="smallest side")
-    download.add_argument("--max-bytes", type=positive_int, default=MAX_BYTES, metavar="N", help="largest file")
-    download.add_argument("--max-pixels", type=positive_int, default=MAX_PIXELS, metavar="N", help="largest image")
-    download.add_argument(
-        "--deadline", type=positive_seconds, default=DEADLINE_S, metavar="S", help="seconds for a file, with redirects"
-    )
-    download.add_argument("--contact", type=header_text, metavar="TEXT", help="whom a site may write to; in User-Agent")
-    download.add_argument("--ignore-opt-out", action="store_true", help="take images marked X-Robots-Tag: noai too")
-    download.add_argument("--allow-private", action="store_true", help="allow private networks and any port")
+    add_arguments(parser)
     return parser
 
 
@@ -297,15 +232,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         labels=args.labels,
         urls=args.from_urls,
         queries=tuple(args.query or [QUERY]),
+        search_parameters={name: getattr(args, name) for name in SEARCH_FLAGS if getattr(args, name) is not None},
         max_searches=args.max_searches,
         max_pages=args.max_pages,
         limits=Limits(
             max_bytes=args.max_bytes,
             max_pixels=args.max_pixels,
             min_side=args.min_side,
+            max_aspect=args.max_aspect,
             deadline=args.deadline,
             ignore_opt_out=args.ignore_opt_out,
         ),
+        excluded=args.exclude_domains,
+        per_host=args.per_host,
         allow_private=args.allow_private,
         contact=args.contact,
     )

@@ -17,6 +17,7 @@ from pokefa.text import species_slug
 RAW_FOLDER = "data_raw"
 
 MIN_SIDE = 256
+MAX_ASPECT = 4.0  # beyond it are banners, comic strips and rows of sprites
 DEADLINE_S = 60.0
 
 
@@ -125,13 +126,15 @@ class Refused(PokefaError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a download may cost and an image must be. Sizes in bytes and pixels, times in seconds."""
+    """What a download may cost, an image must be, and a site may ask. Sizes in bytes and pixels, times in seconds."""
 
     max_bytes: int = MAX_BYTES
     max_pixels: int = MAX_PIXELS
     min_side: int = MIN_SIDE
+    max_aspect: float = MAX_ASPECT
     deadline: float = DEADLINE_S
     ignore_opt_out: bool = False
+    excluded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def examine(data: bytes, limits: Limits) -> Picture:
     """Return the facts about an image, having decoded it to the end.
 
     Raises:
-        Refused: it is not a JPEG, PNG or WebP, is damaged, or is smaller or larger than the limits.
+        Refused: it is not a JPEG, PNG or WebP, is damaged, or is smaller, larger or longer than the limits.
     """
     try:
         image = open_image(data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
@@ -166,5 +169,7 @@ def examine(data: bytes, limits: Limits) -> Picture:
     width, height = image.size
     if min(width, height) < limits.min_side:
         raise Refused("too_small", f"{width}x{height}: a side is under {limits.min_side} pixels")
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise Refused("bad_aspect", f"{width}x{height}: one side is over {limits.max_aspect:g} times the other")
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     return Picture(md5, hashlib.sha256(data).hexdigest(), str(image.format), width, height)

@@ -16,9 +16,10 @@ from pokefa.errors import BudgetReached, Interrupted, RunError
 from pokefa.images import SUFFIXES
 from pokefa.journal import utc_now
 from pokefa.run import Row
+from scraping.hosts import check_domain
 from scraping.records import Records
 from scraping.sources import Candidate
-from scraping.utils import Download, Limits, Picture, Refused, Species, clean_text, examine
+from scraping.utils import Download, Limits, Picture, Refused, Species, clean_text, examine, host_of
 
 if TYPE_CHECKING:
     from scraping.download import Downloader
@@ -110,6 +111,7 @@ class ScrapeSpecies:
         try:
             if claim == "elsewhere":
                 raise Refused("duplicate_url", f"tried for {shared.records.owner(candidate.url)}")
+            check_domain(host_of(candidate.page), shared.limits.excluded)  # the image's own host is for the download
             got = read_file(candidate.path, shared.limits) if candidate.path else downloader.fetch(candidate.url)
             check_sum(got.data, candidate.image_id)
             picture = examine(got.data, shared.limits)

@@ -34,12 +34,18 @@ def picture(seed: int, size: tuple[int, int] = (300, 280), form: str = "PNG", **
 
 @dataclass
 class Site:
-    """A web server whose answers a test writes; `requests` holds the path and headers of all that came."""
+    """A web server whose answers a test writes.
+
+    `requests` holds the path and headers of all that came, `most_open` how many connections were open at once.
+    """
 
     port: int
     scheme: str = "http"
     routes: dict[str, Route] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    open: int = 0
+    most_open: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
         return f"{self.scheme}://{host}:{self.port}{path}"
@@ -71,6 +77,17 @@ class _Server(ThreadingHTTPServer):
 def serve_site(scheme: str) -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            with site.lock:
+                site.open += 1
+                site.most_open = max(site.most_open, site.open)
+
+        def finish(self) -> None:
+            with site.lock:
+                site.open -= 1
+            super().finish()
 
         def do_GET(self) -> None:
             site.requests.append((self.path, dict(self.headers.items())))

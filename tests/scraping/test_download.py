@@ -8,7 +8,9 @@ import ipaddress
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,7 +19,17 @@ from PIL import Image
 
 from pokefa import __version__
 from pokefa.errors import Interrupted
-from scraping.download import MAX_REDIRECTS, Downloader, IPAddress, any_address, is_opted_out, is_public, user_agent
+from scraping.download import (
+    MAX_REDIRECTS,
+    Connections,
+    Downloader,
+    IPAddress,
+    any_address,
+    is_opted_out,
+    is_public,
+    user_agent,
+)
+from scraping.hosts import check_domain, read_domains
 from scraping.utils import Limits, Refused, examine
 from tests.scraping.conftest import TLS_FILE, Site, picture
 
@@ -303,6 +315,89 @@ def test_a_stopped_run_ends_its_download(site: Site) -> None:
         Downloader(LIMITS, user_agent(None), allowed=any_address, stop=stop).fetch(url)
 
 
+# -- connections to one host ----------------------------------------------------------------------------------------
+
+
+def fetch_at_once(urls: list[str], connections: Connections, limits: Limits = LIMITS) -> list[bytes]:
+    """Fetch each address in a thread and with a downloader of its own."""
+
+    def fetch(url: str) -> bytes:
+        return Downloader(limits, user_agent(None), allowed=any_address, connections=connections).fetch(url).data
+
+    with ThreadPoolExecutor(len(urls)) as threads:
+        return list(threads.map(fetch, urls))
+
+
+def test_connections_to_one_host(site: Site) -> None:
+    """Twelve threads and three connections: never more, and all three at once, or the barrier would break."""
+    three = threading.Barrier(3)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        three.wait(20)
+        handler.send_response(200)
+        handler.send_header("Content-Length", "2")
+        handler.end_headers()
+        handler.wfile.write(b"ok")
+
+    url = site.add_route("/a", answer)
+    assert fetch_at_once([url] * 12, Connections(3)) == [b"ok"] * 12
+    assert site.most_open == 3
+
+
+def test_hosts_do_not_wait_for_each_other(site: Site) -> None:
+    """Two names of the same server: each has a connection, and both are needed to go on."""
+    both = threading.Barrier(2)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        both.wait(20)
+        handler.send_response(200)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    site.add_route("/a", answer)
+    urls = [site.url("/a"), site.url("/a", "localhost")]
+    assert fetch_at_once(urls, Connections(1)) == [b"", b""]
+
+
+def test_redirects_wait_for_their_hosts_turn_and_hold_no_other(site: Site) -> None:
+    """With one connection each, two files whose redirects cross over would otherwise wait for each other for ever."""
+    both = threading.Barrier(2)
+    for path, host in (("/a", "localhost"), ("/b", "127.0.0.1")):
+
+        def away(handler: BaseHTTPRequestHandler, location: str = site.url("/c", host)) -> None:
+            both.wait(20)
+            handler.send_response(302)
+            handler.send_header("Location", location)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+        site.add_route(path, away)
+    site.add("/c", b"there")
+    urls = [site.url("/a"), site.url("/b", "localhost")]
+    assert fetch_at_once(urls, Connections(1)) == [b"there"] * 2
+
+
+def test_waiting_for_a_turn_is_no_part_of_the_deadline(site: Site) -> None:
+    connections = Connections(1)
+    url = site.add("/a", b"late")
+    with ThreadPoolExecutor(1) as threads:
+        with connections.slots.turn("127.0.0.1", threading.Event()):
+            late = threads.submit(fetch_at_once, [url], connections, Limits(deadline=1.0))
+            time.sleep(1.3)
+            assert not late.done() and site.requests == []
+        assert late.result(20) == [b"late"]
+
+
+def test_waiting_for_a_turn_ends_with_the_run(site: Site) -> None:
+    stop, connections = threading.Event(), Connections(1)
+    getter = Downloader(LIMITS, user_agent(None), allowed=any_address, stop=stop, connections=connections)
+    with connections.slots.turn("127.0.0.1", stop):
+        threading.Timer(0.3, stop.set).start()
+        with pytest.raises(Interrupted, match=r"^interrupted while waiting for a host$"):
+            getter.fetch(site.add("/a"))
+    assert site.requests == []
+
+
 # -- addresses ------------------------------------------------------------------------------------------------------
 
 PUBLIC = ["8.8.8.8", "151.101.1.140", "2606:4700::1111", "64:ff9b::808:808"]
@@ -428,7 +523,10 @@ def test_one_blocked_address_among_several_blocks_the_host(monkeypatch: pytest.M
         (["otherbot: noindex, noai"], False),
         (["otherbot: noai, pokefa: noai"], True),
         (["otherbot: noindex", "noai"], True),
-        (["none", "noindex, nofollow"], False),
+        (["noindex, nofollow"], True),
+        (["None"], True),
+        (["noindexes", "nofollow, noarchive"], False),
+        (["otherbot: none"], False),
         (["all"], False),
         ([""], False),
         ([], False),
@@ -441,7 +539,58 @@ def test_opt_out_directives(tags: list[str], expected: bool) -> None:
 def test_opted_out(site: Site) -> None:
     url = site.add("/a", b"image", headers={"X-Robots-Tag": "noai"})
     assert refusal(url) == ("opted_out", "X-Robots-Tag: noai")
+    url = site.add("/a", b"image", headers={"X-Robots-Tag": "noindex"})
+    assert refusal(url) == ("opted_out", "X-Robots-Tag: noindex")
     assert downloader(Limits(ignore_opt_out=True)).fetch(url).data == b"image"
+
+
+# -- excluded domains ----------------------------------------------------------------------------------------------
+
+
+def excluding(*domains: str) -> Limits:
+    return Limits(deadline=20.0, excluded=frozenset(domains))
+
+
+def test_excluded_domain(site: Site) -> None:
+    url = site.add("/a", b"image")
+    detail = "127.0.0.1: --exclude-domains names 127.0.0.1"
+    assert refusal(url, excluding("127.0.0.1")) == ("excluded_domain", detail)
+    assert site.requests == []
+    assert downloader(excluding("example.org")).fetch(url).data == b"image"
+
+
+def test_redirect_to_an_excluded_domain(site: Site) -> None:
+    url = site.add("/a", status=302, headers={"Location": site.url("/b", "art.LOCALHOST")})
+    detail = "art.localhost: --exclude-domains names localhost"
+    assert refusal(url, excluding("localhost")) == ("excluded_domain", detail)
+    assert [path for path, _ in site.requests] == ["/a"]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("example.org", True),
+        ("EXAMPLE.ORG.", True),
+        ("a.b.example.org", True),
+        ("notexample.org", False),
+        ("example.org.net", False),
+        ("org", False),
+        ("pokémon.example", True),
+        ("cdn.xn--pokmon-dva.example", True),
+        (None, False),
+    ],
+)
+def test_a_domain_covers_its_sub_domains(tmp_path: Path, host: str | None, expected: bool) -> None:
+    path = tmp_path / "domains.txt"
+    path.write_text("# what asked to be left alone\n\nExample.org  # by mail\nPokémon.example.\n", encoding="utf-8")
+    excluded = read_domains(path)
+    assert excluded == {"example.org", "xn--pokmon-dva.example"}
+    try:
+        check_domain(host, excluded)
+    except Refused as refusal:
+        assert expected and refusal.slug == "excluded_domain"
+    else:
+        assert not expected
 
 
 # -- what the bytes are ---------------------------------------------------------------------------------------------
@@ -477,6 +626,18 @@ def test_sums_of_known_bytes() -> None:
 def test_too_small() -> None:
     assert examined(picture(1, (255, 400))) == ("too_small", "255x400: a side is under 256 pixels")
     assert examine(picture(1, (256, 400)), LIMITS).w == 256
+
+
+@pytest.mark.parametrize("size", [(260, 1041), (1041, 260)])
+def test_bad_aspect(size: tuple[int, int]) -> None:
+    name = "x".join(map(str, size))
+    assert examined(picture(1, size)) == ("bad_aspect", f"{name}: one side is over 4 times the other")
+    assert examined(picture(1, size), Limits(max_aspect=2.5)) == (
+        "bad_aspect",
+        f"{name}: one side is over 2.5 times the other",
+    )
+    assert examine(picture(1, size), Limits(max_aspect=5)).w == size[0]
+    assert examine(picture(1, (260, 1040)), LIMITS).h == 1040
 
 
 def test_too_many_pixels() -> None:

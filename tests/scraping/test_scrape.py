@@ -109,7 +109,7 @@ def test_stops_at_exactly_the_quota(dataset: Dataset, gallery: Gallery) -> None:
     summary = finished.summary
     assert (summary["stage"], summary["seen"], summary["done"], summary["errors"]) == ("scrape", 9, 9, 0)
     assert summary["counts"] == {"saved": 9}
-    assert summary["searches"] == {"paid": 4, "reused": 0}  # Umbreon needs a second page
+    assert summary["searches"] == {"paid": 4, "reused": 0, "left": 996}  # Umbreon needs a second page
     assert summary["species_short"] == 0
     assert len(address.fetched) == 9  # not one more than needed
     assert (dataset.root / "data_raw/501-800/0639_flabebe").is_dir()
@@ -154,6 +154,8 @@ def test_every_candidate_ends_with_a_status(dataset: Dataset, gallery: Gallery) 
         "empty.png": (b"", {}),
         "moving.gif": (picture(5, form="GIF"), {}),
         "optout.png": (picture(6), {"headers": {"X-Robots-Tag": "noai"}}),
+        "noindex.png": (picture(8), {"headers": {"X-Robots-Tag": "noindex"}}),
+        "strip.png": (picture(9, (300, 1300)), {}),
         "moved.png": (b"", {}),
         "twin.png": (picture(1), {}),
         "large.png": (picture(7, (1200, 1200)), {}),
@@ -172,6 +174,8 @@ def test_every_candidate_ends_with_a_status(dataset: Dataset, gallery: Gallery) 
         "empty.png": "empty_file",
         "moving.gif": "not_an_image",
         "optout.png": "opted_out",
+        "noindex.png": "opted_out",
+        "strip.png": "bad_aspect",
         "moved.png": "empty_file",
         "twin.png": "duplicate_bytes",
         "large.png": "too_many_pixels",
@@ -186,10 +190,41 @@ def test_every_candidate_ends_with_a_status(dataset: Dataset, gallery: Gallery) 
 
 def test_refusals_follow_the_flags(dataset: Dataset, gallery: Gallery) -> None:
     gallery.add("Mew", "optout.png", picture(6), headers={"X-Robots-Tag": "noai"})
+    gallery.add("Mew", "noindex.png", picture(7, (90, 450)), headers={"X-Robots-Tag": "noindex"})
     gallery.add("Mew", "small.png", picture(4, (90, 90)))
+    flags = ["--ignore-opt-out", "--min-side", 90, "--max-aspect", 5]
     with serve(gallery.catalogue) as address:
-        finished = scrape(dataset, address, "--species", "Mew", "--ignore-opt-out", "--min-side", 90)
-    assert finished.summary["counts"] == {"saved": 2}
+        finished = scrape(dataset, address, "--species", "Mew", *flags)
+    assert finished.summary["counts"] == {"saved": 3}
+
+
+@pytest.mark.parametrize("excluded", ["127.0.0.1", "example.org"])
+def test_excluded_domains(dataset: Dataset, site: Site, tmp_path: Path, excluded: str) -> None:
+    """The image's host and the host of the page that shows it both count."""
+    link = "http://gallery.example.org/mew"
+    results = [{"original": site.add(f"/{number}.png", picture(number)), "link": link} for number in range(2)]
+    path = f"/search.json?engine=google_images&ijn=0&q=Mew+Pokemon+fanart&api_key={KEY}"
+    site.add(path, json.dumps({"images_results": results}).encode())
+    domains = tmp_path / "domains.txt"
+    domains.write_text(f"{excluded}\n")
+    finished = scrape(dataset, site.url(""), "--species", "Mew", "--max-pages", 1, "--exclude-domains", domains)
+    assert finished.code == 0
+    assert (finished.summary["counts"], finished.summary["errors"]) == ({"excluded_domain": 2}, 0)
+    assert {asked.partition("?")[0] for asked, _ in site.requests} == {"/search.json", "/account.json"}
+
+
+@pytest.mark.parametrize(
+    "line", ["https://example.org/", "*.example.org", "example..org", "a b", ".example.org", "example.org:80", "[::1]"]
+)
+def test_bad_line_of_excluded_domains(
+    dataset: Dataset, tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "domains.txt"
+    path.write_text(f"# a list\nexample.org\n{line}\n")
+    assert run_here(dataset, "--exclude-domains", str(path)) == 2
+    assert capsys.readouterr().err == (
+        f"error: {path} line 3: {line!r} is no domain: write one a line, such as example.org\n"
+    )
 
 
 def test_private_addresses_are_refused_by_default(dataset: Dataset, gallery: Gallery) -> None:
@@ -214,10 +249,28 @@ def test_one_image_under_two_species_is_stored_once(dataset: Dataset, gallery: G
     assert sorted(found.values()) == ["duplicate_bytes", "saved"]
 
 
+def test_connections_to_one_host(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    rows = [f"{site.add(f'/{name}-{n}.png', picture(n))},{name}" for n in range(3) for name in ("Umbreon", "Mew")]
+    path = tmp_path / "urls.csv"
+    path.write_text("\n".join(["source_url,species", *rows]))
+    finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path, "--workers", 2, "--per-host", 1)
+    assert finished.summary["counts"] == {"duplicate_bytes": 3, "saved": 3}
+    assert (site.most_open, len(site.requests)) == (1, 6)
+
+
 def test_strict(dataset: Dataset, gallery: Gallery) -> None:
     gallery.add("Mew", "gone.png", None)
     with serve(gallery.catalogue) as address:
         assert scrape(dataset, address, "--strict").code == 1
+
+
+def test_search_flags_reach_the_search(dataset: Dataset, gallery: Gallery) -> None:
+    gallery.fill(["Mew"], 3)
+    flags = {"hl": "pt-br", "gl": "jp", "safe": "off", "tbs": "itp:clipart,isz:l"}
+    given = [part for name, value in flags.items() for part in (f"--{name}", value)]
+    with serve(gallery.catalogue) as address:
+        assert scrape(dataset, address, "--species", "Mew", *given).summary["counts"] == {"saved": 3}
+    assert address.searches == [{"engine": "google_images", "ijn": "0", "q": "Mew Pokemon fanart", **flags}]
 
 
 def test_contact_is_sent(dataset: Dataset, site: Site, tmp_path: Path) -> None:
@@ -242,7 +295,8 @@ def test_second_run_changes_nothing_and_pays_nothing(dataset: Dataset, gallery: 
     assert everything(dataset.root) == before
     assert second.code == 0
     assert (second.summary["seen"], second.summary["done"], second.summary["counts"]) == (0, 0, {})
-    assert second.summary["searches"] == {"paid": 0, "reused": 5}  # a page and an end each, and an empty one
+    # A page and an end each, and of the third species an empty page and its second try.
+    assert second.summary["searches"] == {"paid": 0, "reused": 6, "left": None}
 
 
 def test_a_higher_quota_uses_the_stored_pages(dataset: Dataset, gallery: Gallery) -> None:
@@ -253,7 +307,7 @@ def test_a_higher_quota_uses_the_stored_pages(dataset: Dataset, gallery: Gallery
         set_quotas(dataset, [(40, "Mew", "001-150", 5)])
         finished = scrape(dataset, address)
     assert finished.summary["counts"] == {"saved": 3}
-    assert finished.summary["searches"] == {"paid": 0, "reused": 1}
+    assert finished.summary["searches"] == {"paid": 0, "reused": 1, "left": None}
     assert saved(dataset) == {"Mew": 5}
 
 
@@ -277,7 +331,7 @@ def test_a_row_that_was_not_written_is_adopted(dataset: Dataset, gallery: Galler
         shutil.rmtree(dataset.root / "metadata")
         finished = scrape(dataset, address, "--species", "Mew")
     assert finished.summary["counts"] == {"adopted": 3}
-    assert finished.summary["searches"] == {"paid": 0, "reused": 0}  # the quota is met
+    assert finished.summary["searches"] == {"paid": 0, "reused": 0, "left": None}  # the quota is met
     assert dataset.images() == rows  # the run that saved them included
 
 
@@ -301,11 +355,32 @@ def test_max_searches_is_exit_code_3(dataset: Dataset, gallery: Gallery) -> None
         assert stopped.stderr.endswith(
             "error: --max-searches 1 is reached: run again with more, the pages so far are stored\n"
         )
-        assert stopped.summary["searches"] == {"paid": 1, "reused": 0}
+        assert stopped.summary["searches"] == {"paid": 1, "reused": 0, "left": 999}
         assert saved(dataset) == {"Umbreon": 2}
         assert scrape(dataset, address, "--species", "Umbreon", "--max-searches", 1).code == 0
     assert saved(dataset) == {"Umbreon": 4}
     assert len(address.searches) == 2
+
+
+def test_an_account_that_is_used_up_is_exit_code_3(dataset: Dataset, gallery: Gallery) -> None:
+    gallery.fill(["Umbreon"], 6)
+    with serve(gallery.catalogue, page_size=2, searches=1) as address:
+        stopped = scrape(dataset, address, "--species", "Umbreon")
+    assert stopped.code == 3
+    assert stopped.stderr.endswith(
+        "error: the search account is used up (Your account has run out of searches.): the pages so far are stored\n"
+    )
+    assert stopped.summary["searches"] == {"paid": 1, "reused": 0, "left": 0}
+    assert saved(dataset) == {"Umbreon": 2}
+
+
+def test_an_account_that_cannot_be_asked_fails_no_run(dataset: Dataset, site: Site) -> None:
+    image = site.add("/1.png", picture(1))
+    answer = json.dumps({"images_results": [{"original": image}]}).encode()
+    site.add(f"/search.json?engine=google_images&ijn=0&q=Mew+Pokemon+fanart&api_key={KEY}", answer)
+    finished = scrape(dataset, site.url(""), "--species", "Mew", "--limit", 1)
+    assert finished.code == 0
+    assert finished.summary["searches"] == {"paid": 1, "reused": 0, "left": None}
 
 
 def test_dry_run(dataset: Dataset, gallery: Gallery) -> None:
@@ -379,7 +454,17 @@ def test_two_at_once(dataset: Dataset) -> None:
         (["--from-urls", "a", "--from-folder", "b"], "argument --from-folder: not allowed with argument --from-urls"),
         (["--from-urls", "a", "--limit", "3"], "--limit is for the search: shorten the folder or the list instead"),
         (["--min-side", "0"], "argument --min-side: '0' is not a whole number of 1 or more"),
+        (["--per-host", "0"], "argument --per-host: '0' is not a whole number of 1 or more"),
+        (["--max-aspect", "0.5"], "argument --max-aspect: '0.5' is not a number of 1 or more"),
+        (
+            ["--exclude-domains", "no-such-file"],
+            "error: --exclude-domains no-such-file cannot be read: No such file or directory",
+        ),
         (["--deadline", "-1"], "argument --deadline: '-1' is not a number of seconds over 0"),
+        (["--hl", "English"], "--hl: 'English' is not the code of a language, such as en or pt-br"),
+        (["--gl", "usa"], "--gl: 'usa' is not the code of a country in two letters, such as us or jp"),
+        (["--safe", "on"], "argument --safe: invalid choice: 'on' (choose from 'active', 'off')"),
+        (["--tbs", ""], "--tbs: '' is not a filter of printable ASCII characters without spaces, such as isz:l"),
         (["--contact", "é"], "argument --contact: 'é' holds characters that an HTTP header cannot carry"),
     ],
 )

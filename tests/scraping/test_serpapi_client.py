@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tenacity
 
-from demo.serpapi_standin import Address, Failure, serve
+from demo.serpapi_standin import HOUR_IS_FULL, NO_RESULTS, Address, Failure, serve
 from pokefa.errors import BudgetReached, Interrupted, RunError
 from scraping.serpapi_client import TRIES, KeyRefused, SearchClient, stored_name
 from scraping.sources import searched
@@ -40,7 +40,7 @@ def client(folder: Path, base_url: object, most: int | None = None) -> SearchCli
 
 
 @contextmanager
-def standin(gallery: Gallery, count: int, *failures: Failure, **more: int) -> Iterator[Address]:
+def standin(gallery: Gallery, count: int, *failures: Failure, **more: float) -> Iterator[Address]:
     gallery.fill(["Mew"], count)
     with serve(gallery.catalogue, failures=failures, key=KEY, **more) as address:  # type: ignore[arg-type]
         yield address
@@ -78,7 +78,7 @@ def test_stored_pages_need_no_key(gallery: Gallery, folder: Path, monkeypatch: p
 
 def test_what_is_stored(site: Site, folder: Path) -> None:
     """The file holds the request and the answer, gives away no key, and is the same whenever it is written."""
-    answer = {"search_metadata": {"json_endpoint": f"https://example.org/?api_key={KEY}"}, "images_results": []}
+    answer = {"search_metadata": {"json_endpoint": f"https://example.org/?api_key={KEY}"}, "images_results": [{}]}
     site.routes["/search.json?engine=google_images&ijn=0&q=Mew+Pokemon+fanart&api_key=" + KEY] = json_route(answer)
     client(folder, site.url("")).page(QUERY, 0)
     (path,) = folder.iterdir()
@@ -89,10 +89,24 @@ def test_what_is_stored(site: Site, folder: Path) -> None:
         "request": {"engine": "google_images", "ijn": 0, "q": QUERY},
         "response": {
             "search_metadata": {"json_endpoint": "https://example.org/?api_key=[redacted]"},
-            "images_results": [],
+            "images_results": [{}],
         },
     }
     assert path.read_bytes()[4:8] == bytes(4)  # no time in the gzip header
+
+
+def test_parameters_make_another_search(gallery: Gallery, folder: Path) -> None:
+    with standin(gallery, 1) as address:
+        client(folder, address).page(QUERY, 0)
+        for _ in range(2):
+            SearchClient(folder, str(address), parameters={"gl": "jp", "tbs": "isz:l"}).page(QUERY, 0)
+    asked = {"engine": "google_images", "ijn": "0", "q": QUERY}
+    assert address.searches == [asked, asked | {"gl": "jp", "tbs": "isz:l"}]
+    stored = [json.loads(gzip.decompress(path.read_bytes()))["request"] for path in folder.iterdir()]
+    assert sorted(stored, key=len) == [
+        {"engine": "google_images", "ijn": 0, "q": QUERY},
+        {"engine": "google_images", "ijn": 0, "q": QUERY, "gl": "jp", "tbs": "isz:l"},
+    ]
 
 
 def json_route(answer: object, status: int = 200) -> Route:
@@ -128,10 +142,34 @@ def test_damaged_store(gallery: Gallery, folder: Path) -> None:
 
 
 def test_no_results_is_an_end_and_stored(gallery: Gallery, folder: Path) -> None:
+    """An empty first page is asked for once more, past the service's own store, and then never again."""
+    query = "a query that names nobody"
     with standin(gallery, 1) as address:
-        assert client(folder, address).page("a query that names nobody", 0) == []
-    assert client(folder, address).page("a query that names nobody", 0) == []
-    assert len(address.searches) == 1
+        search = client(folder, address)
+        assert search.page(query, 0) == []
+        assert (search.paid, search.reused) == (2, 0)
+    assert client(folder, address).page(query, 0) == []
+    first = {"engine": "google_images", "ijn": "0", "q": query}
+    assert address.searches == [first, first | {"no_cache": "true"}]
+
+
+def test_results_of_the_second_try(gallery: Gallery, folder: Path) -> None:
+    with standin(gallery, 2, Failure(200, NO_RESULTS)) as address:
+        results = client(folder, address).page(QUERY, 0)
+    assert len(results) == 2
+    again = client(folder, address)
+    assert again.page(QUERY, 0) == results
+    assert (again.paid, again.reused) == (0, 2)
+    assert ["no_cache" in search for search in address.searches] == [False, True]
+
+
+def test_second_try_that_no_search_is_left_for(gallery: Gallery, folder: Path) -> None:
+    with standin(gallery, 2, Failure(200, NO_RESULTS)) as address:
+        with pytest.raises(BudgetReached):
+            client(folder, address, most=1).page(QUERY, 0)
+        search = client(folder, address, most=1)
+        assert len(search.page(QUERY, 0)) == 2
+    assert (search.paid, search.reused) == (1, 1)
 
 
 def test_wrong_key(gallery: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,10 +191,82 @@ def test_account_without_searches(gallery: Gallery, folder: Path) -> None:
         search.page(QUERY, 0)
         with pytest.raises(BudgetReached) as reached:
             search.page(QUERY, 1)
+        with pytest.raises(BudgetReached):  # without asking again
+            search.page(QUERY, 2)
+        assert len(search.page(QUERY, 0)) == 2
     assert str(reached.value) == (
         "the search account is used up (Your account has run out of searches.): the pages so far are stored"
     )
     assert len(address.searches) == 2
+
+
+def test_the_account_decides_what_429_means(gallery: Gallery, folder: Path) -> None:
+    """Whatever the words and headers of the answer: here no search is left, and an hour of waiting would not help."""
+    failure = Failure(429, "too many requests", {"Retry-After": "3000"})
+    with standin(gallery, 1, failure, searches=0) as address, pytest.raises(BudgetReached) as reached:
+        client(folder, address).page(QUERY, 0)
+    assert str(reached.value) == "the search account is used up (too many requests): the pages so far are stored"
+    assert len(address.searches) == 1
+
+
+def test_waits_until_the_hour_has_searches_again(site: Site, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The account is asked until its hour has room, and only then the search is tried again."""
+    log: list[str] = []
+
+    def search(handler: BaseHTTPRequestHandler) -> None:
+        log.append("search")
+        full = log.count("search") == 1
+        json_route({"error": HOUR_IS_FULL} if full else {"images_results": [{}]}, 429 if full else 200)(handler)
+
+    def account(handler: BaseHTTPRequestHandler) -> None:
+        log.append("account")
+        used = 200 if log.count("account") < 4 else 0
+        counts = {"total_searches_left": 9, "this_hour_searches": used, "account_rate_limit_per_hour": 200}
+        json_route(counts)(handler)
+
+    site.routes[f"/search.json?engine=google_images&ijn=0&q=Mew+Pokemon+fanart&api_key={KEY}"] = search
+    site.routes[f"/account.json?api_key={KEY}"] = account
+    assert client(folder, site.url("")).page(QUERY, 0) == [{}]
+    assert log == ["search", *["account"] * 4, "search"]
+    assert caplog.messages == ["the 200 searches that the account has in an hour are used up: waiting"]
+
+
+def test_an_hour_that_ends(gallery: Gallery, folder: Path) -> None:
+    with standin(gallery, 3, page_size=1, per_hour=1, hour=0.2) as address:
+        search = client(folder, address)
+        assert [len(search.page(QUERY, number)) for number in range(3)] == [1, 1, 1]
+    assert search.paid == 3
+
+
+def test_waiting_for_the_hour_ends_with_the_run(gallery: Gallery, folder: Path) -> None:
+    stop = threading.Event()
+    with standin(gallery, 2, per_hour=0) as address:
+        threading.Timer(0.3, stop.set).start()
+        with pytest.raises(Interrupted):
+            SearchClient(folder, str(address), stop=stop).page(QUERY, 0)
+    assert len(address.searches) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "left"),
+    [
+        ({"total_searches_left": 7, "plan_searches_left": 5}, 200, 7),
+        ({"plan_searches_left": 5}, 200, 5),
+        ({"total_searches_left": "many"}, 200, None),
+        ({}, 200, None),
+    ],
+)
+def test_account(site: Site, folder: Path, answer: object, status: int, left: int | None) -> None:
+    site.routes[f"/account.json?api_key={KEY}"] = json_route(answer, status)
+    account = client(folder, site.url("")).account()
+    assert account is not None and account.left == left
+
+
+@pytest.mark.parametrize(("answer", "status"), [([], 200), ("text", 200), ({"error": "Invalid API key."}, 401)])
+def test_account_that_is_not_told(site: Site, folder: Path, answer: object, status: int) -> None:
+    site.routes[f"/account.json?api_key={KEY}"] = json_route(answer, status)
+    assert client(folder, site.url("")).account() is None
+    assert client(folder, "http://127.0.0.1:9").account() is None
 
 
 def test_passing_failures_are_tried_again(gallery: Gallery, folder: Path) -> None:
@@ -208,8 +318,8 @@ def test_no_service(folder: Path) -> None:
     "answer", ["", "[]", "<html>", '{"images_results": null}', '{"images_results": [1, "x", null]}']
 )
 def test_answers_of_any_form(site: Site, folder: Path, answer: str) -> None:
-    path = f"/search.json?engine=google_images&ijn=0&q=Mew+Pokemon+fanart&api_key={KEY}"
-    site.add(path, answer.encode())
+    for more in ("", "&no_cache=true"):
+        site.add(f"/search.json?engine=google_images&ijn=0&q=Mew+Pokemon+fanart{more}&api_key={KEY}", answer.encode())
     if answer.startswith("{"):
         assert client(folder, site.url("")).page(QUERY, 0) == []
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from demo.serpapi_standin import NOTE, Failure, serve
+from demo.serpapi_standin import HOUR_IS_FULL, NOTE, SEARCHES, Failure, serve
 from tests.conftest import CHECKOUT
 from tests.scraping.conftest import Gallery, picture
 
@@ -87,10 +87,31 @@ def test_account(gallery: Gallery) -> None:
         for left in (2, 1, 0):
             account = requests.get(f"{address}/account.json", params={"api_key": "right"}).json()
             assert account["total_searches_left"] == account["plan_searches_left"] == left
+            assert (account["this_hour_searches"], account["account_rate_limit_per_hour"]) == (2 - left, 2)
             answer = requests.get(f"{address}/search.json", params=asked)
         wrong = requests.get(f"{address}/account.json", params={"api_key": "wrong"})
     assert (answer.status_code, answer.json()["error"]) == (429, "Your account has run out of searches.")
     assert wrong.status_code == 401
+
+
+def test_searches_of_an_hour(gallery: Gallery) -> None:
+    gallery.fill(["Mew"], 1)
+    with serve(gallery.catalogue, searches=5, per_hour=1) as address:
+        assert requests.get(f"{address}/search.json", params=ASK).status_code == 200
+        answer = requests.get(f"{address}/search.json", params=ASK)
+        account = requests.get(f"{address}/account.json", params=ASK).json()
+    assert (answer.status_code, answer.json()["error"]) == (429, HOUR_IS_FULL)
+    assert account["total_searches_left"] == 4
+    assert account["this_hour_searches"] == account["account_rate_limit_per_hour"] == 1
+
+
+def test_a_new_hour(gallery: Gallery) -> None:
+    gallery.fill(["Mew"], 1)
+    with serve(gallery.catalogue, per_hour=1, hour=0.0) as address:
+        for _ in range(2):
+            assert requests.get(f"{address}/search.json", params=ASK).status_code == 200
+        account = requests.get(f"{address}/account.json", params=ASK).json()
+    assert (account["this_hour_searches"], account["total_searches_left"]) == (0, SEARCHES - 2)
 
 
 def test_failures_come_first(gallery: Gallery) -> None:
