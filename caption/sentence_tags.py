@@ -143,10 +143,11 @@ def rows_to_caption_again(
     run: StageRun, listed: Mapping[str, Reasons], captions: Mapping[str, RecapCaption]
 ) -> list[Row]:
     """Return the listed rows, with caption and caption_error, that no new caption answers yet."""
-    frame = choose_ids(eligible_rows(run.table(), run.step), list(listed), None)
+    whole = run.table()
+    frame = choose_ids(eligible_rows(whole, run.step), list(listed), None)
     if len(frame) < len(listed):
         run.counts["not_in_base"] = len(listed) - len(frame)
-    frame = choose_ids(frame, run.options.ids, None)
+    frame = choose_ids(frame, run.named_ids(whole), None)
     rows = []
     for row in decode_rows(frame, ["path", "caption", "caption_error"], run.step):
         image_id, caption = str(row[KEY]), row["caption"]

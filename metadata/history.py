@@ -26,7 +26,7 @@ from metadata.command import Reading, add_json_flag, reading_parser, run_reading
 from metadata.journals import Run, entries_of_run, read_runs
 from metadata.shards import DATA_FOLDER, read_members, shard_paths
 from pokefa.errors import InputError
-from pokefa.overrides import find_ids
+from pokefa.selection import find_ids
 from pokefa.table import KEY
 
 # Columns that say where a file of the image lies.

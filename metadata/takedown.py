@@ -29,14 +29,19 @@ from metadata.funnel import TAKEN_DOWN
 from metadata.shards import listed_ids
 from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser
-from pokefa.overrides import find_ids
 from pokefa.run import StageRun, run_stage
+from pokefa.selection import find_ids
 from pokefa.table import KEY
 
 BYTES_FOLDERS = ("data_raw", "data_stage", "data_clean")
 
-# Stages that carry the removal on to base.csv and the shards.
-RUN_AGAIN = ("filter", "split", "webdataset")
+# Stages that carry the removal on to base.csv and the shards. Where another image of a duplicate group had been removed
+# in favour of one that is taken down, it may enter the set, and needs what every new image of the set needs.
+RUN_AGAIN = ("filter", "species", "split", "webdataset")
+RUN_AGAIN_WITH_COPIES = (
+    *("rm_dups", "filter", "sentence_tags", "cap_filter"),
+    *("hybrid_captions", "species", "split", "webdataset"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,14 @@ def files_of(root: Path, image_ids: Iterable[str]) -> list[Path]:
     return found
 
 
-def pages_showing(root: Path, image_ids: Iterable[str]) -> list[Path]:
-    """Return the generated pages that show a thumbnail of one of the images."""
-    ids = set(image_ids)
+def pages_showing(root: Path, images: pl.DataFrame, image_ids: Sequence[str]) -> list[Path]:
+    """Return the generated pages that show a thumbnail of one of the images.
+
+    A page of duplicates shows the kept image beside the removed one and names only the latter, so a page that names
+    any image of the same group counts.
+    """
+    groups = images.filter(pl.col(KEY).is_in(image_ids) & pl.col("dupe_group").is_not_null())["dupe_group"]
+    ids = {*image_ids, *images.filter(pl.col("dupe_group").is_in(groups.to_list()))[KEY]}
     return [
         path
         for path in sorted((root / "metadata").glob("*.html"))
@@ -129,7 +139,7 @@ def take_down(run: StageRun, request: Request) -> None:
     images = run.table()
     chosen = find_images(images, request)
     files = files_of(run.root, chosen)
-    pages = pages_showing(run.root, chosen)
+    pages = pages_showing(run.root, images, chosen)
     copies = near_copies(images, chosen)
     gone = set(images.filter(TAKEN_DOWN)[KEY])
     addresses = dict(images.select(KEY, "source_url").iter_rows())
@@ -139,7 +149,12 @@ def take_down(run: StageRun, request: Request) -> None:
         for image_id in chosen
     )
     if copies:
-        show([f"The same picture from elsewhere stays; name these too if they are meant: {' '.join(copies)}"])
+        show(
+            [
+                "The same picture from elsewhere stays, and the next rm_dups.py and filter.py may let it in; "
+                f"name these too if they are meant: {' '.join(copies)}"
+            ]
+        )
     apply = request.apply and not run.options.dry_run
     if apply:
         mark(run, [image_id for image_id in chosen if image_id not in gone], slug, request.reason)
@@ -156,7 +171,7 @@ def take_down(run: StageRun, request: Request) -> None:
         "pages": [path.relative_to(run.root).as_posix() for path in pages],
         "near_copies": copies,
         "in_split": len(listed & set(chosen)),
-        "run_again": list(RUN_AGAIN),
+        "run_again": list(RUN_AGAIN_WITH_COPIES if copies else RUN_AGAIN),
     }
 
 

@@ -256,7 +256,7 @@ IMAGES = TableSchema(
                 ("dupe_group", "text", "image_id of the kept image of the group; empty where an image is alone"),
                 ("dupe_rep_image", "text", "image_id of the image kept for this one"),
                 ("dupe_distance", "int", "Hamming distance to the kept image, 0 to 64 bits"),
-                ("dupe_flag", "text", "`unique`, `kept`, `identical` or `near`"),
+                ("dupe_flag", "text", "`unique`, `kept`, `identical` (distance 0) or `near`"),
                 ("dupe_removed", "bool", "True: another image of the group is kept instead"),
                 ("dupe_keep_reason", "text", "what decided for the kept one: aesthetic, pixels, ts or image_id"),
                 ("dupe_run_id", "text", "run that decided"),

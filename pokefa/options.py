@@ -46,7 +46,7 @@ def stage_parser(doc: str | None, *, rows: bool = True, workers: bool = False) -
     shared = parser.add_argument_group("options that every script shares")
     shared.add_argument("--root", type=Path, default=Path(), help="folder of the dataset")
     if rows:
-        shared.add_argument("--ids", nargs="+", metavar="ID", help="only these images")
+        shared.add_argument("--ids", nargs="+", metavar="ID", help="only these images; the beginning of an id will do")
         shared.add_argument("--ids-file", type=Path, metavar="FILE", help="only the images named in FILE, one a line")
         shared.add_argument("--limit", type=positive_int, metavar="N", help="at most N images")
         shared.add_argument("--redo", action="store_true", help="also images that are done; overrides stay")

@@ -6,7 +6,6 @@ the flag everywhere and which no automatic stage writes.
 
 from __future__ import annotations
 
-import bisect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +14,10 @@ from pathlib import Path
 from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
-from pokefa.selection import ORDER, STEPS
+from pokefa.selection import ORDER, STEPS, find_ids, name_some
 from pokefa.table import KEY
 
 UNFLAGGED = "unflagged"
-
-# A list of ids in a one-line message: the first few tell what went wrong.
-MOST_IDS_NAMED = 10
 
 log = logging.getLogger("pokefa")
 
@@ -88,7 +84,7 @@ def overrule(run: StageRun, order: Overrule) -> None:
     wanted, unknown = find_ids(run.options.ids or (), list(flags))
     if unknown and not order.ignore_unknown:
         raise InputError(
-            f"not in {run.ledger.images.schema.path}: {_some(unknown)}; nothing was changed: correct the ids, or "
+            f"not in {run.ledger.images.schema.path}: {name_some(unknown)}; nothing was changed: correct the ids, or "
             "leave them out with --ignore-unknown"
         )
     if not wanted and not unknown:
@@ -113,29 +109,6 @@ def overrule(run: StageRun, order: Overrule) -> None:
     run.extra["run_again"] = later_stages(run.step.name, order.stale) if changed else []
 
 
-def find_ids(named: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the ids that `named` stands for, in order and without repeats, and the names that stand for none.
-
-    A name is an id, or the beginning of exactly one.
-
-    Raises:
-        InputError: a name is the beginning of several ids.
-    """
-    ordered = sorted(known)
-    found: list[str] = []
-    unknown: list[str] = []
-    for name in named:
-        place = bisect.bisect_left(ordered, name)
-        matches = [candidate for candidate in ordered[place : place + 2] if name and candidate.startswith(name)]
-        if not matches:
-            unknown.append(name)
-        elif len(matches) == 1 or matches[0] == name:
-            found.append(matches[0])
-        else:
-            raise InputError(f"{name} is the beginning of several ids, of {' and '.join(matches)}: write more of it")
-    return list(dict.fromkeys(found)), list(dict.fromkeys(unknown))
-
-
 def later_stages(step: str, stale: Sequence[str]) -> list[str]:
     """Return the stages to run again once an override of `step` has changed: from the first stale one on.
 
@@ -153,8 +126,3 @@ def _verdict(flagged: bool, overruled: bool, undo: bool) -> str:
     if overruled:
         return "already_unflagged"
     return UNFLAGGED if flagged else "not_flagged"
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - MOST_IDS_NAMED
-    return ", ".join(names[:MOST_IDS_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -30,7 +30,16 @@ from pokefa.ledger import Ledger
 from pokefa.options import Options
 from pokefa.provenance import run_header
 from pokefa.secrets import RedactingFormatter, redact
-from pokefa.selection import STEPS, Step, choose_ids, pending_rows, require_columns, stale_columns
+from pokefa.selection import (
+    STEPS,
+    Step,
+    choose_ids,
+    find_ids,
+    name_some,
+    pending_rows,
+    require_columns,
+    stale_columns,
+)
 from pokefa.table import KEY, with_missing
 
 Row = dict[str, Value]
@@ -91,17 +100,37 @@ class StageRun:
         With --dry-run they are only counted and named on stderr, and none is returned.
 
         Raises:
-            InputError: a column is missing, or one of its cells is not of its type.
+            InputError: a column is missing, one of its cells is not of its type, or an id is unknown.
         """
         step = step or self.step
-        frame = pending_rows(self.table(step), step, redo=self.options.redo, retry_errors=self.options.retry_errors)
-        frame = choose_ids(frame, self.options.ids, self.options.limit)
+        table = self.table(step)
+        ids = self.named_ids(table)
+        frame = pending_rows(table, step, redo=self.options.redo, retry_errors=self.options.retry_errors)
+        frame = choose_ids(frame, ids, None)
+        if ids is not None and len(frame) < len(ids):
+            idle = len(ids) - len(frame)
+            log.info("%s has nothing to do for %d of the %d images named", step.name, idle, len(ids))
+        frame = choose_ids(frame, None, self.options.limit)
         self.seen += len(frame)
         if self.options.dry_run:
             some = ", ".join(frame[KEY].head(5))
             log.info("dry run: %s would work on %d images%s", step.name, len(frame), f" ({some}, …)" if some else "")
             return []
         return decode_rows(frame, columns, step)
+
+    def named_ids(self, table: pl.DataFrame) -> list[str] | None:
+        """Return the ids that --ids and --ids-file stand for, or None where neither was given.
+
+        Raises:
+            InputError: one is not in the table, or is the beginning of several ids.
+        """
+        if self.options.ids is None:
+            return None
+        found, unknown = find_ids(self.options.ids, table[KEY].to_list())
+        if unknown:
+            path = SCHEMAS[self.step.table].path
+            raise InputError(f"not in {path}: {name_some(unknown)}; nothing was done: correct the ids")
+        return found
 
     # -- recording ----------------------------------------------------------------------------------------------
 
@@ -254,7 +283,10 @@ class StageRun:
     def check_stop(self) -> None:
         """Raise Interrupted if a signal has asked the run to stop: call it between pieces of work."""
         if self._stop_asked:
-            raise Interrupted("interrupted: what was finished is saved; run the same command again to go on")
+            way_on = "; run the same command again to go on"
+            if self.options.redo:
+                way_on = "; the same command would start over, since --redo takes finished images too"
+            raise Interrupted(f"interrupted: what was finished is saved{way_on}")
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ Both are defined here, once, for every stage. Frames hold the cell texts of the 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -54,6 +55,9 @@ class Step:
         """The name under which the step owns columns: both halves of OCR write as `ocr_pipeline`."""
         return "ocr_pipeline" if self.name in ("ocr_detect", "ocr_inpaint") else self.name
 
+
+# A list of ids in a one-line message: the first few tell what went wrong.
+MOST_IDS_NAMED = 10
 
 _SCREEN = ("is_nsfw", "nsfw_override")
 _TEXT = (*_SCREEN, "has_ocr", "ocr_override", "ocr_inpainted_path")
@@ -162,6 +166,35 @@ def choose_ids(frame: pl.DataFrame, ids: Sequence[str] | None, limit: int | None
     if ids is not None:
         frame = frame.filter(pl.col(KEY).is_in(list(ids)))
     return frame if limit is None else frame.head(limit)
+
+
+def find_ids(named: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the ids that `named` stands for, in order and without repeats, and the names that stand for none.
+
+    A name is an id, or the beginning of exactly one.
+
+    Raises:
+        InputError: a name is the beginning of several ids.
+    """
+    ordered = sorted(known)
+    found: list[str] = []
+    unknown: list[str] = []
+    for name in named:
+        place = bisect.bisect_left(ordered, name)
+        matches = [candidate for candidate in ordered[place : place + 2] if name and candidate.startswith(name)]
+        if not matches:
+            unknown.append(name)
+        elif len(matches) == 1 or matches[0] == name:
+            found.append(matches[0])
+        else:
+            raise InputError(f"{name} is the beginning of several ids, of {' and '.join(matches)}: write more of it")
+    return list(dict.fromkeys(found)), list(dict.fromkeys(unknown))
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first few names as text, and how many more there are."""
+    rest = len(names) - MOST_IDS_NAMED
+    return ", ".join(names[:MOST_IDS_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def stale_columns(stage: str, *, after: str) -> list[str]:

@@ -63,6 +63,7 @@ class Records:
         """Start with the ledger's images, {image_id: species}; `retry` gives what was not saved a new try."""
         self._root = root
         self._retry = retry
+        self.failed_before: set[str] = set()  # addresses passed over in this run because an earlier one got nothing
         self._lock = threading.Lock()
         self._images = dict(images)
         self._statuses: dict[tuple[str, str], str] = {}
@@ -95,6 +96,8 @@ class Records:
         with self._lock:
             status = self._statuses.get(key)
             if key in self._claimed or (status is not None and (status in FINAL or not self._retry)):
+                if status is not None and status not in FINAL:
+                    self.failed_before.add(url)
                 return "known"
             self._claimed.add(key)
             return "new" if self._owners.setdefault(url, species) == species else "elsewhere"

@@ -77,6 +77,9 @@ def scrape(run: StageRun, settings: Settings) -> None:
             record(run, Tried("adopted", row))
             saved[str(row["species"])] += 1
         work_through(run, shared, settings, index, saved)
+        if records.failed_before:
+            tried = len(records.failed_before)
+            log.info("%d addresses were tried before and not saved: --retry-errors tries them again", tried)
     finally:
         lock.release()
 

@@ -101,11 +101,17 @@ def files_as_candidates(folder: Path, files: Sequence[Path]) -> Iterator[Candida
 def from_urls(path: Path, index: SpeciesIndex) -> dict[Species, list[Candidate]]:
     """Return the addresses of a CSV with source_url, species and perhaps image_id, by species.
 
+    Rows without a species are passed over, so that a base.csv will do.
+
     Raises:
         InputError: the file cannot be read, or a row names no species or holds no MD5.
     """
     found: dict[Species, list[Candidate]] = {}
+    unnamed = 0
     for number, row in read_csv(path, ["source_url", "species"], "it needs the columns source_url and species"):
+        if not row["species"]:  # in a base.csv: an image that species.py has dropped
+            unnamed += 1
+            continue
         species = index.require(row["species"], f"{path} line {number}")
         image_id = row.get("image_id", "").lower()
         if image_id and not re.fullmatch(r"[0-9a-f]{32}", image_id):
@@ -113,4 +119,6 @@ def from_urls(path: Path, index: SpeciesIndex) -> dict[Species, list[Candidate]]
         url = row["source_url"]
         candidate = Candidate(url, "from-urls", domain=host_of(url), image_id=image_id or None)
         found.setdefault(species, []).append(candidate)
+    if unnamed:
+        log.warning("%s: %d rows without a species are passed over", path, unnamed)
     return found

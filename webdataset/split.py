@@ -32,6 +32,8 @@ from pokefa.text import write_text
 MANIFESTS = "webdataset/manifests"
 LINKS = ("dupe_group", "source_page")
 
+LARGE_SHARE = 0.2  # a validation set over this share of the images is worth a warning
+
 log = logging.getLogger("pokefa")
 
 
@@ -147,6 +149,13 @@ def assign_sides(run: StageRun, shares: Shares, seed: int) -> None:
             run.record(image_id, {"split": after}, reason=after or "emptied")
     run.extra.update(train=0, val=0)
     run.extra.update(Counter(sides.values()))
+    if run.extra["val"] > LARGE_SHARE * len(pictures):
+        log.warning(
+            "%d of %d images validate, which leaves few to train on: for a small set choose smaller --head-images and "
+            "--middle-rank",
+            run.extra["val"],
+            len(pictures),
+        )
     if run.options.dry_run:
         log.info("dry run: %d train, %d val", run.extra["train"], run.extra["val"])
         return

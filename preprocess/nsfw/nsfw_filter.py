@@ -190,7 +190,8 @@ def redecide(run: StageRun, table: Mapping[str, float]) -> None:
     """Apply the table to the recorded scores of every screened image; rows that stay the same are not written."""
     columns = ["is_nsfw", "nsfw_tags", "nsfw_threshold", "nsfw_override"]
     screened = filled("is_nsfw") & filled("nsfw_tags") & filled("nsfw_threshold")
-    frame = choose_ids(eligible_rows(run.table(), run.step).filter(screened), run.options.ids, run.options.limit)
+    whole = run.table()
+    frame = choose_ids(eligible_rows(whole, run.step).filter(screened), run.named_ids(whole), run.options.limit)
     run.seen = len(frame)
     lacking = 0
     for row in decode_rows(frame, columns, run.step):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pokefa.columns import IMAGES
 from pokefa.errors import InputError
-from pokefa.overrides import find_ids, unflag_main
+from pokefa.overrides import unflag_main
+from pokefa.selection import find_ids
 
 IDS = st.text("0123456789abcdef", min_size=1, max_size=6)
 STALE = ["resize", "score", "phash", "rm_dups", "filter"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 
@@ -164,6 +165,41 @@ def test_ids_and_ids_file_select_rows(tmp_path):
     args = stage_parser("Doc.").parse_args(["--ids-file", str(tmp_path / "none.txt")])
     with pytest.raises(InputError, match=r"^--ids-file .*none.txt cannot be read: "):
         options_from(args)
+
+
+def test_ids_may_be_shortened_and_those_with_nothing_to_do_are_counted(dataset, capsys):
+    dataset.write_images(
+        [{"image_id": name * 32, **READY, "phash64": done} for name, done in (("a", ""), ("b", "f" * 16))]
+    )
+    code, summary, errors = run_body(dataset, capsys, hash_all, ids=("aaa", "bbb"))
+    assert (code, summary["seen"]) == (0, 1)
+    assert errors.endswith("INFO phash has nothing to do for 1 of the 2 images named\n")
+
+
+def test_unknown_ids_are_named_and_nothing_is_done(dataset, capsys):
+    dataset.write_images(ready(2))
+    code, summary, errors = run_body(dataset, capsys, hash_all, ids=(f"{0:032x}", "zz", "yy"))
+    assert (code, summary["done"]) == (2, 0)
+    assert errors == "error: not in metadata/images.csv: zz, yy; nothing was done: correct the ids\n"
+
+
+@pytest.mark.parametrize(
+    ("redo", "way_on"),
+    [
+        (False, "run the same command again to go on"),
+        (True, "the same command would start over, since --redo takes finished images too"),
+    ],
+)
+def test_an_interrupted_run_says_how_to_go_on(dataset, capsys, redo, way_on):
+    dataset.write_images(ready(1))
+
+    def body(run: StageRun) -> None:
+        signal.raise_signal(signal.SIGINT)
+        run.check_stop()
+
+    code, _, errors = run_body(dataset, capsys, body, redo=redo)
+    assert code == 130
+    assert errors.endswith(f"error: interrupted: what was finished is saved; {way_on}\n")
 
 
 def test_a_limit_of_nothing_is_wrong_usage(capsys):

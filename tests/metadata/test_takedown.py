@@ -67,7 +67,7 @@ def test_apply_removes_bytes_and_pages_and_marks_the_row(ask: Ask, sample: Any) 
     )  # fmt: skip
     assert finished.summary["counts"] == {"the_artist_asked": 1}
     assert finished.summary["in_split"] == 1
-    assert finished.summary["run_again"] == ["filter", "split", "webdataset"]
+    assert finished.summary["run_again"] == ["filter", "species", "split", "webdataset"]
 
 
 def test_verify_says_what_is_left_until_the_later_stages_ran(ask: Ask, sample: Any) -> None:
@@ -144,6 +144,16 @@ def test_same_picture_from_elsewhere_is_named(ask: Ask, sample: Any) -> None:
     finished = ask("takedown", "--id", sample.ids["good"], "--reason", "asked")
     assert finished.summary["near_copies"] == [sample.ids["copy"]]
     assert f"name these too if they are meant: {sample.ids['copy']}\n" in finished.stdout
+    assert finished.summary["run_again"][:2] == ["rm_dups", "filter"]
+
+
+def test_a_page_that_shows_the_image_under_the_name_of_its_copy_goes_too(ask: Ask, sample: Any) -> None:
+    """A page of duplicates names the removed image and shows the kept one beside it."""
+    page = sample.root / "metadata/review-dup.html"
+    page.write_text(f"<p>{sample.ids['copy']}</p>")
+    finished = ask("takedown", "--id", sample.ids["good"], "--reason", "asked", "--apply")
+    assert finished.summary["pages"] == ["metadata/review-dup.html"]
+    assert not page.exists()
 
 
 def test_usage_errors(ask: Ask) -> None:

@@ -551,9 +551,11 @@ def test_from_urls(dataset: Dataset, site: Site, tmp_path: Path) -> None:
         f"x,{site.url('/2.png')},,Umbreon\n"
         f"x,{site.url('/gone.png')},,Mew\n"
         f"x,file:///etc/passwd,,Mew\n"
+        f"x,{site.url('/3.png')},,\n"
     )
     finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path, "--workers", 1)
     assert finished.code == 0
+    assert f"{path}: 1 rows without a species are passed over" in finished.stderr
     assert finished.summary["counts"] == {
         "blocked_scheme": 1,
         "duplicate_url": 1,
@@ -571,6 +573,9 @@ def test_from_urls(dataset: Dataset, site: Site, tmp_path: Path) -> None:
     }
     row = dataset.images()[digest]
     assert (row["query"], row["source_domain"], row["content_type"]) == ("from-urls", "127.0.0.1", "image/png")
+    again = dataset.run(SCRIPT, "--allow-private", "--from-urls", path)
+    assert (again.summary["seen"], again.summary["done"]) == (0, 0)
+    assert "3 addresses were tried before and not saved: --retry-errors tries them again" in again.stderr
 
 
 @pytest.mark.parametrize(
