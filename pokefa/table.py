@@ -45,6 +45,10 @@ class Table:
             raise InputError(f"{self.schema.path} cannot be read as CSV: {first_line(error)}") from None
         if KEY not in frame.columns:
             raise InputError(f"{self.schema.path} has no column {KEY}: restore the header line")
+        for name in frame.columns:
+            first, _, _ = name.rpartition("_duplicated_")  # what Polars makes of a name that stands twice
+            if first and first in frame.columns:
+                raise InputError(f"{self.schema.path} has two columns called {first}: rename one of them")
         # A quoted empty cell reads as "", which means the same as an empty one.
         return frame.with_columns(pl.all().replace("", None))
 

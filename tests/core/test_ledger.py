@@ -194,6 +194,11 @@ def test_a_run_that_does_nothing_leaves_no_trace(dataset):
     [
         ("id,title\n1,2\n", "metadata/images.csv has no column image_id: restore the header line"),
         ("image_id,title\na,1\na,2\n", "metadata/images.csv holds image_id a more than once: remove one of the rows"),
+        ("image_id,mine,mine\na,1,2\n", "metadata/images.csv has two columns called mine: rename one of them"),
+        (
+            "image_id,title\na,1\nb,2,3\n",
+            "metadata/images.csv cannot be read as CSV: found more fields than defined in 'Schema'",
+        ),
         ("image_id,title\na,1\n,2\n", "metadata/images.csv record 3 has no image_id: complete or remove it"),
     ],
 )
