@@ -10,9 +10,11 @@ import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -247,6 +249,37 @@ def test_one_image_under_two_species_is_stored_once(dataset: Dataset, gallery: G
     assert sum(saved(dataset).values()) == 1
     found = statuses(dataset, "001-150/0001_umbreon") | statuses(dataset, "001-150/0040_mew")
     assert sorted(found.values()) == ["duplicate_bytes", "saved"]
+
+
+def test_a_decompression_bomb_is_refused_unopened(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    """A valid PNG of 3.6 gigapixels in a megabyte or so: its header is enough to refuse it."""
+    rows = zlib.compress(bytes(10_000_000), 9) * 2
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b""))
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+    site.add("/bomb.png", bomb, headers={"Content-Type": "image/png"})
+    path = tmp_path / "urls.csv"
+    path.write_text(f"source_url,species\n{site.url('/bomb.png')},Mew\n")
+    finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path)
+    assert finished.summary["counts"] == {"too_many_pixels": 1}
+    assert not (dataset.root / "metadata/images.csv").exists()
+
+
+def test_addresses_never_name_files(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    """Names with ../ and absolute paths in addresses: what is saved is named by its hash, under data_raw."""
+    path = tmp_path / "urls.csv"
+    addresses = ["/a/..%2F..%2F..%2Fescaped.png", "/%2Fetc%2Fescaped.png", "/..%5C..%5Cescaped.png"]
+    for number, address in enumerate(addresses):
+        site.add(address, picture(number), headers={"Content-Disposition": 'attachment; filename="../../escaped.png"'})
+    path.write_text("source_url,species\n" + "".join(f"{site.url(address)},Mew\n" for address in addresses))
+    finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path)
+    saved_ids = {hashlib.md5(picture(number)).hexdigest() for number in range(len(addresses))}
+    assert finished.summary["counts"] == {"saved": len(addresses)}
+    assert set(dataset.images()) == saved_ids
+    for row in dataset.images().values():
+        assert row["path_raw"] == f"data_raw/001-150/0040_mew/{row['image_id']}.png"
+    assert list(tmp_path.rglob("*escaped*")) == []
 
 
 def test_connections_to_one_host(dataset: Dataset, site: Site, tmp_path: Path) -> None:
