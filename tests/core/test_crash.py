@@ -55,9 +55,19 @@ def kill_after(process: subprocess.Popen[str], results: int, seconds: float) -> 
         announced.append(process.stdout.readline().strip())
     time.sleep(seconds)
     process.kill()
-    rest, _ = process.communicate()
-    lines = [*announced, *rest.splitlines()]
-    return [line for line in lines if len(line) == 32]
+    return [line for line in [*announced, *rest_of(process)[0].splitlines()] if len(line) == 32]
+
+
+def rest_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return what is left of stdout, and stderr, of a process that ends.
+
+    Not `communicate`: it reads the descriptor and misses what `readline` has read ahead.
+    """
+    assert process.stdout is not None and process.stderr is not None
+    with process.stdout as stdout, process.stderr as stderr:
+        texts = stdout.read(), stderr.read()
+    process.wait()
+    return texts
 
 
 def check_hashes(table: Mapping[str, Mapping[str, str]], announced: set[str]) -> None:
@@ -92,7 +102,7 @@ def test_sigterm_saves_what_is_finished_and_exits_130(dataset):
     assert process.stdout is not None
     announced = [process.stdout.readline().strip() for _ in range(20)]
     process.terminate()
-    rest, errors = process.communicate()
+    rest, errors = rest_of(process)
     assert process.returncode == 130
     assert "interrupted: what was finished is saved; run the same command again to go on" in errors
     done = {line for line in [*announced, *rest.splitlines()] if len(line) == 32}
