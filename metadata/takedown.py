@@ -101,8 +101,7 @@ def pages_showing(root: Path, images: pl.DataFrame, image_ids: Sequence[str]) ->
     A page of duplicates shows the kept image beside the removed one and names only the latter, so a page that names
     any image of the same group counts.
     """
-    groups = images.filter(pl.col(KEY).is_in(image_ids) & pl.col("dupe_group").is_not_null())["dupe_group"]
-    ids = {*image_ids, *images.filter(pl.col("dupe_group").is_in(groups.to_list()))[KEY]}
+    ids = {*image_ids, *same_groups(images, image_ids)[KEY]}
     return [
         path
         for path in sorted((root / "metadata").glob("*.html"))
@@ -112,9 +111,14 @@ def pages_showing(root: Path, images: pl.DataFrame, image_ids: Sequence[str]) ->
 
 def near_copies(images: pl.DataFrame, image_ids: Sequence[str]) -> list[str]:
     """Return other images of the same duplicate groups: the same picture, found elsewhere."""
+    others = same_groups(images, image_ids).filter(~pl.col(KEY).is_in(image_ids))
+    return others.filter(~TAKEN_DOWN)[KEY].to_list()
+
+
+def same_groups(images: pl.DataFrame, image_ids: Sequence[str]) -> pl.DataFrame:
+    """Return the rows of the duplicate groups that the images belong to, the images among them."""
     groups = images.filter(pl.col(KEY).is_in(image_ids) & pl.col("dupe_group").is_not_null())["dupe_group"]
-    same = images.filter(pl.col("dupe_group").is_in(groups.to_list()) & ~pl.col(KEY).is_in(image_ids))
-    return same.filter(~TAKEN_DOWN)[KEY].to_list()
+    return images.filter(pl.col("dupe_group").is_in(groups.to_list()))
 
 
 def slug_of(reason: str) -> str:

@@ -48,6 +48,7 @@ from metadata.shards import (
 )
 from pokefa.columns import BASE, IMAGES
 from pokefa.errors import EXIT_FAILED, InputError
+from pokefa.model_files import sha256_of
 from pokefa.selection import FLAGGED_NSFW, filled, is_true
 from pokefa.table import KEY
 
@@ -296,12 +297,6 @@ def listing(findings: Findings) -> Iterator[str]:
 def conclusion(images: int, errors: int) -> str:
     checked = f"{images} images checked: "
     return checked + (f"{errors} {'thing is' if errors == 1 else 'things are'} wrong" if errors else "all is well")
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def build_parser() -> argparse.ArgumentParser:

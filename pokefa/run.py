@@ -264,12 +264,12 @@ class StageRun:
         self.check_stop()
 
     @contextmanager
-    def progress(self, total: int) -> Iterator[Callable[[], None]]:
+    def progress(self, total: int) -> Iterator[Callable[[], object]]:
         """Show a progress bar on a terminal; yields the function that moves it on by one."""
         hidden = self.options.quiet or not sys.stderr.isatty()
         with logging_redirect_tqdm(), tqdm(total=total, desc=self.step.name, unit="img", disable=hidden) as bar:
             self._bar = bar
-            yield lambda: _advance(bar)
+            yield bar.update
             self._bar = None
 
     def show(self, **figures: object) -> None:
@@ -402,7 +402,3 @@ def set_up_logging(options: Options) -> None:
     log.handlers = [handler]
     log.propagate = False
     log.setLevel("WARNING" if options.quiet else options.log_level)
-
-
-def _advance(bar: tqdm[Any]) -> None:
-    bar.update(1)

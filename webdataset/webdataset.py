@@ -30,6 +30,7 @@ from typing import IO, Any
 from pokefa.engine import Pool, Work, each, run_batches
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import MAX_BYTES, SUFFIXES, ImageError, open_image
+from pokefa.model_files import sha256_of
 from pokefa.options import options_from, positive_int, stage_parser
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import not_dropped_before
@@ -260,12 +261,8 @@ def members_of(sample: Sample, content: bytes, sha256: str) -> dict[str, Any]:
 
 def is_unchanged(root: Path, samples: Sequence[Sample], known: Known) -> bool:
     """Tell whether a known shard is whole, and its images are what they were when it was packed."""
-    if known.path is not None:
-        if not known.path.is_file():
-            return False
-        with known.path.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != known.packed.sha256:
-                return False
+    if known.path is not None and (not known.path.is_file() or sha256_of(known.path) != known.packed.sha256):
+        return False
     digest = Digest()
     for sample in samples:
         digest.add(read_image(root, sample.path))
