@@ -1,7 +1,8 @@
 """Opening strangers' images: capped, upright, in sRGB, first frame, with every failure named.
 
 `open_image` is the only way that a stage opens an image. It returns the mode "RGB", "RGBA", "L" or "LA" at 8 bits per
-channel; `flatten` gives a model its RGB. `needs_conversion` tells whether other programs would see the same picture in
+channel; `flatten` gives a model its RGB. `check_image` tells format and size without converting anything.
+`needs_conversion` tells whether other programs would see the same picture in
 the file as it is, and `place_file` gives such a file another name without copying it.
 """
 
@@ -14,6 +15,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +33,7 @@ Result = TypeVar("Result")
 
 _WHITE = (255, 255, 255)
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_ON_THEIR_SIDE = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH = 24  # its offset: signature, then length, name, width and height of the IHDR chunk
 # Colours that a profile moves by no more than this look the same with and without it. The many sRGB profiles about
@@ -79,6 +82,45 @@ def open_image(
     image.format = name
     image.info = {}
     return image
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file holds: its format, and width and height in pixels after EXIF orientation."""
+
+    format: str
+    width: int
+    height: int
+
+
+def check_image(
+    source: Path | bytes,
+    *,
+    decode: bool = True,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] | None = FORMATS,
+) -> Facts:
+    """Return the facts about an image; with `decode`, having read every bit of its first frame.
+
+    A JPEG is then decoded at an eighth of its size: the coded data are read to their end all the same, and only the
+    inverse transform, in which nothing can go wrong, is smaller.
+
+    Raises:
+        ImageError: as `open_image`; without `decode`, damage behind the header is not seen.
+    """
+
+    def facts(opened: Image.Image) -> tuple[int, int]:
+        turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE
+        width, height = opened.size
+        if decode:
+            opened.draft(opened.mode, (1, 1))
+            opened.load()
+        return (height, width) if turned else (width, height)
+
+    data = read_file(source, max_bytes)
+    (width, height), name = _open(data, max_pixels, formats, facts, decode=False)
+    return Facts(str(name), width, height)
 
 
 def needs_conversion(

@@ -33,11 +33,12 @@ from pokefa import __version__
 from pokefa.errors import Interrupted
 from pokefa.table import first_line
 from scraping.hosts import PER_HOST, HostSlots, check_domain
-from scraping.utils import Download, Limits, Refused
+from scraping.utils import Busy, Download, Limits, Refused, retry_after
 
 WAIT_S = 10.0  # for a connection, and for each read
 MAX_REDIRECTS = 5
 WEB_PORTS = (80, 443)
+BUSY = (429, 503)  # too many requests, service unavailable: the host is fine and asks for patience
 CHUNK = 2**16
 KEPT_HOSTS = 64  # so many hosts' connections are kept open for the next file
 
@@ -148,7 +149,7 @@ class Downloader:
         """Return what an address gives, redirects followed.
 
         Raises:
-            Refused: there is nothing to be had, or it may not be had.
+            Refused: there is nothing to be had, or it may not be had; Busy when the host asks for patience.
             Interrupted: the run is to stop.
         """
         visit = _Visit(self._limits.deadline, self._allowed)
@@ -179,7 +180,11 @@ class Downloader:
             if target is not None:
                 return target
             if response.status_code != 200:
-                raise Refused(f"http_{response.status_code}", response.reason or "no reason given")
+                slug, detail = f"http_{response.status_code}", response.reason or "no reason given"
+                if response.status_code in BUSY:
+                    host = urlsplit(address).hostname or ""
+                    raise Busy(slug, detail, host, retry_after(response.headers.get("Retry-After")))
+                raise Refused(slug, detail)
             return Download(self._read(response.raw, visit), response.headers.get("Content-Type"))
         finally:
             response.close()

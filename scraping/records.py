@@ -7,7 +7,7 @@ Each species' folder holds `urls.jsonl`, one line for each address that was deci
 
 Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, opted_out, excluded_domain, blocked_address,
 blocked_scheme, too_small, bad_aspect, too_many_bytes, too_many_pixels. Failures: http_<code>, dns_failed,
-connection_failed, tls_failed, timeout, too_many_redirects, invalid_url, truncated, empty_file, not_an_image,
+connection_failed, tls_failed, timeout, host_busy, too_many_redirects, invalid_url, truncated, empty_file, not_an_image,
 hash_mismatch, missing_file.
 
 The line of a saved image holds its ledger row and reaches the disk before the file gets its name. So a run that is
@@ -17,13 +17,14 @@ killed at any moment leaves no image that the next one could not give a row to, 
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pokefa.errors import InputError, RunError
 from pokefa.journal import utc_now
@@ -53,8 +54,6 @@ DECISIONS = frozenset(
 # Trying these again could bring nothing new.
 FINAL = frozenset({"saved", "duplicate_url", "duplicate_bytes"})
 
-Claim = Literal["new", "known", "elsewhere"]
-
 
 class Records:
     """Every address tried and every image stored so far, over all species; threads may share it."""
@@ -69,6 +68,7 @@ class Records:
         self._statuses: dict[tuple[str, str], str] = {}
         self._owners: dict[str, str] = {}
         self._claimed: set[tuple[str, str]] = set()
+        self._passing = itertools.count(1)
 
     def recover(self) -> Iterator[Row]:
         """Read every urls.jsonl, mend what a killed run left, and yield the ledger rows that it could not write.
@@ -82,15 +82,15 @@ class Records:
             for path in sorted(raw.glob(f"*/*/{URLS_FILE}")):
                 yield from self._recover_folder(path)
             # What has no line was not finished: parts of images, and of searches that were being stored.
-            for leftover in (*raw.glob("*/*/.*.part"), *raw.glob("*/.*.tmp")):
+            for leftover in (*raw.glob("*/*/.*.part"), *raw.glob("*/*/.*.tmp"), *raw.glob("*/.*.tmp")):
                 leftover.unlink()
         except OSError as error:
             raise RunError(f"cannot mend {error.filename}: {error.strerror}") from None
 
-    def claim(self, url: str, species: str) -> Claim:
-        """Tell whether a species may try an address: `new`, `known` to the species, or tried `elsewhere`.
+    def claim(self, url: str, species: str) -> bool:
+        """Tell whether a species has yet to deal with an address, which is true once in a run.
 
-        The answer `new` is given once in a run for each address.
+        Whoever claims an address first is its `owner` and may try it.
         """
         key = (species, url)
         with self._lock:
@@ -98,12 +98,13 @@ class Records:
             if key in self._claimed or (status is not None and (status in FINAL or not self._retry)):
                 if status is not None and status not in FINAL:
                     self.failed_before.add(url)
-                return "known"
+                return False
             self._claimed.add(key)
-            return "new" if self._owners.setdefault(url, species) == species else "elsewhere"
+            self._owners.setdefault(url, species)
+            return True
 
     def owner(self, url: str) -> str:
-        """Return the species that tried an address first."""
+        """Return the species that claimed an address first."""
         return self._owners[url]
 
     def claim_image(self, image_id: str, species: str) -> str | None:
@@ -125,23 +126,34 @@ class Records:
             folder.mkdir(parents=True, exist_ok=True)
             append_line(folder / URLS_FILE, _line(url, species.name, status, detail), durable=False)
 
-    def save(self, species: Species, url: str, data: bytes, row: Row) -> None:
-        """Store the bytes of an image under its row's `path_raw`, with its line: file, line, name, in this order.
+    def keep(self, species: Species, data: bytes) -> Path:
+        """Bring bytes to the disk under a passing name and return it; `save` gives them their own.
 
         Raises:
             RunError: they cannot be written.
         """
-        target = self._root / str(row["path_raw"])
-        with _writing(target.parent):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = part_of(target)
+        folder = self._root / species.folder
+        temporary = folder / f".{next(self._passing)}.tmp"
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
+        return temporary
+
+    def save(self, species: Species, url: str, kept: Path, row: Row) -> None:
+        """Store what `keep` has kept under its row's `path_raw`, with its line: file, line, name, in this order.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        target = self._root / str(row["path_raw"])
+        with _writing(target.parent):
+            kept.replace(part_of(target))
             line = _line(url, species.name, "saved", None) | {"row": row}
             append_line(self._root / species.folder / URLS_FILE, line, durable=True)
-            temporary.replace(target)
+            part_of(target).replace(target)
             sync_folder(target.parent)
 
     def _recover_folder(self, path: Path) -> Iterator[Row]:

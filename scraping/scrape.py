@@ -35,11 +35,12 @@ from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.table import KEY
 from scraping.hosts import read_domains
+from scraping.pool import DownloadPool
 from scraping.records import DECISIONS, Records
-from scraping.settings import QUERY, SEARCH_FLAGS, WORKERS, Settings, add_arguments
+from scraping.settings import QUERY, SEARCH_FLAGS, Settings, add_arguments
 from scraping.sources import Search, files_as_candidates, from_folder, from_urls, searched
 from scraping.utils import RAW_FOLDER, Limits, SpeciesIndex, read_quotas
-from scraping.worker import Job, ScrapeSpecies, Shared, Tried
+from scraping.worker import GetImage, Job, ScrapeSpecies, Shared, Tried
 
 QUOTAS_FILE = "quotas/quotas.csv"
 LOCK_FILE = f"{RAW_FOLDER}/.scrape.lock"
@@ -97,6 +98,12 @@ def work_through(run: StageRun, shared: Shared, settings: Settings, index: Speci
         stop=shared.stop,
         connections=Connections(settings.per_host),
     )
+    downloads = DownloadPool(
+        lambda: GetImage(shared, new_downloader()),
+        threads=settings.concurrency,
+        per_host=settings.per_host,
+        stop=shared.stop,
+    )
 
     client = None
     if settings.searches:
@@ -110,7 +117,10 @@ def work_through(run: StageRun, shared: Shared, settings: Settings, index: Speci
         )
     jobs = plan_jobs(settings, index, saved, client, run.options.limit)
     try:
-        short = map_jobs(run, shared, ScrapeSpecies(shared, new_downloader), jobs)
+        with downloads:
+            # Twice as many candidates under way as downloads at once: a slow one at the front keeps no thread idle.
+            ahead = 2 * settings.concurrency // max(1, min(len(jobs), settings.workers))
+            short = map_jobs(run, shared, ScrapeSpecies(shared, downloads, max(1, ahead)), jobs, settings.workers)
     finally:
         if client is not None:
             account = client.account() if client.paid else None
@@ -164,8 +174,8 @@ def limit_jobs(jobs: Iterable[Job], limit: int) -> list[Job]:
     return limited
 
 
-def map_jobs(run: StageRun, shared: Shared, worker: ScrapeSpecies, jobs: Sequence[Job]) -> int:
-    """Work through the jobs, species in parallel, and return how many got fewer images than wanted.
+def map_jobs(run: StageRun, shared: Shared, worker: ScrapeSpecies, jobs: Sequence[Job], workers: int) -> int:
+    """Work through the jobs, `workers` species at once, and return how many got fewer images than wanted.
 
     Only this thread records rows. The engine asks it a few times a second whether to stop, and then it records what
     the workers have tried since.
@@ -187,7 +197,7 @@ def map_jobs(run: StageRun, shared: Shared, worker: ScrapeSpecies, jobs: Sequenc
                 shared.stop.set()
             return shared.stop.is_set()
 
-        pool = Pool("thread", run.options.workers or WORKERS, queued=1, grace=GRACE_S)
+        pool = Pool("thread", workers, queued=1, grace=GRACE_S)
         try:
             for outcome in run_batches(worker, jobs, pool, record_tried):
                 name, wanted = outcome.item.species.name, outcome.item.wanted
@@ -245,8 +255,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             max_aspect=args.max_aspect,
             deadline=args.deadline,
             ignore_opt_out=args.ignore_opt_out,
+            check=args.check,
         ),
         excluded=args.exclude_domains,
+        workers=args.workers,
+        concurrency=args.concurrency,
         per_host=args.per_host,
         allow_private=args.allow_private,
         contact=args.contact,

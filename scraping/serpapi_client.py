@@ -26,13 +26,13 @@ from typing import Any
 
 import requests
 import tenacity
-import urllib3
 from tenacity.wait import wait_base
 
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
 from pokefa.secrets import redact, secret_from_environment
 from pokefa.table import first_line, replacing
 from pokefa.text import species_slug
+from scraping.utils import retry_after
 
 BASE_URL = "https://serpapi.com"
 SEARCHES_FOLDER = "data_raw/serpapi"
@@ -232,9 +232,9 @@ class SearchClient:
         if code in (401, 403):
             raise KeyRefused(f"{KEY_VARIABLE} was refused ({code}: {problem}): export the right key and run again")
         if code == 429:
-            raise self._too_many(problem, _retry_after(response))
+            raise self._too_many(problem, retry_after(response.headers.get("Retry-After")))
         if code == 408 or code >= 500:
-            raise _Again(f"{code}: {problem}", _retry_after(response))
+            raise _Again(f"{code}: {problem}", retry_after(response.headers.get("Retry-After")))
         if code != 200:
             raise RunError(f"the search service refused the request ({code}: {problem})")
         if problem and NO_RESULTS not in problem and not answer.get("images_results"):
@@ -287,15 +287,6 @@ def api_key() -> str:
         return secret_from_environment(KEY_VARIABLE)
     except InputError as error:
         raise KeyRefused(str(error)) from None
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Return the seconds that a Retry-After header asks for, as a number or as a date."""
-    value = response.headers.get("Retry-After")
-    try:
-        return None if value is None else urllib3.Retry().parse_retry_after(value)
-    except urllib3.exceptions.InvalidHeader:
-        return None
 
 
 def stored_name(request: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ from scraping.utils import DEADLINE_S, MAX_ASPECT, MIN_SIDE, Limits
 
 QUERY = "{name} Pokemon fanart"
 MAX_PAGES = 10
-WORKERS = 16  # species at once; each waits for one host at a time
+WORKERS = 16  # species at once
+CONCURRENCY = 64
 
 # Flags that go to the search as they are, under the search's own names.
 SEARCH_FLAGS = ("hl", "gl", "safe", "tbs")
@@ -36,6 +37,8 @@ class Settings:
     max_pages: int = MAX_PAGES
     limits: Limits = field(default_factory=Limits)
     excluded: Path | None = None
+    workers: int = WORKERS
+    concurrency: int = CONCURRENCY
     per_host: int = PER_HOST
     allow_private: bool = False
     contact: str | None = None
@@ -82,7 +85,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--deadline", type=positive_seconds, default=DEADLINE_S, metavar="S", help="seconds for a file, with redirects"
     )
     download.add_argument(
+        "--concurrency", type=positive_int, default=CONCURRENCY, metavar="N", help="downloads at once, of all species"
+    )
+    download.add_argument(
         "--per-host", type=positive_int, default=PER_HOST, metavar="N", help="connections to one host at once"
+    )
+    download.add_argument(
+        "--check",
+        choices=["full", "header"],
+        default="full",
+        help="decode every image to its end, or read no more than its header, which is faster and lets damage pass",
     )
     download.add_argument("--contact", type=header_text, metavar="TEXT", help="whom a site may write to; in User-Agent")
     download.add_argument("--ignore-opt-out", action="store_true", help="take images marked noai or noindex too")

@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pokefa.errors import InputError, PokefaError
-from pokefa.images import MAX_BYTES, MAX_PIXELS, ImageError, open_image
+from pokefa.images import MAX_BYTES, MAX_PIXELS, ImageError, check_image
 from pokefa.table import first_line
 from pokefa.text import species_slug
 
@@ -124,6 +125,18 @@ class Refused(PokefaError):
         self.detail = detail
 
 
+class Busy(Refused):
+    """A host asks for patience; `after` is for how many seconds, None where it does not say."""
+
+    def __init__(self, slug: str, detail: str, host: str, after: float | None) -> None:
+        super().__init__(slug, detail)
+        self.host = host
+        self.after = after
+
+
+Check = Literal["full", "header"]
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a download may cost, an image must be, and a site may ask. Sizes in bytes and pixels, times in seconds."""
@@ -135,6 +148,7 @@ class Limits:
     deadline: float = DEADLINE_S
     ignore_opt_out: bool = False
     excluded: frozenset[str] = frozenset()
+    check: Check = "full"
 
 
 @dataclass(frozen=True)
@@ -157,19 +171,31 @@ class Picture:
 
 
 def examine(data: bytes, limits: Limits) -> Picture:
-    """Return the facts about an image, having decoded it to the end.
+    """Return the facts about an image, having decoded it to the end unless `limits.check` is content with its header.
 
     Raises:
         Refused: it is not a JPEG, PNG or WebP, is damaged, or is smaller, larger or longer than the limits.
     """
     try:
-        image = open_image(data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
+        facts = check_image(
+            data, decode=limits.check == "full", max_bytes=limits.max_bytes, max_pixels=limits.max_pixels
+        )
     except ImageError as error:
         raise Refused(error.slug, error.detail) from None
-    width, height = image.size
+    width, height = facts.width, facts.height
     if min(width, height) < limits.min_side:
         raise Refused("too_small", f"{width}x{height}: a side is under {limits.min_side} pixels")
     if max(width, height) > limits.max_aspect * min(width, height):
         raise Refused("bad_aspect", f"{width}x{height}: one side is over {limits.max_aspect:g} times the other")
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return Picture(md5, hashlib.sha256(data).hexdigest(), str(image.format), width, height)
+    return Picture(md5, hashlib.sha256(data).hexdigest(), facts.format, width, height)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for, as a number or as a date; None where it says neither."""
+    import urllib3  # here, because --help must do without it
+
+    try:
+        return None if value is None else urllib3.Retry().parse_retry_after(value)
+    except urllib3.exceptions.InvalidHeader:
+        return None

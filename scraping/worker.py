@@ -1,4 +1,4 @@
-"""What one thread does: bring the candidates of a species to their end, one after the other, until it has enough."""
+"""What the threads do: bring the candidates of a species to their end until it has enough, many downloads at once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import hashlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pokefa.engine import Work, each
+from pokefa.engine import Work, available_cores, each
 from pokefa.errors import BudgetReached, Interrupted, RunError
 from pokefa.images import SUFFIXES
 from pokefa.journal import utc_now
 from pokefa.run import Row
 from scraping.hosts import check_domain
+from scraping.pool import DownloadPool
 from scraping.records import Records
 from scraping.sources import Candidate
 from scraping.utils import Download, Limits, Picture, Refused, Species, clean_text, examine, host_of
@@ -53,6 +56,8 @@ class Shared:
         self.limits = limits
         self.records = records
         self.tried: queue.SimpleQueue[Tried] = queue.SimpleQueue()
+        # Decoding in more threads than cores gains nothing, and holds more decoded images in memory.
+        self.decoders = threading.BoundedSemaphore(available_cores())
         self.stop = threading.Event()
         self.budget_reached: BudgetReached | None = None
         self.error: RunError | None = None
@@ -65,66 +70,127 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class ScrapeSpecies:
-    """The worker: takes one species after the other, and the candidates of each in order until it has enough."""
+class Got:
+    """An image that is on disk under a passing name, with what is known about it."""
 
-    shared: Shared
-    new_downloader: Callable[[], Downloader]
+    picture: Picture
+    content_type: str | None
+    size: int
+    kept: Path
+
+
+class GetImage:
+    """What a thread of the download pool does: bring a candidate's bytes to the disk, if they are an image."""
+
+    def __init__(self, shared: Shared, downloader: Downloader) -> None:
+        self._shared = shared
+        self._downloader = downloader
+
+    def __call__(self, wanted: tuple[Species, Candidate]) -> Got:
+        """Return what a candidate gives.
+
+        Raises:
+            Refused: it gives no image that is wanted.
+            RunError: the image cannot be written.
+            Interrupted: the run is to stop.
+        """
+        species, candidate = wanted
+        limits = self._shared.limits
+        check_domain(host_of(candidate.page), limits.excluded)  # the image's own host is for the download
+        got = read_file(candidate.path, limits) if candidate.path else self._downloader.fetch(candidate.url)
+        check_sum(got.data, candidate.image_id)
+        with self._shared.decoders:
+            picture = examine(got.data, limits)
+        return Got(picture, got.content_type, len(got.data), self._shared.records.keep(species, got.data))
+
+
+class ScrapeSpecies:
+    """The worker: takes one species after the other, and of each only as many candidates as it takes.
+
+    No more downloads are under way than images are still wanted. So nothing is fetched in vain, and what is tried is
+    the same as if the candidates were tried one by one: the first ones, until enough of them were images. They are
+    settled in their order too, so that of two addresses with the same bytes the first one counts.
+
+    Args:
+        shared: what the threads of the run have in common.
+        downloads: the pool that all species share.
+        ahead: candidates of one species that may be under way at once.
+    """
+
+    def __init__(self, shared: Shared, downloads: DownloadPool[tuple[Species, Candidate], Got], ahead: int) -> None:
+        self._shared = shared
+        self._downloads = downloads
+        self._ahead = ahead
 
     def __call__(self) -> Work[Job, int]:
-        downloader = self.new_downloader()
-        return each(lambda job: self.scrape(job, downloader))
+        return each(self.scrape)
 
-    def scrape(self, job: Job, downloader: Downloader) -> int:
+    def scrape(self, job: Job) -> int:
         """Return how many images were saved."""
-        shared, saved = self.shared, 0
-        if shared.stop.is_set():
-            return 0
+        saved = 0
+        candidates = self._unknown(job)
+        begun: deque[tuple[Candidate, Future[Got]]] = deque()
+        while True:
+            while len(begun) < min(self._ahead, job.wanted - saved):
+                candidate = next(candidates, None)  # which may cost another search
+                if candidate is None:
+                    break
+                begun.append((candidate, self._begin(job.species, candidate)))
+            if not begun:
+                return saved
+            try:
+                saved += self._settle(job.species, *begun.popleft())
+            except Interrupted:
+                pass
+            except RunError as error:
+                self._shared.fail(error)
+
+    def _unknown(self, job: Job) -> Iterator[Candidate]:
+        """Yield the candidates that the species has not dealt with before, until the run is to stop."""
+        shared = self._shared
         try:
             for candidate in job.candidates():
                 if shared.stop.is_set():
-                    break
-                tried = self.settle(job.species, candidate, downloader)
-                if tried is None:
-                    continue
-                shared.tried.put(tried)
-                saved += tried.row is not None
-                if saved == job.wanted:
-                    break  # before the next candidate, which may cost another search
+                    return
+                if shared.records.claim(candidate.url, job.species.name):
+                    yield candidate
         except Interrupted:
             pass
         except BudgetReached as error:
             shared.budget_reached = error  # the other species may still use the pages that they have
         except RunError as error:
             shared.fail(error)
-        return saved
 
-    def settle(self, species: Species, candidate: Candidate, downloader: Downloader) -> Tried | None:
+    def _begin(self, species: Species, candidate: Candidate) -> Future[Got]:
+        owner = self._shared.records.owner(candidate.url)
+        if owner != species.name:
+            known: Future[Got] = Future()
+            known.set_exception(Refused("duplicate_url", f"tried for {owner}"))
+            return known
+        return self._downloads.submit((species, candidate), None if candidate.path else host_of(candidate.url))
+
+    def _settle(self, species: Species, candidate: Candidate, begun: Future[Got]) -> bool:
         """Bring a candidate to its end: an image with its row, or a line in urls.jsonl that says why not.
 
-        Returns None for an address that the species has dealt with before.
+        Returns whether an image was saved. Raises as `GetImage` does, but for Refused.
         """
-        shared = self.shared
-        claim = shared.records.claim(candidate.url, species.name)
-        if claim == "known":
-            return None
+        shared = self._shared
         try:
-            if claim == "elsewhere":
-                raise Refused("duplicate_url", f"tried for {shared.records.owner(candidate.url)}")
-            check_domain(host_of(candidate.page), shared.limits.excluded)  # the image's own host is for the download
-            got = read_file(candidate.path, shared.limits) if candidate.path else downloader.fetch(candidate.url)
-            check_sum(got.data, candidate.image_id)
-            picture = examine(got.data, shared.limits)
-            owner = shared.records.claim_image(picture.image_id, species.name)
+            got = self._downloads.result(begun)
+            image_id = got.picture.image_id
+            owner = shared.records.claim_image(image_id, species.name)
             if owner is not None:
-                raise Refused("duplicate_bytes", f"{picture.image_id} is stored for {owner}")
+                got.kept.unlink()
+                raise Refused("duplicate_bytes", f"{image_id} is stored for {owner}")
         except Refused as refusal:
             log.debug("%s: %s", candidate.url, refusal)
             shared.records.write(species, candidate.url, refusal.slug, clean_text(refusal.detail))
-            return Tried(refusal.slug)
-        row = row_of(species, candidate, got, picture) | {"scrape_run_id": shared.run_id}
-        shared.records.save(species, candidate.url, got.data, row)
-        return Tried("saved", row)
+            shared.tried.put(Tried(refusal.slug))
+            return False
+        row = row_of(species, candidate, got) | {"scrape_run_id": shared.run_id}
+        shared.records.save(species, candidate.url, got.kept, row)
+        shared.tried.put(Tried("saved", row))
+        return True
 
 
 def read_file(path: Path, limits: Limits) -> Download:
@@ -154,8 +220,9 @@ def check_sum(data: bytes, image_id: str | None) -> None:
         raise Refused("hash_mismatch", f"the bytes have MD5 {found}, not {image_id}")
 
 
-def row_of(species: Species, candidate: Candidate, got: Download, picture: Picture) -> Row:
+def row_of(species: Species, candidate: Candidate, got: Got) -> Row:
     """Return the ledger row of an image, apart from the run's id."""
+    picture = got.picture
     return {
         "image_id": picture.image_id,
         "sha256": picture.sha256,
@@ -171,7 +238,7 @@ def row_of(species: Species, candidate: Candidate, got: Download, picture: Pictu
         "fmt": picture.fmt,
         "w": picture.w,
         "h": picture.h,
-        "bytes": len(got.data),
+        "bytes": got.size,
         "content_type": clean_text(got.content_type),
         "ts": utc_now(),
     }

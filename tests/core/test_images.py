@@ -13,15 +13,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageChops, ImageCms
+from PIL import ExifTags, Image, ImageChops, ImageCms
 
 from pokefa.errors import PokefaError
-from pokefa.images import ImageError, flatten, has_alpha, needs_conversion, open_image, place_file, read_file
+from pokefa.images import (
+    Facts,
+    ImageError,
+    check_image,
+    flatten,
+    has_alpha,
+    needs_conversion,
+    open_image,
+    place_file,
+    read_file,
+)
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 CORNERS = (RED, GREEN, BLUE, WHITE)
+GRAIN = Image.effect_noise((120, 90), 80).convert("RGB")
 
 
 def corners(width: int = 48, height: int = 32) -> Image.Image:
@@ -344,7 +355,7 @@ def test_too_many_pixels() -> None:
 @pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (60_000, 60_000)])
 def test_bomb_is_refused_by_its_header(width: int, height: int) -> None:
     bomb = png(width, height, 8, 2, bytes(1000))
-    for call in (open_image, needs_conversion):
+    for call in (open_image, needs_conversion, check_image):
         assert refusal(bomb, call).startswith("too_many_pixels: ")
 
 
@@ -361,7 +372,7 @@ def test_other_formats_are_refused() -> None:
 
 
 def noise(form: str) -> bytes:
-    return encoded(Image.effect_noise((120, 90), 80).convert("RGB"), form)
+    return encoded(GRAIN, form)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
@@ -379,7 +390,7 @@ def test_damaged_png_data() -> None:
 
 @given(st.binary(min_size=1, max_size=300), st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"RIFF"]))
 def test_any_bytes_are_an_image_or_an_image_error(data: bytes, start: bytes) -> None:
-    for call in (open_image, needs_conversion):
+    for call in (open_image, needs_conversion, check_image):
         try:
             call(start + data)
         except ImageError as error:
@@ -469,3 +480,51 @@ def test_place_file_copies_across_devices(tmp_path: Path) -> None:
 def test_place_file_without_a_source(tmp_path: Path) -> None:
     with pytest.raises(PokefaError, match=r"^cannot place .*none at .*b: No such file or directory$"):
         place_file(tmp_path / "none", tmp_path / "b")
+
+
+# -- check_image ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_check_gives_format_and_upright_size(orientation: int, form: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(corners(), form, exif=exif)
+    opened = open_image(data)
+    assert check_image(data) == check_image(data, decode=False) == Facts(form, opened.width, opened.height)
+
+
+@settings(max_examples=150)
+@given(
+    form=st.sampled_from(["JPEG", "progressive", "PNG", "WEBP"]),
+    cut=st.floats(0.05, 1.0),
+    changes=st.dictionaries(st.floats(0.0, 0.999), st.integers(0, 255), max_size=4),
+)
+def test_check_finds_the_damage_that_decoding_finds(form: str, cut: float, changes: dict[float, int]) -> None:
+    whole = encoded(GRAIN, "JPEG", progressive=True) if form == "progressive" else encoded(GRAIN, form)
+    data = bytearray(whole[: max(1, int(len(whole) * cut))])
+    for place, value in changes.items():
+        data[int(place * len(data))] = value
+
+    def verdict(look: Callable[[], tuple[str | None, int, int]]) -> object:
+        try:
+            return look()
+        except ImageError as error:
+            return error.slug
+
+    def opened() -> tuple[str | None, int, int]:
+        image = open_image(bytes(data))
+        return image.format, image.width, image.height
+
+    def checked() -> tuple[str | None, int, int]:
+        facts = check_image(bytes(data))
+        return facts.format, facts.width, facts.height
+
+    assert verdict(checked) == verdict(opened)
+
+
+def test_check_of_the_header_lets_damage_pass() -> None:
+    data = encoded(GRAIN, "JPEG")[:-200]
+    assert refusal(data, check_image).startswith("truncated: ")
+    assert check_image(data, decode=False) == Facts("JPEG", *GRAIN.size)

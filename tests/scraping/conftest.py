@@ -53,18 +53,20 @@ class Site:
     def add(self, path: str, body: bytes = b"", status: int = 200, headers: Mapping[str, str] | None = None) -> str:
         """Answer `path` with a body of its true length; return the path's address."""
 
-        def answer(handler: BaseHTTPRequestHandler) -> None:
-            handler.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-                handler.send_header(name, value)
-            handler.end_headers()
-            handler.wfile.write(body)
-
-        return self.add_route(path, answer)
+        return self.add_route(path, lambda handler: send(handler, body, status, headers or {}))
 
     def add_route(self, path: str, route: Route) -> str:
         self.routes[path] = route
         return self.url(path)
+
+
+def send(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, headers: Mapping[str, str] = {}) -> None:
+    """Answer with a body of its true length."""
+    handler.send_response(status)
+    for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(body)
 
 
 class _Server(ThreadingHTTPServer):

@@ -40,7 +40,7 @@ def test_line_of_a_refusal(tmp_path: Path, records: Records) -> None:
 
 
 def test_saving(tmp_path: Path, records: Records) -> None:
-    records.save(MEW, URL, b"bytes", ROW)
+    records.save(MEW, URL, records.keep(MEW, b"bytes"), ROW)
     assert (tmp_path / ROW["path_raw"]).read_bytes() == b"bytes"
     (line,) = lines(tmp_path)
     assert (line["status"], line["row"]) == ("saved", ROW)
@@ -48,10 +48,10 @@ def test_saving(tmp_path: Path, records: Records) -> None:
 
 
 def test_claims(records: Records) -> None:
-    assert records.claim(URL, "Mew") == "new"
-    assert records.claim(URL, "Mew") == "known"
-    assert records.claim(URL, "Mewtwo") == "elsewhere"
-    assert records.claim(URL, "Mewtwo") == "known"
+    assert records.claim(URL, "Mew")
+    assert not records.claim(URL, "Mew")
+    assert records.claim(URL, "Mewtwo")
+    assert not records.claim(URL, "Mewtwo")
     assert records.owner(URL) == "Mew"
 
 
@@ -64,26 +64,26 @@ def test_images_are_claimed_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("retry", [False, True])
 def test_what_another_run_tried(tmp_path: Path, records: Records, retry: bool) -> None:
-    records.save(MEW, URL, b"bytes", ROW)
+    records.save(MEW, URL, records.keep(MEW, b"bytes"), ROW)
     for status in ("http_404", "too_small", "duplicate_bytes", "duplicate_url"):
         records.write(MEW, f"{URL}?{status}", status)
     later, rows = recovered(tmp_path, {ID: "Mew"}, retry=retry)
     assert rows == []
     claims = {status: later.claim(f"{URL}?{status}", "Mew") for status in ("http_404", "too_small")}
-    assert set(claims.values()) == {"new" if retry else "known"}
-    assert later.claim(URL, "Mew") == "known"
-    assert later.claim(f"{URL}?duplicate_bytes", "Mew") == "known"
-    assert later.claim(f"{URL}?duplicate_url", "Mew") == "known"
-    assert later.claim(URL, "Ditto") == "elsewhere"
-    assert later.claim(f"{URL}?http_404", "Ditto") == "elsewhere"
-    assert later.claim(f"{URL}?duplicate_url", "Ditto") == "new"  # nobody's but the first's, who is not known
+    assert set(claims.values()) == {retry}
+    assert not later.claim(URL, "Mew")
+    assert not later.claim(f"{URL}?duplicate_bytes", "Mew")
+    assert not later.claim(f"{URL}?duplicate_url", "Mew")
+    for query, owner in (("", "Mew"), ("?http_404", "Mew"), ("?duplicate_url", "Ditto")):  # the first's is not known
+        assert later.claim(URL + query, "Ditto")
+        assert later.owner(URL + query) == owner
 
 
 def test_the_last_line_of_an_address_counts(tmp_path: Path, records: Records) -> None:
     records.write(MEW, URL, "http_404")
     records.write(MEW, URL, "duplicate_bytes")
     later, _ = recovered(tmp_path, retry=True)
-    assert later.claim(URL, "Mew") == "known"
+    assert not later.claim(URL, "Mew")
 
 
 # -- after a kill ---------------------------------------------------------------------------------------------------
@@ -96,23 +96,23 @@ def test_killed_before_the_line(tmp_path: Path, records: Records) -> None:
     later, rows = recovered(tmp_path)
     assert rows == []
     assert list(target.parent.iterdir()) == []
-    assert later.claim(URL, "Mew") == "new"
+    assert later.claim(URL, "Mew")
 
 
 def test_killed_before_the_name(tmp_path: Path, records: Records) -> None:
-    records.save(MEW, URL, b"bytes", ROW)
+    records.save(MEW, URL, records.keep(MEW, b"bytes"), ROW)
     target = tmp_path / ROW["path_raw"]
     target.rename(part_of(target))
     later, rows = recovered(tmp_path)
     assert rows == [ROW]
     assert target.read_bytes() == b"bytes"
     assert not part_of(target).exists()
-    assert later.claim(URL, "Mew") == "known"
+    assert not later.claim(URL, "Mew")
     assert later.claim_image(ID, "Ditto") == "Mew"
 
 
 def test_killed_before_the_row(tmp_path: Path, records: Records) -> None:
-    records.save(MEW, URL, b"bytes", ROW)
+    records.save(MEW, URL, records.keep(MEW, b"bytes"), ROW)
     assert recovered(tmp_path)[1] == [ROW]
     assert recovered(tmp_path, {ID: "Mew"})[1] == []
 
@@ -124,15 +124,24 @@ def test_killed_in_the_middle_of_a_line(tmp_path: Path, records: Records) -> Non
     path.write_bytes(whole + whole[:20])
     later, _ = recovered(tmp_path)
     assert path.read_bytes() == whole
-    assert later.claim(URL, "Mew") == "known"
+    assert not later.claim(URL, "Mew")
 
 
 def test_bytes_and_row_gone_by_hand(tmp_path: Path, records: Records) -> None:
-    records.save(MEW, URL, b"bytes", ROW)
+    records.save(MEW, URL, records.keep(MEW, b"bytes"), ROW)
     (tmp_path / ROW["path_raw"]).unlink()
     later, rows = recovered(tmp_path)
     assert rows == []
-    assert later.claim(URL, "Mew") == "new"
+    assert later.claim(URL, "Mew")
+
+
+def test_killed_while_bytes_were_kept(tmp_path: Path, records: Records) -> None:
+    kept = records.keep(MEW, b"bytes")
+    assert kept.read_bytes() == b"bytes"
+    assert recovered(tmp_path)[1] == []
+    records.write(MEW, URL, "http_404")  # so that the folder is one of urls.jsonl
+    recovered(tmp_path)
+    assert [path.name for path in kept.parent.iterdir()] == ["urls.jsonl"]
 
 
 def test_half_stored_search_is_removed(tmp_path: Path) -> None:

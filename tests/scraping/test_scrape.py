@@ -13,11 +13,13 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from filelock import FileLock
 from demo.serpapi_standin import Address, Failure, serve
 from scraping.scrape import main
 from tests.conftest import CHECKOUT, Dataset, Finished
-from tests.scraping.conftest import Gallery, Site, picture
+from tests.scraping.conftest import Gallery, Route, Site, picture, send
 
 SCRIPT = "scraping/scrape.py"
 KEY = "key-for-the-tests-0123"
@@ -289,6 +291,108 @@ def test_connections_to_one_host(dataset: Dataset, site: Site, tmp_path: Path) -
     finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path, "--workers", 2, "--per-host", 1)
     assert finished.summary["counts"] == {"duplicate_bytes": 3, "saved": 3}
     assert (site.most_open, len(site.requests)) == (1, 6)
+
+
+def list_of(path: Path, rows: Iterable[tuple[str, str]]) -> Path:
+    """Write a list of addresses and species for --from-urls."""
+    path.write_text("\n".join(["source_url,species", *map(",".join, rows)]))
+    return path
+
+
+def test_many_downloads_of_one_species_at_once(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    """Six pictures of one species, and a server that answers none before all six are asked for."""
+    all_six = threading.Barrier(6)
+
+    def route(body: bytes) -> Route:
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            all_six.wait(20)
+            send(handler, body)
+
+        return answer
+
+    urls = [site.add_route(f"/{number}.png", route(picture(number))) for number in range(6)]
+    path = list_of(tmp_path / "urls.csv", [(url, "Mew") for url in urls])
+    finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path, "--per-host", 6, "--concurrency", 6)
+    assert finished.summary["counts"] == {"saved": 6}
+
+
+def test_concurrency_is_a_limit(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    rows = [(site.add(f"/{n}.png", picture(n)), ("Mew", "Umbreon")[n % 2]) for n in range(12)]
+    path = list_of(tmp_path / "urls.csv", rows)
+    finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path, "--per-host", 9, "--concurrency", 2)
+    assert finished.summary["counts"] == {"saved": 12}
+    assert site.most_open <= 2
+
+
+def test_nothing_is_fetched_in_vain(dataset: Dataset, gallery: Gallery) -> None:
+    """Many at once, and yet no more than the quota takes: every third of 40 is missing, so 14 are tried for 9."""
+    for number in range(40):
+        gallery.add("Mew", f"{number:02d}.png", picture(number) if number % 3 else None)
+    set_quotas(dataset, [(40, "Mew", "001-150", 9)])
+    with serve(gallery.catalogue, page_size=10, delay=0.02) as address:
+        finished = scrape(dataset, address, "--per-host", 16)
+    assert finished.summary["counts"] == {"http_404": 5, "saved": 9}
+    assert sorted(address.fetched) == [f"{number:02d}.png" for number in range(14)]
+    assert len(address.searches) == 2
+
+
+def test_of_two_addresses_with_the_same_bytes_the_first_counts(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    second_came = threading.Event()
+
+    def first(handler: BaseHTTPRequestHandler) -> None:
+        second_came.wait(20)
+        time.sleep(0.3)  # the second is long done when the first comes
+        send(handler, picture(1))
+
+    def second(handler: BaseHTTPRequestHandler) -> None:
+        send(handler, picture(1))
+        second_came.set()
+
+    urls = [site.add_route("/first.png", first), site.add_route("/second.png", second)]
+    path = list_of(tmp_path / "urls.csv", [(url, "Mew") for url in urls])
+    assert dataset.run(SCRIPT, "--allow-private", "--from-urls", path).code == 0
+    assert statuses(dataset, "001-150/0040_mew") == {"first.png": "saved", "second.png": "duplicate_bytes"}
+    assert saved(dataset) == {"Mew": 1}
+
+
+def test_a_busy_host_is_asked_again(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    def busy_once(handler: BaseHTTPRequestHandler) -> None:
+        if sum(path == "/a.png" for path, _ in site.requests) == 1:
+            handler.send_response(503)
+            handler.send_header("Retry-After", "1")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+        else:
+            send(handler, picture(1))
+
+    path = list_of(tmp_path / "urls.csv", [(site.add_route("/a.png", busy_once), "Mew")])
+    finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path)
+    assert finished.summary["counts"] == {"saved": 1}
+    assert len(site.requests) == 2
+
+
+def test_a_host_that_asks_to_be_left_alone(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    urls = [site.add(f"/{n}.png", b"", 429, {"Retry-After": "86400"}) for n in range(3)]
+    path = list_of(tmp_path / "urls.csv", [(url, "Mew") for url in urls])
+    finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path, "--per-host", 1)
+    assert finished.summary["counts"] == {"host_busy": 2, "http_429": 1}
+    assert len(site.requests) == 1
+
+
+def test_check_of_the_header_alone(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    whole = picture(1, (400, 300), "JPEG", quality=95)
+    half = site.add("/half.jpg", whole[: len(whole) // 2])
+    text = site.add("/text.jpg", b"<html>")
+    path = list_of(tmp_path / "urls.csv", [(half, "Mew"), (text, "Mew")])
+    finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path)
+    assert finished.summary["counts"] == {"not_an_image": 1, "truncated": 1}
+    finished = dataset.run(
+        SCRIPT, "--allow-private", "--from-urls", path, "--check", "header", "--retry-errors", "--min-side", 300
+    )
+    assert finished.summary["counts"] == {"not_an_image": 1, "saved": 1}
+    assert saved(dataset) == {"Mew": 1}
+    (row,) = dataset.images().values()
+    assert (row["w"], row["h"], row["fmt"]) == ("400", "300", "JPEG")
 
 
 def test_strict(dataset: Dataset, gallery: Gallery) -> None:
