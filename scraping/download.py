@@ -32,7 +32,7 @@ from urllib3.util.connection import allowed_gai_family
 from pokefa import __version__
 from pokefa.errors import Interrupted
 from pokefa.table import first_line
-from scraping.hosts import PER_HOST, HostSlots, check_domain
+from scraping.hosts import LOOK_S, PER_HOST, HostSlots, check_domain
 from scraping.utils import Busy, Download, Limits, Refused, retry_after
 
 WAIT_S = 10.0  # for a connection, and for each read
@@ -263,15 +263,14 @@ class _Visit:
     def __enter__(self) -> _Visit:
         _here.visit = self
         self._entered = time.monotonic()
-        self._timer = threading.Timer(max(self._left, 0.0), self._cut)
-        self._timer.daemon = True
-        self._timer.start()
+        self.ends = self._entered + self._left
+        _watchdog.watch(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
+        _watchdog.leave(self)
         self._left -= time.monotonic() - self._entered
         _here.visit = None
         with self._lock:
@@ -306,7 +305,8 @@ class _Visit:
             if self.is_over:
                 _shut(handle)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """End the visit now: whatever its thread waits for, it waits no longer."""
         with self._lock:
             self.is_over = True
             for handle in self._handles:
@@ -317,6 +317,37 @@ def _shut(handle: socket.socket) -> None:
     with contextlib.suppress(OSError):  # the other side may have been faster
         handle.shutdown(socket.SHUT_RDWR)
 
+
+class _Watchdog:
+    """One thread that cuts every visit whose time is up; a timer for each would be a thread for each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._visits: set[_Visit] = set()
+        self._runs = False
+
+    def watch(self, visit: _Visit) -> None:
+        with self._lock:
+            self._visits.add(visit)
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._look, daemon=True).start()
+
+    def leave(self, visit: _Visit) -> None:
+        with self._lock:
+            self._visits.discard(visit)
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(LOOK_S)
+            now = time.monotonic()
+            with self._lock:
+                late = [visit for visit in self._visits if visit.ends <= now]
+            for visit in late:
+                visit.cut()
+
+
+_watchdog = _Watchdog()
 
 # The visit that this thread is making; connections are made deep inside the libraries, by this thread.
 _here = threading.local()
