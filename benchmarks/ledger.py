@@ -1,28 +1,34 @@
 """What the ledger costs: opening it, merging a run's results, replaying a journal; beside pandas and Polars.
 
     python benchmarks/ledger.py                            100,000 rows, three rounds
-    python benchmarks/ledger.py --rows 10000 1000000 --rounds 1
+    python benchmarks/ledger.py --rows 10000 100000 1000000 --rounds 1
 
-Each measurement runs in a process of its own, so peak memory is its own too. Writes a Markdown table to stdout.
-Run it in the environment of requirements/requirements_benchmarks.txt.
+Each measurement runs in a process of its own, so peak memory is its own too. Writes Markdown to stdout.
+Run it in the environment of requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import random
-import resource
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+from benchmarks.measuring import (
+    Sample,
+    bench_parser,
+    call_apart,
+    exponent,
+    interleaved,
+    machine,
+    mebibytes,
+    peak_of,
+    seconds_of,
+    spread,
+    table,
+)
 
 RESULTS_PER_MERGE = 5_000
 
@@ -105,74 +111,68 @@ MEASURED: dict[str, Callable[[Path], None]] = {
 }
 
 
-def measure(name: str, root: Path) -> None:
-    """Run one measurement here and print seconds and peak memory as JSON."""
-    began = time.perf_counter()
-    MEASURED[name](root)
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+def measure(name: str, original: Path, rows: int) -> Sample:
+    """Measure one of them on a fresh copy of a ledger."""
+    root = original.with_name("copy")
+    shutil.copytree(original, root)
+    if MEASURED[name] is replay_all:
+        call_apart(journal_results, root, rows)
+    sample = call_apart(MEASURED[name], root)
+    shutil.rmtree(root)
+    return sample
 
 
-def run_apart(arguments: Sequence[object]) -> str:
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    words = [sys.executable, __file__, *map(str, arguments)]
-    return subprocess.run(words, env=variables, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def bench(rows: int, rounds: int, folder: Path) -> None:
-    """Measure everything on one size, rounds interleaved, and print a table."""
+def bench(rows: int, rounds: int, folder: Path) -> dict[str, list[Sample]]:
+    """Measure everything on one size and print a table."""
     original = folder / f"{rows}"
-    run_apart(["--make", original, "--rows", rows])
+    call_apart(make_ledger, original, rows)
     size = (original / "metadata/images.csv").stat().st_size
-    times: dict[str, list[float]] = {name: [] for name in MEASURED}
-    peaks: dict[str, float] = {}
-    for _ in range(rounds):
-        for name in MEASURED:
-            root = folder / "copy"
-            shutil.copytree(original, root)
-            if "replay" in name:
-                run_apart(["--journal", root, "--rows", rows])
-            found = json.loads(run_apart(["--measure", name, "--root", root]))
-            times[name].append(found["seconds"])
-            peaks[name] = max(peaks.get(name, 0), found["peak"])
-            shutil.rmtree(root)
-    fastest = min(statistics.median(times[name]) for name in MEASURED if "read, write" in name)
-    print(f"\n{rows:,} rows, {size / 2**20:,.0f} MiB\n")
-    print("| what | seconds, median (least to most) | of the fastest read and write | peak memory | of the file |")
-    print("| --- | --- | --- | --- | --- |")
-    for name, seconds in times.items():
-        middle = statistics.median(seconds)
-        print(
-            f"| {name} | {middle:.2f} ({min(seconds):.2f} to {max(seconds):.2f}) | {middle / fastest:.2f} "
-            f"| {peaks[name] / 2**20:,.0f} MiB | {peaks[name] / size:.1f} |"
-        )
+    samples = interleaved(rounds, {name: partial(measure, name, original, rows) for name in MEASURED})
+    fastest = min(seconds_of(samples[name]) for name in MEASURED if "read, write" in name)
+    print(f"\n### {rows:,} rows, {mebibytes(size)}")
+    heads = ["what", "seconds, median (least to most)", "of the fastest read and write", "peak memory", "of the file"]
+    found = [
+        [
+            name,
+            spread(sample.seconds for sample in these),
+            f"{seconds_of(these) / fastest:.2f}",
+            mebibytes(peak_of(these)),
+            f"{peak_of(these) / size:.1f}",
+        ]
+        for name, these in samples.items()
+    ]
+    print(table(heads, found), end="")
+    shutil.rmtree(original)
+    return samples
+
+
+def print_growth(samples: dict[int, dict[str, list[Sample]]]) -> None:
+    """Print how seconds and memory grow with the rows."""
+    sizes = sorted(samples)
+    print("\n### Growth: cost = c · rows^k")
+    found = [
+        [
+            name,
+            f"{exponent(sizes, [seconds_of(samples[rows][name]) for rows in sizes]):.2f}",
+            f"{exponent(sizes, [peak_of(samples[rows][name]) for rows in sizes]):.2f}",
+        ]
+        for name in MEASURED
+    ]
+    print(table(["what", "k of the seconds", "k of the peak memory"], found), end="")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000], help="sizes of the ledger")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
-    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--journal", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--measure", choices=list(MEASURED), help=argparse.SUPPRESS)
-    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    parser = bench_parser(__doc__, rounds=3)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000], metavar="N", help="sizes of the ledger")
     args = parser.parse_args(argv)
-    if args.make:
-        make_ledger(args.make, args.rows[0])
-    elif args.journal:
-        journal_results(args.journal, args.rows[0])
-    elif args.measure:
-        measure(args.measure, args.root)
-    else:
-        import pandas
-        import polars
-
-        print(f"Python {platform.python_version()}, pandas {pandas.__version__}, Polars {polars.__version__}, ", end="")
-        print(f"{os.cpu_count()} cores, {platform.machine()}; {args.rounds} rounds")
-        with tempfile.TemporaryDirectory() as folder:
-            for rows in args.rows:
-                bench(rows, args.rounds, Path(folder))
+    print("## The ledger\n")
+    print("`python benchmarks/ledger.py`: every declared column filled, each measurement in a process of its own.\n")
+    print(f"{machine('pandas', 'polars')}; rounds: {args.rounds}")
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = [10_000] if args.quick else args.rows
+        samples = {rows: bench(rows, args.rounds, Path(folder)) for rows in sizes}
+    if len(samples) > 1:
+        print_growth(samples)
     return 0
 
 

@@ -1,0 +1,156 @@
+"""The programs that benchmarks/nsfw.py compares, for the environment of the nsfw stage. The last line is JSON.
+
+    python -m benchmarks.nsfw_programs build /tmp/v3
+    python -m benchmarks.nsfw_programs eager /tmp/v3 --batch 8 --images 32
+    python -m benchmarks.nsfw_programs worker /tmp/v3 --batch 8 --images 64 --workers 1
+
+`build` writes a DeepDanbooru project of the real size with random weights, and pictures. `eager` calls the bare Keras
+model on arrays that lie ready, `compiled` the same through tf.function, `worker` is the stage's own way from file to
+score. None of them counts its start-up: the first calls of a model are slow, and so are those of a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.scraping_server import make_picture
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# DeepDanbooru v3: the channels of its six stages, and how many blocks follow the first of each. With 9,176 tags they
+# have 161,272,768 numbers, which is 645 MB; the h5 that the author released has 647 MB.
+CHANNELS = (256, 512, 1024, 1024, 2048, 4096)
+BLOCKS = (2, 7, 19, 19, 2, 2)
+TAGS = 9_176
+SIDE = 512
+NUMBERS = 161_272_768
+
+PICTURES = 24
+PICTURE = (1152, 896, 6.0)  # width, height, grain
+
+
+def build(folder: Path) -> None:
+    """Write the project and its pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = build_v3()
+    assert model.count_params() == NUMBERS
+    model.save(folder / "model-resnet_custom_v3.h5")
+    (folder / "tags.txt").write_text("".join(f"tag_{number}\n" for number in range(TAGS)))
+    (folder / "project.json").write_text(json.dumps({"name": "random", "model": "resnet_custom_v3"}))
+    for seed in range(PICTURES):
+        (folder / f"{seed:02d}.jpg").write_bytes(make_picture(seed, *PICTURE))
+
+
+def build_v3() -> Any:
+    """Return the Keras model: bottleneck blocks of a quarter of the channels, the stages after the first at half size.
+
+    Random weights that keep the numbers in range: the last normalisation of a block has gamma 0, as before a training.
+    """
+    from preprocess.nsfw.deepdanbooru import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    keras.utils.set_random_seed(7)
+    layers = keras.layers
+
+    def normalised(x: Any, channels: int, size: int = 1, strides: int = 1, gamma: str = "ones") -> Any:
+        x = layers.Conv2D(
+            channels, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal"
+        )(x)  # fmt: skip
+        return layers.BatchNormalization(gamma_initializer=gamma)(x)
+
+    def relu(x: Any) -> Any:
+        return layers.Activation("relu")(x)
+
+    def block(x: Any, channels: int, strides: int, shortcut: Any) -> Any:
+        inner = relu(normalised(x, channels // 4))
+        inner = relu(normalised(inner, channels // 4, 3, strides))
+        return relu(layers.Add()([normalised(inner, channels, gamma="zeros"), shortcut]))
+
+    pixels = keras.Input((SIDE, SIDE, 3))
+    x = relu(normalised(pixels, CHANNELS[0] // 4, 7, 2))
+    x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    for stage, (channels, more) in enumerate(zip(CHANNELS, BLOCKS, strict=True)):
+        strides = 2 if stage else 1
+        x = block(x, channels, strides, normalised(x, channels, 1, strides))
+        for _ in range(more):
+            x = block(x, channels, 1, x)
+    x = layers.Conv2D(TAGS, 1, use_bias=False)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(pixels, layers.Activation("sigmoid", dtype="float32")(x))
+
+
+def time_model(folder: Path, batch: int, images: int, compiled: bool) -> float:
+    """Return the seconds that the model needs for `images` pictures which lie ready as arrays."""
+    import numpy as np
+
+    from preprocess.nsfw.deepdanbooru import import_tensorflow, open_project, prepare
+
+    tf = import_tensorflow()
+    import keras
+
+    from pokefa.images import open_image
+
+    project = open_project(folder)
+    model = keras.models.load_model(project.weights, compile=False)
+    paths = sorted(folder.glob("*.jpg"))
+    ready = [prepare(open_image(path), SIDE, SIDE) for path in paths[:batch]]
+    array = np.stack((ready * (batch // len(ready) + 1))[:batch])
+    call = tf.function(model) if compiled else model
+    call(tf.constant(array)).numpy()
+    began = time.perf_counter()
+    for _ in range(images // batch):
+        call(tf.constant(array)).numpy()
+    return time.perf_counter() - began
+
+
+def time_worker(folder: Path, batch: int, images: int, workers: int) -> float:
+    """Return the seconds that the stage's processes need for `images` files, after as many as they start up with."""
+    from pokefa.engine import run_batches
+    from preprocess.nsfw.deepdanbooru import open_project
+    from preprocess.nsfw.screening import ScreenRows, spread_work
+
+    project = open_project(folder)
+    pool, threads = spread_work(batch, workers)
+    first = workers * pool.batch_size
+    names = [path.name for path in sorted(folder.glob("*.jpg"))]
+    rows: list[dict[str, Any]] = [{"path_raw": names[number % len(names)]} for number in range(first + images)]
+    began = time.perf_counter()
+    for number, outcome in enumerate(
+        run_batches(ScreenRows(folder, project, project.tags[:8], batch, threads), rows, pool), 1
+    ):
+        if outcome.error or not isinstance(outcome.result, dict):
+            raise RuntimeError(outcome.error or str(outcome.result))
+        if number == first:
+            began = time.perf_counter()
+    return time.perf_counter() - began
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", choices=["build", "eager", "compiled", "worker"], help="what to run")
+    parser.add_argument("folder", type=Path, help="project with pictures, as `build` writes it")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="pictures in one call (default: 8)")
+    parser.add_argument("--images", type=int, default=32, metavar="N", help="pictures to time (default: 32)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    args = parser.parse_args(argv)
+    if args.program == "build":
+        build(args.folder)
+        return 0
+    if args.program == "worker":
+        seconds = time_worker(args.folder, args.batch, args.images, args.workers)
+    else:
+        seconds = time_model(args.folder, args.batch, args.images, args.program == "compiled")
+    print(json.dumps({"seconds": seconds}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
