@@ -2,7 +2,7 @@
 
     python -m benchmarks.nsfw_programs build /tmp/v3
     python -m benchmarks.nsfw_programs eager /tmp/v3 --batch 8 --images 32
-    python -m benchmarks.nsfw_programs worker /tmp/v3 --batch 8 --images 64 --workers 1
+    python -m benchmarks.nsfw_programs worker /tmp/v3 --batch 8 --images 32
 
 `build` writes a DeepDanbooru project of the real size with random weights, and pictures. `eager` calls the bare Keras
 model on arrays that lie ready, `compiled` the same through tf.function, `worker` is the stage's own way from file to
@@ -14,14 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.scraping_server import make_picture
 
 if TYPE_CHECKING:
-    import numpy as np
+    from pokefa.run import Row
 
 # DeepDanbooru v3: the channels of its six stages, and how many blocks follow the first of each. With 9,176 tags they
 # have 161,272,768 numbers, which is 645 MB; the h5 that the author released has 647 MB.
@@ -103,33 +103,36 @@ def time_model(folder: Path, batch: int, images: int, compiled: bool) -> float:
     paths = sorted(folder.glob("*.jpg"))
     ready = [prepare(open_image(path), SIDE, SIDE) for path in paths[:batch]]
     array = np.stack((ready * (batch // len(ready) + 1))[:batch])
-    call = tf.function(model) if compiled else model
-    call(tf.constant(array)).numpy()
+    signature = [tf.TensorSpec((None, SIDE, SIDE, 3), tf.float32)]
+    call = tf.function(lambda pictures: model(pictures), input_signature=signature) if compiled else model
+    call(tf.constant(array[:1])).numpy()  # what starts up; time_worker begins with one picture too
     began = time.perf_counter()
     for _ in range(images // batch):
         call(tf.constant(array)).numpy()
     return time.perf_counter() - began
 
 
-def time_worker(folder: Path, batch: int, images: int, workers: int) -> float:
-    """Return the seconds that the stage's processes need for `images` files, after as many as they start up with."""
-    from pokefa.engine import run_batches
+def time_worker(folder: Path, batch: int, images: int) -> float:
+    """Return the seconds that one call of the work takes in a worker process, with `images` files."""
+    from pokefa.engine import Pool, run_batches
     from preprocess.nsfw.deepdanbooru import open_project
     from preprocess.nsfw.screening import ScreenRows, spread_work
 
     project = open_project(folder)
-    pool, threads = spread_work(batch, workers)
-    first = workers * pool.batch_size
+    _, threads = spread_work(batch, 1)
     names = [path.name for path in sorted(folder.glob("*.jpg"))]
-    rows: list[dict[str, Any]] = [{"path_raw": names[number % len(names)]} for number in range(first + images)]
-    began = time.perf_counter()
-    for number, outcome in enumerate(
-        run_batches(ScreenRows(folder, project, project.tags[:8], batch, threads), rows, pool), 1
-    ):
-        if outcome.error or not isinstance(outcome.result, dict):
-            raise RuntimeError(outcome.error or str(outcome.result))
-        if number == first:
+    rows: list[Row] = [{"path_raw": names[number % len(names)]} for number in range(images)]
+    make_work = ScreenRows(folder, project, project.tags[:8], batch, threads)
+    # The first call starts the process up: one file, and names that there are no files for.
+    pool = Pool("process", workers=1, batch_size=images, queued=1)
+    nothing: Row = {"path_raw": "none"}
+    first = [rows[0], *[nothing] * (images - 1)]
+    began = 0.0
+    for number, outcome in enumerate(run_batches(make_work, [*first, *rows], pool), 1):
+        if number == images:
             began = time.perf_counter()
+        if number > images and not isinstance(outcome.result, dict):
+            raise RuntimeError(outcome.error or str(outcome.result))
     return time.perf_counter() - began
 
 
@@ -139,13 +142,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="project with pictures, as `build` writes it")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="pictures in one call (default: 8)")
     parser.add_argument("--images", type=int, default=32, metavar="N", help="pictures to time (default: 32)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     args = parser.parse_args(argv)
     if args.program == "build":
         build(args.folder)
         return 0
     if args.program == "worker":
-        seconds = time_worker(args.folder, args.batch, args.images, args.workers)
+        seconds = time_worker(args.folder, args.batch, args.images)
     else:
         seconds = time_model(args.folder, args.batch, args.images, args.program == "compiled")
     print(json.dumps({"seconds": seconds}))

@@ -7,19 +7,23 @@ A project is a folder with `project.json`, `tags.txt` (one tag a line, in the or
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
-import threading
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import flatten
 from pokefa.model_files import Member, ModelArchive, fetch_archive, sha256_of
 from pokefa.table import first_line
+from preprocess.nsfw.screening import TagModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,19 +67,13 @@ class Project:
         """What the ledger calls the model: backend, name, first 12 digits of the SHA-256 of its weights."""
         return f"deepdanbooru:{self.name}:{self.sha256[:12]}"
 
+    def load(self, threads: int) -> TagModel:
+        """Load the model, on a GPU where TensorFlow sees one.
 
-@dataclass(frozen=True)
-class TagModel:
-    """A loaded model.
-
-    Args:
-        width, height: size of its input in pixels.
-        scores: turns (N, height, width, 3) float32 RGB of 0 to 1 into (N, tags) float32 of 0 to 1; one call at a time.
-    """
-
-    width: int
-    height: int
-    scores: Callable[[np.ndarray], np.ndarray]
+        Raises:
+            InputError: the file is no model, or does not fit the tags.
+        """
+        return load_model(self, threads)
 
 
 def find_project(model_dir: Path | None, archive: ModelArchive = V3) -> Project:
@@ -124,8 +122,8 @@ def prepare(image: Image.Image, width: int, height: int) -> np.ndarray:
         (height, width, 3) float32, RGB, 0 to 1.
     """
     import numpy as np
-    import tensorflow as tf
 
+    tf = import_tensorflow()
     pixels = np.asarray(flatten(image))
     sides = np.array(pixels.shape[:2], np.float32)
     # tf.image.resize(preserve_aspect_ratio=True) has these sizes, but would round a thin picture's side to 0.
@@ -148,30 +146,22 @@ def _centre(pixels: np.ndarray, length: int, axis: int) -> np.ndarray:
     return below if (length - have) % 2 == 0 else (below + pixels.take(upper, axis)) / 2
 
 
-_loading = threading.Lock()
-_loaded: dict[Path, TagModel] = {}
+def load_model(project: Project, threads: int) -> TagModel:
+    """Return the project's model, on a GPU where TensorFlow sees one.
 
-
-def load_model(project: Project) -> TagModel:
-    """Return the project's model, loaded once in each process: its threads share it.
+    Args:
+        threads: that TensorFlow computes with, where this process has not used it before.
 
     Raises:
         InputError: the file is no model, or does not fit the tags.
     """
-    with _loading:
-        if project.weights not in _loaded:
-            _loaded[project.weights] = _load(project)
-        return _loaded[project.weights]
-
-
-def _load(project: Project) -> TagModel:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    tf = import_tensorflow()
     import keras
-    import tensorflow as tf
 
-    for gpu in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # TensorFlow is in use already and keeps its settings
+    with contextlib.suppress(RuntimeError):  # TensorFlow is in use already and keeps its settings
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
     try:
         # Safe mode refuses files that carry code.
@@ -189,14 +179,28 @@ def _load(project: Project) -> TagModel:
         lambda batch: model(batch, training=False),
         input_signature=[tf.TensorSpec((None, height, width, 3), tf.float32)],
     )
-    running = threading.Lock()
 
     def scores(batch: np.ndarray) -> np.ndarray:
-        with running:
-            answer: np.ndarray = call(tf.constant(batch, tf.float32)).numpy()
+        answer: np.ndarray = call(tf.constant(batch, tf.float32)).numpy()
         return answer
 
-    return TagModel(width, height, scores)
+    return TagModel(partial(prepare, width=width, height=height), scores)
+
+
+def import_tensorflow() -> ModuleType:
+    """Import TensorFlow, without the lines on oneDNN that it writes to stderr before it reads its log level."""
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        return importlib.import_module("tensorflow")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _shape(shape: object, length: int) -> Sequence[int | None]:

@@ -1,4 +1,4 @@
-"""Stage 2: screen every raw image for NSFW content with DeepDanbooru.
+"""Stage 2: screen every raw image for NSFW content with DeepDanbooru, or by hand with another model.
 
 Reads   images.csv: path_raw; the raw files; a DeepDanbooru project (project.json, tags.txt, model-*.h5 or .keras)
 Writes  images.csv: is_nsfw, nsfw_score, nsfw_tags, nsfw_threshold, nsfw_model, nsfw_run_id, nsfw_error; drops.csv
@@ -8,9 +8,14 @@ is downloaded once (650 MB) and checked. Scores over 0.05 of the table are recor
 without the model. Flagged images leave the later stages; nsfw_unflag.py brings back those that a person has cleared.
 With --tags FILE the table is a JSON object, as {"rating:explicit": 0.5, "nude": 0.9}.
 
+--backend opennsfw needs no download: Yahoo's open_nsfw comes with the packages of this stage. It has one tag, "nsfw",
+and was trained on photographs: its authors say that sketches and cartoons are not what it is for. Nothing falls back on
+it, and nsfw_model says which of the two has judged an image.
+
     python preprocess/nsfw/nsfw_filter.py
     python preprocess/nsfw/nsfw_filter.py --root my-dataset --model-dir models/deepdanbooru-v3 --batch-size 32
     python preprocess/nsfw/nsfw_filter.py --redecide --threshold 0.3 --dry-run
+    python preprocess/nsfw/nsfw_filter.py --backend opennsfw --threshold 0.6
 """
 
 from __future__ import annotations
@@ -18,19 +23,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pokefa.columns import Value
-from pokefa.engine import Pool, Work, available_cores
 from pokefa.errors import InputError
-from pokefa.images import ImageError, open_image
+from pokefa.images import ImageError
 from pokefa.options import options_from, positive_int, stage_parser
 from pokefa.overrides import UNFLAGGED
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import choose_ids, eligible_rows, filled
-from preprocess.nsfw.deepdanbooru import Project, find_project, load_model, prepare
+from preprocess.nsfw.deepdanbooru import find_project
+from preprocess.nsfw.opennsfw import TAG, find_weights
+from preprocess.nsfw.screening import Screen, ScreenRows, spread_work
 
 # rating:explicit at the threshold that DeepDanbooru itself reports tags from. rating:questionable also means swimsuits
 # and tight clothes, and "nude" an undressed trainer as much as a creature that never wore anything: both must be surer.
@@ -45,11 +51,13 @@ TAG_THRESHOLDS = {
     "sex": 0.5,
 }
 
+# Where the README of open_nsfw begins to call an image NSFW with high probability.
+OPENNSFW_THRESHOLDS = {TAG: 0.8}
+
+TABLES = {"deepdanbooru": TAG_THRESHOLDS, "opennsfw": OPENNSFW_THRESHOLDS}
+
 RECORDED_OVER = 0.05
 DIGITS = 4  # a batch of another size changes a score in its seventh digit; the record and the decision must not change
-
-# A thread cannot be stopped in the middle of a batch, so what it was at may as well be kept.
-GRACE_S = 300.0
 
 log = logging.getLogger("pokefa")
 
@@ -127,74 +135,46 @@ def to_json(record: Mapping[str, float | None]) -> str:
     return json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-@dataclass(frozen=True)
-class ScreenRows:
-    """The worker: decodes a batch of rows and asks the model for the scores of `tags`.
+def screen_images(
+    run: StageRun, find_screen: Callable[[], Screen], table: Mapping[str, float], batch_size: int
+) -> None:
+    """Screen every pending image.
 
-    Its threads share one model, which takes one batch at a time: while it works, the other threads decode theirs.
+    Args:
+        find_screen: finds the model and checks it; called only where there is an image to screen.
     """
-
-    root: Path
-    project: Project
-    tags: tuple[str, ...]
-
-    def __call__(self) -> Work[Row, dict[str, float] | ImageError]:
-        import numpy as np
-
-        model = load_model(self.project)
-        places = [self.project.tags.index(tag) for tag in self.tags]
-
-        def screen(rows: Sequence[Row]) -> list[dict[str, float] | ImageError]:
-            results: dict[int, dict[str, float] | ImageError] = {}
-            pictures: dict[int, np.ndarray] = {}
-            for number, row in enumerate(rows):
-                # A file that cannot be opened is a result: raised, it would make the engine redo its whole batch.
-                try:
-                    image = open_image(self.root / str(row["path_raw"]))
-                    pictures[number] = prepare(image, model.width, model.height)
-                except ImageError as error:
-                    results[number] = error
-            if pictures:
-                scores = model.scores(np.stack(list(pictures.values())))[:, places]
-                if not np.isfinite(scores).all():
-                    raise ValueError("the model's scores are not finite")
-                for number, line in zip(pictures, scores.tolist(), strict=True):
-                    results[number] = dict(zip(self.tags, line, strict=True))
-            return [results[number] for number in range(len(rows))]
-
-        return screen
-
-
-def screen_images(run: StageRun, table: Mapping[str, float], model_dir: Path | None, batch_size: int) -> None:
-    """Screen every pending image."""
     rows = run.rows(["path_raw", "nsfw_override"])
     if not rows:
         return
-    project = find_project(model_dir)
-    thresholds, unknown = known_thresholds(table, project.tags)
+    screen = find_screen()
+    thresholds, unknown = known_thresholds(table, screen.tags)
     if unknown:
         log.warning("the model does not know these tags of the table: %s", ", ".join(unknown))
-    run.extra |= {"model": project.label, "unknown_tags": unknown}
+    run.extra |= {"model": screen.label, "unknown_tags": unknown}
     tags = tuple(tag for tag in thresholds if tag not in unknown)
-    # One thread alone would leave the model idle while it decodes.
-    workers = run.options.workers or max(2, available_cores())
-    pool = Pool("thread", workers=workers, batch_size=batch_size, grace=GRACE_S)
-    for row, scores in run.map(ScreenRows(run.root, project, tags), rows, pool):
+    pool, threads = spread_work(batch_size, run.options.workers or 1)
+    for row, scores in run.map(ScreenRows(run.root, screen, tags, batch_size, threads), rows, pool):
         if isinstance(scores, ImageError):
             run.fail(str(row["image_id"]), str(scores))
         else:
-            record_decision(run, row, describe_scores(scores, thresholds) | {"nsfw_model": project.label}, scores)
+            record_decision(run, row, describe_scores(scores, thresholds) | {"nsfw_model": screen.label}, scores)
 
 
-def redecide(run: StageRun, table: Mapping[str, float]) -> None:
-    """Apply the table to the recorded scores of every screened image; rows that stay the same are not written."""
-    columns = ["is_nsfw", "nsfw_tags", "nsfw_threshold", "nsfw_override"]
+def redecide(run: StageRun, table: Mapping[str, float], backend: str) -> None:
+    """Apply the table to what `backend` has recorded of every screened image; rows that stay the same are not written.
+
+    The scores of two models mean different things, also under one name: what the other recorded stays as it is.
+    """
+    columns = ["is_nsfw", "nsfw_tags", "nsfw_threshold", "nsfw_model", "nsfw_override"]
     screened = filled("is_nsfw") & filled("nsfw_tags") & filled("nsfw_threshold")
     whole = run.table()
     frame = choose_ids(eligible_rows(whole, run.step).filter(screened), run.named_ids(whole), run.options.limit)
     run.seen = len(frame)
-    lacking = 0
+    lacking = others = 0
     for row in decode_rows(frame, columns, run.step):
+        if not str(row["nsfw_model"]).startswith(f"{backend}:"):
+            others += 1
+            continue
         values = redecide_row(row, table)
         if values is None:
             lacking += 1
@@ -210,6 +190,9 @@ def redecide(run: StageRun, table: Mapping[str, float]) -> None:
             lacking,
             ", ".join(table),
         )
+    if others:
+        run.counts["other_backend"] = others
+        log.warning("%d images stay as they are: they were screened with another --backend than %s", others, backend)
 
 
 def record_decision(run: StageRun, row: Row, values: Mapping[str, Value], scores: Scores) -> None:
@@ -225,14 +208,14 @@ def record_decision(run: StageRun, row: Row, values: Mapping[str, Value], scores
         run.record(image_id, values, drop="nsfw", detail=detail)
 
 
-def read_table(path: Path | None, threshold: float | None) -> dict[str, float]:
-    """Return the table of tags: that of `path`, or the built-in one with `threshold` for all tags where it is given.
+def read_table(path: Path | None, threshold: float | None, backend: str = "deepdanbooru") -> dict[str, float]:
+    """Return the table of tags: that of `path`, or the backend's with `threshold` for all tags where it is given.
 
     Raises:
         InputError: the file is not a JSON object of thresholds.
     """
     if path is None:
-        return dict.fromkeys(TAG_THRESHOLDS, threshold) if threshold is not None else dict(TAG_THRESHOLDS)
+        return {tag: usual if threshold is None else threshold for tag, usual in TABLES[backend].items()}
     try:
         table = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -257,13 +240,29 @@ def threshold_of(text: str) -> float:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = stage_parser(__doc__, workers=True)
+    parser = stage_parser(__doc__)
+    parser.add_argument(
+        "--backend",
+        choices=list(TABLES),
+        default="deepdanbooru",
+        help="the model; opennsfw was trained on photographs, not on drawings",
+    )
     parser.add_argument("--model-dir", type=Path, metavar="DIR", help="DeepDanbooru project folder (default: download)")
     table = parser.add_mutually_exclusive_group()
     table.add_argument("--threshold", type=threshold_of, metavar="X", help="one threshold for every tag of the table")
     table.add_argument("--tags", type=Path, metavar="FILE", help="another table: a JSON object {tag: threshold}")
     parser.add_argument(
-        "--batch-size", type=positive_int, default=8, metavar="N", help="images in one call of the model"
+        "--batch-size",
+        type=positive_int,
+        default=8,
+        metavar="N",
+        help="images in one call of the model; fewer need less memory",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="processes, each with a model of its own and its share of the cores (default: 1)",
     )
     parser.add_argument("--redecide", action="store_true", help="decide again from recorded scores, without the model")
     return parser
@@ -274,13 +273,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.redecide and (args.redo or args.retry_errors or args.model_dir):
         parser.error("--redecide runs no model: leave out --redo, --retry-errors and --model-dir")
+    if args.backend == "opennsfw" and args.model_dir:
+        parser.error("--model-dir is a DeepDanbooru project: leave it out with --backend opennsfw")
+    find_screen = find_weights if args.backend == "opennsfw" else partial(find_project, args.model_dir)
 
     def body(run: StageRun) -> None:
-        table = read_table(args.tags, args.threshold)
+        table = read_table(args.tags, args.threshold, args.backend)
         if args.redecide:
-            redecide(run, table)
+            redecide(run, table, args.backend)
         else:
-            screen_images(run, table, args.model_dir, args.batch_size)
+            screen_images(run, find_screen, table, args.batch_size)
 
     return run_stage("nsfw_filter", lambda: options_from(args), body, arguments=argv)
 

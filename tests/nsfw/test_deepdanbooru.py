@@ -12,7 +12,9 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +24,7 @@ from PIL import Image
 from demo.nsfw_model import LOGITS, MODEL_FILE, build_model, build_project
 from pokefa.errors import InputError, PokefaError
 from pokefa.model_files import Member, ModelArchive
-from preprocess.nsfw.deepdanbooru import find_project, load_model, open_project, prepare
+from preprocess.nsfw.deepdanbooru import find_project, open_project, prepare
 from tests.conftest import Finished
 
 Draw = Callable[..., Image.Image]
@@ -58,11 +60,29 @@ def prepare_plainly(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.einsum("hr,rck,wc->hwk", down, pixels.astype(float), across, optimize=True) / 255
 
 
+SIZES = st.one_of(
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.tuples(st.integers(1, 3), st.integers(500, 3000)),
+    st.tuples(st.integers(500, 3000), st.integers(1, 3)),
+)
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32 - 1))
-def test_preparation_equals_the_plain_reference(width: int, height: int, seed: int) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    prepared = prepare(Image.fromarray(pixels), 32, 24)
+@given(SIZES, st.sampled_from(["RGB", "RGBA", "L", "LA"]), st.integers(0, 2**32 - 1))
+def test_preparation_equals_the_plain_reference(size: tuple[int, int], mode: str, seed: int) -> None:
+    """Of any size, also so thin that nothing would be left of a side; on white where a pixel is clear; grey too."""
+    chance = np.random.default_rng(seed)
+    pixels = chance.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    if mode.startswith("L"):
+        image = image.getchannel("G")
+        pixels = pixels[..., 1:2].repeat(3, 2)
+    if mode.endswith("A"):  # wholly clear or wholly there: what lies between is the business of pokefa.images
+        clear = chance.integers(0, 2, size[::-1], dtype=np.uint8)
+        image.putalpha(Image.fromarray(255 * (1 - clear)))
+        pixels = np.where(clear[..., None] == 1, np.uint8(255), pixels)
+    assert image.mode == mode
+    prepared = prepare(image, 32, 24)
     assert prepared.dtype == np.float32 and prepared.shape == (24, 32, 3)
     np.testing.assert_allclose(prepared, prepare_plainly(pixels, 32, 24), atol=1e-4)
 
@@ -97,8 +117,8 @@ def test_alpha_is_laid_on_white_and_grey_becomes_rgb() -> None:
 
 def scores_of(model_dir: Path, *images: Image.Image) -> list[dict[str, float]]:
     project = open_project(model_dir)
-    model = load_model(project)
-    batch = np.stack([prepare(image, model.width, model.height) for image in images])
+    model = project.load(1)
+    batch = np.stack([model.prepare(image) for image in images])
     answer = model.scores(batch)
     assert answer.dtype == np.float32 and answer.shape == (len(images), len(project.tags))
     return [dict(zip(project.tags, line, strict=True)) for line in answer.tolist()]
@@ -152,15 +172,56 @@ def test_a_keras_file_answers_like_the_h5(model_dir: Path, tmp_path: Path, draw_
     assert scores_of(tmp_path / "project", picture) == scores_of(model_dir, picture)
 
 
-def test_threads_share_one_model(model_dir: Path) -> None:
-    project = open_project(model_dir)
-    models = []
-    threads = [threading.Thread(target=lambda: models.append(load_model(project))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(models) == 4 and all(model is models[0] for model in models)
+def write_as_keras_2(model: Any, path: Path) -> None:
+    """Write an h5 as the Keras of 2021 did, which the author of DeepDanbooru used: other keys, links and names."""
+    layers = []
+    for layer in model.layers:
+        config = layer.get_config()
+        if "batch_shape" in config:
+            config = {"batch_input_shape": config["batch_shape"], "sparse": False, "ragged": False} | {
+                "name": layer.name
+            }
+            before = []
+        else:
+            inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+            before = [[[tensor._keras_history.operation.name, 0, 0, {}] for tensor in inputs]]
+        for key, value in config.items():
+            if isinstance(value, dict) and "class_name" in value:
+                config[key] = {"class_name": value["class_name"], "config": value["config"]}
+        for newer in ("quantization_config", "renorm", "synchronized"):
+            config.pop(newer, None)
+        config["dtype"] = "float32"
+        kind = type(layer).__name__
+        layers.append({"class_name": kind, "config": config, "name": layer.name, "inbound_nodes": before})
+    ends = {
+        "input_layers": [[model.layers[0].name, 0, 0]],
+        "output_layers": [[model.layers[-1].name, 0, 0]],
+    }
+    config = {"name": "model", "layers": layers, **ends}
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": config})
+        file.attrs["backend"], file.attrs["keras_version"] = "tensorflow", "2.6.0"
+        weights = file.create_group("model_weights")
+        weights.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        for layer in model.layers:
+            group = weights.create_group(layer.name)
+            names = [f"{layer.name}/{weight.name}:0" for weight in layer.weights]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.weights, strict=True):
+                group[name] = weight.numpy()
+
+
+def test_an_h5_of_keras_2_answers_as_constructed(model_dir: Path, tmp_path: Path, draw_magenta_share: Draw) -> None:
+    shutil.copytree(model_dir, tmp_path / "project")
+    write_as_keras_2(build_model(), tmp_path / "project" / MODEL_FILE)
+    assert open_project(tmp_path / "project").sha256 != open_project(model_dir).sha256
+    shares = [0.0, 0.0625, 0.078125, 0.5]
+    pictures = [draw_magenta_share(share) for share in shares]
+    answers = scores_of(tmp_path / "project", *pictures)
+    assert answers == scores_of(model_dir, *pictures)
+    for share, scores in zip(shares, answers, strict=True):
+        for tag, (slope, offset) in LOGITS.items():
+            assert scores[tag] == pytest.approx(1 / (1 + math.exp(-(slope * share + offset))), abs=2e-3), (tag, share)
 
 
 def test_tags_that_do_not_fit_the_model_are_refused(model_dir: Path, tmp_path: Path) -> None:
@@ -168,7 +229,7 @@ def test_tags_that_do_not_fit_the_model_are_refused(model_dir: Path, tmp_path: P
     shutil.copytree(model_dir, folder)
     (folder / "tags.txt").write_text("rating:explicit\n")
     with pytest.raises(InputError) as caught:
-        load_model(open_project(folder))
+        open_project(folder).load(1)
     assert str(caught.value) == (
         f"{folder / MODEL_FILE} turns (None, 512, 512, 3) into (None, {len(LOGITS)}): not pictures in RGB of a fixed "
         "size into one score for each of the 1 lines of tags.txt"
@@ -180,7 +241,7 @@ def test_a_damaged_model_is_one_error(model_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(model_dir, folder)
     (folder / MODEL_FILE).write_bytes((folder / MODEL_FILE).read_bytes()[:1000])
     with pytest.raises(InputError, match=r"cannot be loaded as a Keras model: .+"):
-        load_model(open_project(folder))
+        open_project(folder).load(1)
 
 
 def test_a_model_that_carries_code_is_refused(model_dir: Path, tmp_path: Path) -> None:
@@ -192,7 +253,7 @@ def test_a_model_that_carries_code_is_refused(model_dir: Path, tmp_path: Path) -
     x = keras.layers.Lambda(lambda values: values * 2)(pixels)
     keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x)).save(folder / MODEL_FILE)
     with pytest.raises(InputError, match=r"cannot be loaded as a Keras model: .*[Ll]ambda"):
-        load_model(open_project(folder))
+        open_project(folder).load(1)
 
 
 # -- project folders --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pokefa.columns import IMAGES
 from pokefa.errors import InputError
+from pokefa.selection import STEPS, pending_rows
+from pokefa.table import Table, with_missing
 from preprocess.nsfw.nsfw_filter import (
     TAG_THRESHOLDS,
     describe_scores,
@@ -102,6 +106,8 @@ def test_a_damaged_record_names_its_image(text: str) -> None:
 def test_the_table_comes_from_the_script_or_from_a_file(tmp_path: Path) -> None:
     assert read_table(None, None) == TAG_THRESHOLDS
     assert read_table(None, 0.3) == dict.fromkeys(TAG_THRESHOLDS, 0.3)
+    assert read_table(None, None, "opennsfw") == {"nsfw": 0.8}
+    assert read_table(None, 0.3, "opennsfw") == {"nsfw": 0.3}
     (tmp_path / "tags.json").write_text('{"a": 1, "b": 0.06}')
     assert read_table(tmp_path / "tags.json", None) == {"a": 1.0, "b": 0.06}
 
@@ -197,6 +203,12 @@ def test_the_run_is_summed_up_in_one_line_of_stdout(first: tuple[Dataset, Finish
         "model": f"deepdanbooru:stand-in-magenta:{sha256[:12]}",
         "unknown_tags": [],
     }
+
+
+def test_stderr_holds_the_log_and_nothing_of_tensorflows(first: tuple[Dataset, Finished]) -> None:
+    lines = first[1].stderr.splitlines()
+    assert len(lines) == len(DAMAGED)
+    assert all(re.match(r"\d\d:\d\d:\d\d WARNING [0-9a-f]{32}: \w+: ", line) for line in lines)
 
 
 def test_pictures_are_flagged_by_their_share_of_magenta(first: tuple[Dataset, Finished]) -> None:
@@ -389,9 +401,74 @@ def test_an_unflagged_image_stays_unflagged_when_decided_again(screened: Dataset
     assert screened.rows("drops") == drops
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> tuple[Dataset, Finished]:
+    """A dataset that the other model has screened."""
+    dataset = Dataset(tmp_path_factory.mktemp("other"))
+    fill(dataset, pictures)
+    return dataset, dataset.run(SCRIPT, "--backend", "opennsfw", "--workers", 1, "--batch-size", 3)
+
+
+def test_the_other_model_needs_no_folder_and_leaves_its_name(other: tuple[Dataset, Finished]) -> None:
+    dataset, finished = other
+    assert finished.code == 0, finished.stderr
+    assert (finished.summary["done"], finished.summary["errors"]) == (5, 4)
+    assert finished.summary["model"] == "opennsfw:open-nsfw:864bb37bf886"
+    cells = cells_of(dataset, "plain")
+    assert cells["nsfw_model"] == finished.summary["model"]
+    assert cells["nsfw_threshold"] == '{"nsfw":0.8}'
+    assert cells["is_nsfw"] == str(float(cells["nsfw_score"]) >= 0.8)
+    recorded = {"nsfw": float(cells["nsfw_score"])} if float(cells["nsfw_score"]) > 0.05 else {}
+    assert json.loads(cells["nsfw_tags"]) == recorded
+
+
+def test_one_models_record_is_not_decided_by_the_others_table(
+    screened: Dataset, other: tuple[Dataset, Finished], tmp_path: Path
+) -> None:
+    shutil.copytree(other[0].root, tmp_path / "other")
+    by_the_other = Dataset(tmp_path / "other")
+    before, before_other = files_of(screened), by_the_other.images()
+    # A tag of the same name on record makes no difference.
+    table = tmp_path / "tags.json"
+    table.write_text('{"rating:explicit": 0.3, "nsfw": 0.3}')
+    finished = screened.run(SCRIPT, "--redecide", "--backend", "opennsfw", "--tags", table)
+    assert finished.summary["counts"] == {"other_backend": 5}
+    assert "5 images stay as they are: they were screened with another --backend than opennsfw" in finished.stderr
+    assert files_of(screened) == before
+    finished = by_the_other.run(SCRIPT, "--redecide", "--threshold", 0.3)
+    assert finished.summary["counts"] == {"other_backend": 5}
+    assert by_the_other.images() == before_other
+    finished = by_the_other.run(SCRIPT, "--redecide", "--backend", "opennsfw", "--threshold", 0.3)
+    assert sum(finished.summary["counts"].values()) == 5 and "other_backend" not in finished.summary["counts"]
+    for name in SHARES:
+        cells = cells_of(by_the_other, name)
+        assert cells["nsfw_threshold"] == '{"nsfw":0.3}'
+        assert cells["is_nsfw"] == str(float(cells["nsfw_score"]) >= 0.3)
+
+
+def test_a_redo_with_the_other_model_keeps_the_override_and_what_follows_pending(screened: Dataset) -> None:
+    assert screened.run("preprocess/nsfw/nsfw_unflag.py", "--ids", id_of("half")).code == 0
+    assert id_of("half") in waiting_for_text_detection(screened)
+    finished = screened.run(SCRIPT, "--backend", "opennsfw", "--threshold", 0.06, "--redo")
+    assert finished.code == 0, finished.stderr
+    row = screened.images()[id_of("half")]
+    assert row["nsfw_override"] == "unflagged"
+    assert row["nsfw_model"].startswith("opennsfw:")
+    assert id_of("half") in waiting_for_text_detection(screened)
+
+
+def waiting_for_text_detection(dataset: Dataset) -> list[str]:
+    table = with_missing(Table(dataset.root, IMAGES).read_keyed(), IMAGES.names)
+    return pending_rows(table, STEPS["ocr_detect"])["image_id"].to_list()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--backend", "opennsfw", "--model-dir", "x"],
+            "--model-dir is a DeepDanbooru project: leave it out with --backend opennsfw",
+        ),
         (["--threshold", "0.05"], "argument --threshold: '0.05' is not a number over 0.05 and up to 1"),
         (["--threshold", "0.5", "--tags", "t.json"], "argument --tags: not allowed with argument --threshold"),
         (["--batch-size", "0"], "argument --batch-size: '0' is not a whole number of 1 or more"),

@@ -1,0 +1,138 @@
+"""What a worker of the NSFW screen does: open pictures in threads, one batch ahead of the model that scores them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from pokefa.engine import Pool, Work, available_cores
+from pokefa.images import ImageError, open_image
+from pokefa.run import Row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+# Batches that one call of the work brings. The model waits only for the first of them to be opened; but the results of
+# a call come all at once, so more of them are lost when a run is killed.
+BATCHES_PER_CALL = 2
+LEAST_PER_CALL = 16
+
+# A call cannot be stopped in its middle, so what it was at may as well be kept.
+GRACE_S = 300.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class TagModel:
+    """A loaded model.
+
+    Args:
+        prepare: turns a picture into (height, width, 3) float32 as the model takes it; called in several threads.
+        scores: turns (N, height, width, 3) float32 of them into (N, tags) float32 of 0 to 1; called in one thread.
+    """
+
+    prepare: Callable[[Image.Image], np.ndarray]
+    scores: Callable[[np.ndarray], np.ndarray]
+
+
+class Screen(Protocol):
+    """A model that has been found and checked, but is not loaded: it can be sent to another process."""
+
+    @property
+    def label(self) -> str:
+        """What the ledger calls the model: backend, name, first 12 digits of the SHA-256 of its weights."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags, in the order of the model's scores."""
+
+    def load(self, threads: int) -> TagModel:
+        """Load the model, to work in so many threads on a CPU."""
+
+
+@dataclass(frozen=True)
+class ScreenRows:
+    """The work of one process: it opens the files of its rows, and asks the model for the scores of `tags`.
+
+    Args:
+        root: what the rows' path_raw is relative to.
+        batch_size: pictures in one call of the model.
+        threads: for the model, and as many for opening files.
+    """
+
+    root: Path
+    screen: Screen
+    tags: tuple[str, ...]
+    batch_size: int
+    threads: int
+
+    def __call__(self) -> Work[Row, dict[str, float] | ImageError]:
+        import numpy as np
+
+        model = self.screen.load(self.threads)
+        places = [self.screen.tags.index(tag) for tag in self.tags]
+        threads = ThreadPoolExecutor(self.threads)
+
+        def prepare(row: Row) -> np.ndarray | ImageError:
+            # A file that cannot be opened is a result: raised, it would make the engine redo its neighbours.
+            try:
+                return model.prepare(open_image(self.root / str(row["path_raw"])))
+            except ImageError as error:
+                return error
+
+        def score(pictures: Sequence[np.ndarray]) -> list[dict[str, float]]:
+            scores = model.scores(np.stack(pictures))[:, places]
+            if not np.isfinite(scores).all():
+                raise ValueError("the model's scores are not finite")
+            return [dict(zip(self.tags, line, strict=True)) for line in scores.tolist()]
+
+        def screen(rows: Sequence[Row]) -> list[dict[str, float] | ImageError]:
+            results: dict[int, dict[str, float] | ImageError] = {}
+            batch: dict[int, np.ndarray] = {}
+            ahead = max(self.batch_size, self.threads)
+            for number, picture in enumerate(map_ahead(prepare, rows, threads, ahead)):
+                if isinstance(picture, ImageError):
+                    results[number] = picture
+                else:
+                    batch[number] = picture
+                if batch and (len(batch) == self.batch_size or number == len(rows) - 1):
+                    results.update(zip(batch, score(list(batch.values())), strict=True))
+                    batch.clear()
+            return [results[number] for number in range(len(rows))]
+
+        return screen
+
+
+def spread_work(batch_size: int, workers: int) -> tuple[Pool, int]:
+    """Return the pool for so many processes, and the threads of each: together as many as there are cores."""
+    images = max(BATCHES_PER_CALL * batch_size, LEAST_PER_CALL)
+    pool = Pool("process", workers=workers, batch_size=images, grace=GRACE_S)
+    return pool, max(1, available_cores() // workers)
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], executor: Executor, ahead: int
+) -> Iterator[Result]:
+    """Yield function(item) for every item, in order, while the executor is at work on the `ahead` items that follow.
+
+    Raises:
+        Exception: whatever the function raised about the item whose turn it is.
+    """
+    remaining = iter(items)
+    waiting: deque[Future[Result]] = deque(executor.submit(function, item) for item in islice(remaining, ahead))
+    try:
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(executor.submit(function, item) for item in islice(remaining, 1))
+            yield result
+    finally:
+        for future in waiting:
+            future.cancel()
