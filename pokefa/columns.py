@@ -204,6 +204,11 @@ IMAGES = TableSchema(
                 ("ocr_boxes_path", "text", "JSON of the text polygons with scores"),
                 ("ocr_mask_path", "text", "PNG mask, white where text is to be painted over"),
                 ("ocr_area_frac", "float", "masked pixels divided by all pixels, 0 to 1"),
+                (
+                    "ocr_text_dominated",
+                    "bool",
+                    "True: so much is text that nothing is painted over and the original is used",
+                ),
                 ("ocr_model", "text", "text detector and its version"),
                 ("ocr_inpainted_path", "text", "PNG with the text painted over; empty where there is no text"),
                 ("ocr_inpainter", "text", "inpainter and its version"),
@@ -246,6 +251,12 @@ IMAGES = TableSchema(
             "phash",
             [
                 ("phash64", "text", "perceptual hash of the resized file, 16 hex digits"),
+                (
+                    "phash_contrast",
+                    "float",
+                    "grey levels by which what the hash is made of varies; under 1 is nearly flat",
+                ),
+                ("phash_variants", "text", "7 more hashes, of the image mirrored and turned; with --with-variants"),
                 ("phash_run_id", "text", "run that hashed the image"),
                 ("phash_error", "text", "why the image could not be hashed"),
             ],
@@ -255,8 +266,8 @@ IMAGES = TableSchema(
             [
                 ("dupe_group", "text", "image_id of the kept image of the group; empty where an image is alone"),
                 ("dupe_rep_image", "text", "image_id of the image kept for this one"),
-                ("dupe_distance", "int", "Hamming distance to the kept image, 0 to 64 bits"),
-                ("dupe_flag", "text", "`unique`, `kept`, `identical` (distance 0) or `near`"),
+                ("dupe_distance", "int", "Hamming distance to the kept image, 0 to 64 bits; of variants, the least"),
+                ("dupe_flag", "text", "`unique`, `kept`, `identical` (the same phash64) or `near`"),
                 ("dupe_removed", "bool", "True: another image of the group is kept instead"),
                 ("dupe_keep_reason", "text", "what decided for the kept one: aesthetic, pixels, ts or image_id"),
                 ("dupe_run_id", "text", "run that decided"),

@@ -27,8 +27,10 @@ def is_true(name: str) -> pl.Expr:
 # What a person decided outranks what a model said: an unflagged image counts as clean.
 FLAGGED_NSFW = is_true("is_nsfw") & pl.col("nsfw_override").is_null()
 HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").is_null()
+# Painted over, an image that is mostly text would be mostly the inpainter's work: it goes on as it is.
+TO_PAINT_OVER = HAS_TEXT & ~is_true("ocr_text_dominated")
 SCREENED = filled("is_nsfw") & ~FLAGGED_NSFW
-TEXT_SETTLED = filled("has_ocr") & (~HAS_TEXT | filled("ocr_inpainted_path"))
+TEXT_SETTLED = filled("has_ocr") & (~TO_PAINT_OVER | filled("ocr_inpainted_path"))
 RESIZED = SCREENED & TEXT_SETTLED & filled("path_resized")
 ANY_ROW = pl.lit(True)
 
@@ -76,7 +78,7 @@ STEPS = {
             "has_ocr", "ocr_error", "ocr_run_id", _SCREEN,
         ),
         Step(
-            "ocr_inpaint", "images", "preprocess/ocr/ocr_pipeline.py", SCREENED & HAS_TEXT,
+            "ocr_inpaint", "images", "preprocess/ocr/ocr_pipeline.py", SCREENED & TO_PAINT_OVER,
             "ocr_inpainted_path", "ocr_error", "ocr_run_id", _TEXT,
         ),
         Step("ocr_unflag", "images", "preprocess/ocr/ocr_unflag.py", is_true("has_ocr"), needs=("has_ocr",)),

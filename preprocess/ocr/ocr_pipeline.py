@@ -1,10 +1,11 @@
 """Stage 3: text is found (detect) and painted over (inpaint); `run` does both.
 
-Text drops no image: it is painted over, and the resize stage takes the inpainted image where there is one.
+Text drops no image: it is painted over, and the resize stage takes the inpainted image where there is one. An image of
+which text covers more than --max-text-frac is left as it is: painted over, little of it would be the artist's.
 
 Reads   images.csv: is_nsfw, nsfw_override, path_raw
-Writes  images.csv: has_ocr, ocr_boxes_path, ocr_mask_path, ocr_area_frac, ocr_model, ocr_inpainted_path,
-        ocr_inpainter, ocr_run_id, ocr_error
+Writes  images.csv: has_ocr, ocr_boxes_path, ocr_mask_path, ocr_area_frac, ocr_text_dominated, ocr_model,
+        ocr_inpainted_path, ocr_inpainter, ocr_run_id, ocr_error
         data_stage/OCR_detection/boxes/<image_id>.json and masks/<image_id>.png, where there is text
         data_stage/OCR_inpainted/<image_id>.png, where there is text
 
@@ -12,7 +13,7 @@ The detector comes with the requirements. The weights of LaMa (205,669,692 bytes
 names others. Each worker holds a model of its own (1 GB and more), and the workers share the cores evenly.
 
     python preprocess/ocr/ocr_pipeline.py run
-    python preprocess/ocr/ocr_pipeline.py detect --min-confidence 0.7 --limit 100
+    python preprocess/ocr/ocr_pipeline.py detect --scales 1 1.5 --verify-text all --limit 100
     LAMA_MODEL=weights/big-lama.pt python preprocess/ocr/ocr_pipeline.py inpaint --workers 2
 """
 
@@ -22,13 +23,16 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from pokefa.engine import Pool, available_cores
-from pokefa.options import number, options_from, positive_int, stage_parser
+from pokefa.options import number, options_from, positive_int, stage_parser, whole_number
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import STEPS
-from preprocess.ocr.detect import DetectRows, TextRules, boxes_path, mask_path
-from preprocess.ocr.inpaint import InpaintRows, Kind, find_inpainter, inpainted_path, weights_by_hand
+from preprocess.ocr.detect import DetectRows, TextRules, Verify, boxes_path, mask_path
+from preprocess.ocr.inpaint import InpaintRows, inpainted_path
+from preprocess.ocr.inpainters import Kind, find_inpainter, weights_by_hand
+from preprocess.ocr.views import Looks
 
 # Four cores keep one model busy; a model in every core's own process would need more memory than most machines have.
 CORES_PER_WORKER = 4
@@ -45,6 +49,7 @@ class Plan:
     """
 
     halves: tuple[str, ...]
+    looks: Looks
     rules: TextRules
     det_model: str | None
     inpainter: Kind
@@ -76,12 +81,13 @@ def do_halves(run: StageRun, plan: Plan) -> None:
 def detect_text(run: StageRun, plan: Plan) -> None:
     """Look for text in every pending image."""
     workers, threads = share_cores(run.options.workers)
-    work = DetectRows(run.root, plan.det_model, plan.rules, threads)
+    work = DetectRows(run.root, plan.det_model, plan.looks, plan.rules, threads)
     rejected: Counter[str] = Counter()
     rows = run.rows(["path_raw"], STEPS["ocr_detect"])
     for row, found in run.map(work, rows, Pool(workers=workers)):
         image_id = str(row["image_id"])
         rejected += found.rejected
+        dominated = found.area_frac > plan.rules.max_text_frac
         files = [boxes_path(image_id), mask_path(image_id)]
         run.record(
             image_id,
@@ -90,16 +96,19 @@ def detect_text(run: StageRun, plan: Plan) -> None:
                 "ocr_boxes_path": files[0] if found.has_text else None,
                 "ocr_mask_path": files[1] if found.has_text else None,
                 "ocr_area_frac": round(found.area_frac, 6) if found.has_text else None,
+                "ocr_text_dominated": dominated if found.has_text else None,
                 "ocr_model": found.model,
                 # What an earlier run painted over followed another mask.
                 "ocr_inpainted_path": None,
                 "ocr_inpainter": None,
             },
-            reason="text_found" if found.has_text else "no_text",
+            reason="text_dominated" if dominated else "text_found" if found.has_text else "no_text",
         )
-        if not found.has_text:
-            for path in (*files, inpainted_path(image_id)):
-                (run.root / path).unlink(missing_ok=True)
+        stale = [] if found.has_text else files
+        if dominated or not found.has_text:
+            stale = [*stale, inpainted_path(image_id)]
+        for path in stale:
+            (run.root / path).unlink(missing_ok=True)
     run.extra["rejected_polygons"] = dict(sorted(rejected.items()))
 
 
@@ -131,45 +140,80 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"how many processes, each with its own model (default: one for every {CORES_PER_WORKER} cores)",
     )
-    rules = TextRules()
-    detect = parser.add_argument_group("detect")
-    detect.add_argument(
-        "--det-model", metavar="NAME", help="a detector that PaddleOCR downloads, instead of the embedded one"
-    )
-    detect.add_argument(
-        "--min-confidence", type=number(0, 1), default=rules.min_confidence, metavar="P", help="least polygon score"
-    )
-    detect.add_argument(
-        "--min-area-frac",
-        type=number(0, 1),
-        default=rules.min_area_frac,
-        metavar="F",
-        help="least area of a polygon, as a share of the image",
-    )
-    detect.add_argument(
-        "--min-aspect",
-        type=number(1),
-        default=rules.min_aspect,
-        metavar="R",
-        help="least ratio of a polygon's longer to its shorter side: eyes and dots are round, words are not",
-    )
-    detect.add_argument(
-        "--dilate",
-        type=number(0, 1),
-        default=rules.dilate,
-        metavar="F",
-        help="how far the mask reaches around the text, as a share of the text's height",
-    )
+    add_detect_flags(parser.add_argument_group("detect"))
     inpaint = parser.add_argument_group("inpaint")
     inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="what paints over the text")
     return parser
 
 
+def add_detect_flags(group: argparse._ArgumentGroup) -> None:
+    """Add the flags of detection; their defaults come from the tables of benchmarks/text_detection.py."""
+    looks, rules = Looks(), TextRules()
+    group.add_argument(
+        "--det-model", metavar="NAME", help="a detector that PaddleOCR downloads, instead of the embedded one"
+    )
+    group.add_argument(
+        "--scales",
+        type=number(0.1, 4),
+        nargs="+",
+        default=list(looks.scales),
+        metavar="S",
+        help="at how many times its size an image is looked at, one look after the other; time grows with the square",
+    )
+    group.add_argument(
+        "--max-side",
+        type=whole_number(64),
+        default=looks.max_side,
+        metavar="PX",
+        help="longer side that an image is looked at with at most: larger ones are shrunk",
+    )
+    group.add_argument(
+        "--tile",
+        type=whole_number(256, 4000),
+        default=looks.tile,
+        metavar="PX",
+        help="side of the overlapping tiles that what is larger is looked at in: memory grows with its square",
+    )
+    group.add_argument("--turns", action="store_true", help="look again after a quarter turn; takes twice the time")
+    for flag, default, letter, text in (
+        ("--min-confidence", rules.min_confidence, "P", "least score of a polygon that is text for sure"),
+        ("--min-doubtful", rules.min_doubtful, "P", "least score of a polygon that is text if it can be read"),
+        ("--min-readable", rules.min_readable, "P", "how sure the reader has to be of what it reads"),
+        ("--min-area-frac", rules.min_area_frac, "F", "least area of a polygon, as a share of the image"),
+        ("--dilate", rules.dilate, "F", "how far the mask reaches around the text, as a share of the text's height"),
+        ("--max-text-frac", rules.max_text_frac, "F", "an image more of which is masked is left as it is"),
+    ):
+        group.add_argument(flag, type=number(0, 1), default=default, metavar=letter, help=text)
+    group.add_argument(
+        "--min-aspect",
+        type=number(1),
+        default=rules.min_aspect,
+        metavar="R",
+        help="least ratio of longer to shorter side of what is text for sure: eyes and dots are round, words are not",
+    )
+    group.add_argument(
+        "--verify-text",
+        choices=get_args(Verify),
+        default=rules.verify,
+        help="what has to be readable to count as text: nothing, what is doubtful by score or shape, or everything",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     halves = ("detect", "inpaint") if args.halves == "run" else (args.halves,)
-    rules = TextRules(args.min_confidence, args.min_area_frac, args.min_aspect, args.dilate)
-    plan = Plan(halves, rules, args.det_model, args.inpainter)
+    looks = Looks(tuple(args.scales), args.max_side, args.tile, turns=args.turns)
+    rules = TextRules(
+        min_confidence=args.min_confidence,
+        min_aspect=args.min_aspect,
+        min_doubtful=args.min_doubtful,
+        min_area_frac=args.min_area_frac,
+        verify=args.verify_text,
+        min_readable=args.min_readable,
+        dilate=args.dilate,
+        max_text_frac=args.max_text_frac,
+    )
+    plan = Plan(halves, looks, rules, args.det_model, args.inpainter)
     return run_stage(f"ocr_{halves[0]}", lambda: options_from(args), lambda run: do_halves(run, plan), arguments=argv)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from demo.inpaint_model import write_model
-from preprocess.ocr.detect import Detector, load_detector
+from preprocess.ocr.models import Detector, Reader, load_detector, load_reader
+from preprocess.ocr.views import Looks
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +32,16 @@ def detector(asked_network: list[str], tmp_path_factory: pytest.TempPathFactory)
         patch.setenv("POKEFA_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("PADDLE_PDX_CACHE_HOME", raising=False)
         patch.delenv("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", raising=False)
-        detect, label = load_detector(None, 2, 0.0)
+        detect, label = load_detector(None, 2, 0.0, Looks())
     watching = False
     assert label == "PP-OCRv6_small_det 090f04abcd9d"
     return detect
+
+
+@pytest.fixture(scope="session")
+def reader() -> Reader:
+    """The embedded reader."""
+    return load_reader(2)
 
 
 @pytest.fixture(scope="session")

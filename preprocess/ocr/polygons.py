@@ -1,0 +1,142 @@
+"""Polygons around text: their measures, which of them count as text, how several become one, and the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Two polygons are one when they overlap, are of about one height and together fill this much of the smallest rectangle
+# around both: the same line found twice, or a line that the edge of a tile cut in two.
+LEAST_FILL = 0.75
+MOST_UNLIKE = 2.0
+
+# A polygon lies in another when this much of it does.
+LEAST_INSIDE = 0.8
+
+# Glyphs reach a little over the polygon: outlines, shadows and the blur of scaling.
+LEAST_DILATION_PX = 2
+
+
+@dataclass(frozen=True)
+class TextPolygon:
+    """A convex polygon around text.
+
+    Args:
+        points: corners (x, y) in pixels of the upright image.
+        score: the detector's mean text probability inside, 0 to 1.
+        scale: at how many times its size the image was looked at.
+        turned: whether it was looked at after a quarter turn.
+    """
+
+    points: tuple[tuple[int, int], ...]
+    score: float
+    scale: float = 1.0
+    turned: bool = False
+
+
+def measure(points: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
+    """Return the longer side, the shorter side and the area of a polygon in pixels, sides of its smallest rectangle.
+
+    The shorter side is the text's height, whichever way the text runs.
+    """
+    import cv2
+
+    corners = _corners(points)
+    sides = cv2.minAreaRect(corners)[1]
+    return max(sides), min(sides), float(cv2.contourArea(corners))
+
+
+def merge(polygons: Iterable[TextPolygon]) -> list[TextPolygon]:
+    """Return the polygons with those that mean the same text made one, the surest first; the order given is no matter.
+
+    A merged polygon is the smallest rectangle around its parts, with the best score among them and all that goes with
+    it. What merely lies in another, as a small word in a large figure, stays.
+    """
+    kept: list[TextPolygon] = []
+    for polygon in sorted(polygons, key=_surest_first):
+        place = 0
+        while place < len(kept):  # what it has grown to may touch others
+            union = _merged(kept[place], polygon)
+            if union is None:
+                place += 1
+            else:
+                polygon = union
+                del kept[place]
+                place = 0
+        kept.append(polygon)
+    return sorted(kept, key=_surest_first)
+
+
+def _surest_first(polygon: TextPolygon) -> tuple[object, ...]:
+    return -polygon.score, polygon.scale, polygon.turned, polygon.points
+
+
+def _merged(first: TextPolygon, second: TextPolygon) -> TextPolygon | None:
+    """Return one polygon for both, or None where they are two pieces of text."""
+    import cv2
+    import numpy as np
+
+    one, other = _corners(first.points), _corners(second.points)
+    if (one.max(0) < other.min(0)).any() or (other.max(0) < one.min(0)).any():
+        return None
+    heights = sorted((measure(first.points)[1], measure(second.points)[1]))
+    if heights[1] > MOST_UNLIKE * heights[0]:
+        return None
+    shared = cv2.intersectConvexConvex(cv2.convexHull(one), cv2.convexHull(other))[0]
+    if shared <= 0:
+        return None
+    around = cv2.minAreaRect(np.concatenate([one, other]))
+    if cv2.contourArea(one) + cv2.contourArea(other) - shared < LEAST_FILL * around[1][0] * around[1][1]:
+        return None
+    best = min(first, second, key=_surest_first)
+    corners = tuple((round(float(x)), round(float(y))) for x, y in cv2.boxPoints(around))
+    return TextPolygon(corners, best.score, best.scale, best.turned)
+
+
+def contains(outer: TextPolygon, inner: TextPolygon) -> bool:
+    """Tell whether a polygon lies in another, all but a rim."""
+    import cv2
+
+    corners = _corners(inner.points)
+    shared = cv2.intersectConvexConvex(cv2.convexHull(_corners(outer.points)), cv2.convexHull(corners))[0]
+    return bool(shared >= LEAST_INSIDE * cv2.contourArea(corners))
+
+
+def draw_mask(polygons: Sequence[TextPolygon], size: tuple[int, int], dilate: float) -> Image.Image:
+    """Return a mask of mode L and the given (width, height): 255 on and around the polygons, else 0.
+
+    Each polygon is filled and dilated by a disc whose radius is `dilate` times the height of its text.
+    """
+    import cv2
+    import numpy as np
+
+    mask = np.zeros((size[1], size[0]), np.uint8)
+    for polygon in polygons:
+        corners = _corners(polygon.points)
+        radius = max(LEAST_DILATION_PX, round(dilate * measure(polygon.points)[1]))
+        x, y, width, height = cv2.boundingRect(corners)
+        left, top = max(0, x - radius), max(0, y - radius)
+        part = mask[top : max(0, y + height + radius), left : max(0, x + width + radius)]
+        if part.size:
+            outside = np.full(part.shape, 255, np.uint8)
+            cv2.fillPoly(outside, [corners - np.array([left, top], np.int32)], 0)
+            part[cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius] = 255
+    return Image.fromarray(mask)
+
+
+def area_frac(mask: Image.Image) -> float:
+    """Return the masked pixels divided by all pixels."""
+    return mask.histogram()[255] / (mask.width * mask.height)
+
+
+def _corners(points: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
+    import numpy as np
+
+    return np.array(points, np.int32)
