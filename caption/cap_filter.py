@@ -1,49 +1,54 @@
-"""Stage 8, second step: finds the captions that need another try, and on request drops their images.
+"""Stage 8, second step: finds the captions that need another try, and on request drops the hopeless images.
 
-Reads   base.csv: caption, tags; quotas/popularity.csv of the checkout
+Reads   base.csv: caption, tags; images.csv: caption_model, caption_error; metadata/recap_captions.csv;
+        quotas/popularity.csv of the checkout
 Writes  metadata/recap.csv: image_id, reasons; with --drop images.csv: drop_reason, and drops.csv
 
-The reasons: no_species, unknown_species, placeholder, refusal_language, wrong_length, repeated_text,
-sentence_tags_disagree. recap.csv is the input of sentence_tags.py --only. --drop is for what is still wrong after
-that: drop_reason becomes `cap_filter:<first reason>`, and the images leave recap.csv. A later --drop takes the
-images back whose captions have become good.
+The reasons: no_species, unknown_species, placeholder, refusal_language, wrong_length, repeated_text, same_sentence
+(as other images have), sentence_tags_disagree. recap.csv is the input of sentence_tags.py --only. Hopeless is what
+another try has not mended, unless it is only of the wrong length or said of other images too: --drop makes its
+drop_reason `cap_filter:<first reason>` and takes it out of recap.csv; --untried drops images without another try as
+well. A later --drop takes the images back whose captions have become good.
 
     python caption/cap_filter.py
-    python caption/cap_filter.py --root my-dataset --dry-run
+    python caption/cap_filter.py --root my-dataset --min-words 8 --max-words 32 --dry-run
     python caption/cap_filter.py --drop
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from caption.recap import write_recap
+from caption.recap import all_recap_captions, tried_again, write_recap
+from caption.species_names import POPULARITY, Mention, Species, known_species, read_species, without_sex
 from caption.tags import Tags, tags_from_cell
-from pokefa.errors import InputError
 from pokefa.options import options_from, positive_int, stage_parser
 from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import eligible_rows
-from pokefa.table import KEY
-from pokefa.text import species_slug
+from pokefa.table import KEY, with_missing
 
-POPULARITY = Path(__file__).resolve().parents[1] / "quotas" / "popularity.csv"
 
-# 12 to 25 words are asked for; a sentence that misses this by a few words is not worth another call.
-MIN_WORDS = 8
-MAX_WORDS = 32
+# What sentence_tags.py asks for.
+MIN_WORDS = 12
+MAX_WORDS = 25
 
 REPEATED_WORDS = 4  # as many words in the same order twice ...
 REPEATED_WORD = 3  # ... or one word so many times in a row
 
+# Two pictures of one species can truly deserve the same sentence; more hardly ever do.
+MOST_WITH_SAME_SENTENCE = 2
+
+# A caption with one of these says something true about its picture: it may be tried again, but is never dropped.
+HARMLESS = frozenset({"wrong_length", "same_sentence"})
+
 _PLACEHOLDER = re.compile(
-    r"\b(?:unknown|unidentified|unnamed|unspecified|placeholder|lorem ipsum|n/a|tbd|todo)\b"
-    r"|\[[^\]]*\]|<[^>]*>|\{[^}]*\}|_{2,}",
+    r"\b(?:unknown|unidentified|unnamed|unspecified|placeholder|lorem ipsum|n/a|tbd|todo|xxx+)\b"
+    r"|\b(?:some|a) (?:kind|sort) of (?:pok[eé]mon|creature)\b|\[[^\]]*\]|<[^>]*>|\{[^}]*\}|_{2,}|\?{2,}",
     re.IGNORECASE,
 )
 _VERBS = r"(?:assist|help|identif\w+|describe|determine|tell|see|view|process|provide|comply)"
@@ -53,47 +58,8 @@ _REFUSAL = re.compile(
     r"|\bas an? (?:ai|assistant|language model)\b",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"[\w'’.♀♂-]+")
 
 log = logging.getLogger("pokefa")
-
-
-class Species:
-    """The known species, found by slug and in sentences."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.slugs = {species_slug(name) for name in names}
-        self._phrases = {tuple(_without_sex(slug).split("_")) for slug in self.slugs}
-        self._longest = max(map(len, self._phrases), default=0)
-
-    def named_in(self, sentence: str) -> set[str]:
-        """Return the slugs of the species that a sentence names, also in the plural or the genitive.
-
-        Of two names that begin with the same word the longer counts: "Porygon-Z" is not also Porygon. Nidoran is one
-        name for two species, and comes without its sign.
-        """
-        words = [word for part in _WORD.findall(sentence) for word in _without_sex(species_slug(part)).split("_")]
-        found: set[str] = set()
-        place = 0
-        while place < len(words):
-            phrase = self._phrase_at(words, place)
-            if phrase:
-                found.add("_".join(phrase))
-            place += len(phrase) or 1
-        return found
-
-    def _phrase_at(self, words: Sequence[str], place: int) -> tuple[str, ...]:
-        """Return the longest name that begins with the word at `place`, or ()."""
-        for length in range(min(self._longest, len(words) - place), 0, -1):
-            phrase = tuple(words[place : place + length])
-            for known in (phrase, (*phrase[:-1], phrase[-1].removesuffix("s"))):
-                if known in self._phrases:
-                    return known
-        return ()
-
-
-def _without_sex(slug: str) -> str:
-    return slug.removesuffix("_female").removesuffix("_male")
 
 
 @dataclass(frozen=True)
@@ -105,11 +71,9 @@ class Limits:
 
 
 def find_faults(sentence: str, tags: Tags, species: Species, limits: Limits) -> list[str]:
-    """Return the reason slugs of all that is wrong with a caption, in a fixed order; none where it is good."""
+    """Return the reason slugs of all that is wrong with a caption by itself, in a fixed order."""
     tagged = set(tags["pokemon"])
     known = tagged <= species.slugs
-    names = {_without_sex(slug) for slug in tagged}
-    named = species.named_in(sentence)
     faults = {
         "no_species": not tagged,
         "unknown_species": not known,
@@ -117,15 +81,39 @@ def find_faults(sentence: str, tags: Tags, species: Species, limits: Limits) -> 
         "refusal_language": bool(_REFUSAL.search(sentence)),
         "wrong_length": not limits.min_words <= len(sentence.split()) <= limits.max_words,
         "repeated_text": repeats_itself(sentence),
-        # Every name in the sentence is tagged, and the sentence names at least one of those that are.
-        "sentence_tags_disagree": bool(tagged) and known and not (named and named <= names),
+        "sentence_tags_disagree": bool(tagged) and known and not agree(species.mentions_in(sentence), tags),
     }
     return [slug for slug, found in faults.items() if found]
 
 
+def agree(mentions: Sequence[Mention], tags: Tags) -> bool:
+    """Tell whether a sentence with these species and the tags can be about one picture.
+
+    The sentence names one of the tagged species or more, none that is not tagged, and none as shiny or in a form that
+    its tags do not have. It need not say all that the tags say.
+    """
+    words: dict[str, set[str]] = defaultdict(set)
+    for name, form in zip(tags["pokemon"], tags["form"], strict=True):
+        words[without_sex(name)].update((form or "").split("_"))
+        if name in tags["shiny_pokemon"]:
+            words[without_sex(name)].add("shiny")
+    return bool(mentions) and all(one.name in words and one.described <= words[one.name] for one in mentions)
+
+
+def same_sentences(sentences: Iterable[str]) -> set[str]:
+    """Return the sentences, as `_bare` leaves them, that more than MOST_WITH_SAME_SENTENCE captions consist of."""
+    counted = Counter(map(_bare, sentences))
+    return {sentence for sentence, number in counted.items() if number > MOST_WITH_SAME_SENTENCE}
+
+
+def _bare(sentence: str) -> str:
+    """Return a sentence's words without capitals and punctuation."""
+    return " ".join(word.strip(".,;:!?\"'") for word in sentence.lower().split())
+
+
 def repeats_itself(sentence: str) -> bool:
     """Tell whether a word stands several times in a row, or the same words in the same order twice."""
-    words = [word.strip(".,;:!?").lower() for word in sentence.split()]
+    words = _bare(sentence).split()
     in_a_row = zip(*(words[start:] for start in range(REPEATED_WORD)), strict=False)
     if any(len(set(run)) == 1 for run in in_a_row):
         return True
@@ -133,60 +121,70 @@ def repeats_itself(sentence: str) -> bool:
     return len(set(runs)) < len(runs)
 
 
-def read_species(path: Path) -> Species:
-    """Return the species of popularity.csv.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return Species(row["name"] for row in csv.DictReader(stream))
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a CSV with a column name: {error}") from None
-
-
-def filter_captions(run: StageRun, limits: Limits, *, drop: bool) -> None:
-    """List the captions that need another try; with `drop` mark their images instead."""
-    species = read_species(POPULARITY)
+def filter_captions(run: StageRun, limits: Limits, *, drop: bool, untried: bool) -> None:
+    """List the captions that need another try; with `drop` mark the images of the hopeless."""
+    species = known_species()
     frame = eligible_rows(run.table(), run.step)
     rows = [row for row in decode_rows(frame, ["caption", "tags", "drop_reason"], run.step) if row["caption"]]
     run.seen = len(rows)
+    tried = images_tried_again(run, {str(row[KEY]): str(row["caption"]) for row in rows})
+    same = same_sentences(str(row["caption"]) for row in rows)
     recap: dict[str, list[str]] = {}
     for row in rows:
-        image_id, dropped = str(row[KEY]), str(row["drop_reason"] or "")
-        faults = find_faults(str(row["caption"]), tags_from_cell(image_id, str(row["tags"] or "{}")), species, limits)
+        image_id, sentence, dropped = str(row[KEY]), str(row["caption"]), str(row["drop_reason"] or "")
+        faults = find_faults(sentence, tags_from_cell(image_id, str(row["tags"] or "{}")), species, limits)
+        if _bare(sentence) in same:
+            faults.append("same_sentence")
         for slug in faults:
             run.counts[slug] += 1
         if faults:
-            log.info("%s: %s: %s", image_id, ", ".join(faults), row["caption"])
+            log.info("%s: %s: %s", image_id, ", ".join(faults), sentence)
         if drop:
-            mark(run, image_id, dropped, faults)
-        elif faults and not dropped.startswith("cap_filter:"):
+            dropped = mark(run, image_id, dropped, faults, given_up=untried or image_id in tried)
+        if faults and not dropped.startswith("cap_filter:"):
             recap[image_id] = faults
     run.extra["to_caption_again"] = len(recap)
     if not run.options.dry_run:
         write_recap(run.root, recap)
 
 
-def mark(run: StageRun, image_id: str, dropped: str, faults: Sequence[str]) -> None:
-    """Drop an image with faults, and take one back that has none any more; other stages' drops stay."""
+def images_tried_again(run: StageRun, captions: Mapping[str, str]) -> set[str]:
+    """Return the images whose captions, by image_id, are those of another try, or for which the other try failed."""
+    again = all_recap_captions(run.root, "sentence_tags")
+    columns = [KEY, "caption_model", "caption_error"]
+    images = with_missing(run.ledger.images.read(), columns).select(columns)
+    return {
+        image_id
+        for image_id, model, error in images.iter_rows()
+        if image_id in captions and tried_again(captions[image_id], model, error, again.get(image_id))
+    }
+
+
+def mark(run: StageRun, image_id: str, dropped: str, faults: Sequence[str], *, given_up: bool) -> str:
+    """Drop an image, or take back one that this step has dropped; return its drop_reason as it is now.
+
+    Args:
+        dropped: its drop_reason so far; other stages' drops stay.
+        given_up: it gets no other try. An image that was dropped before stays dropped until its caption is good.
+    """
     if dropped and not dropped.startswith("cap_filter:"):
-        return
-    wanted = f"cap_filter:{faults[0]}" if faults else ""
+        return dropped
+    grave = [slug for slug in faults if slug not in HARMLESS]
+    wanted = f"cap_filter:{grave[0]}" if grave and (given_up or dropped) else ""
     if wanted == dropped:
-        return
-    if faults:
+        return dropped
+    if wanted:
         values: Mapping[str, str] = {"drop_reason": wanted}
-        detail = ", ".join(faults)
-        run.record(image_id, values, table="images", reason="dropped", drop=faults[0], detail=detail)
+        run.record(image_id, values, table="images", reason="dropped", drop=grave[0], detail=", ".join(faults))
     else:
         run.record(image_id, {"drop_reason": None}, table="images", reason="taken_back")
+    return wanted
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
-    parser.add_argument("--drop", action="store_true", help="drop the images whose captions are not good enough")
+    parser.add_argument("--drop", action="store_true", help="drop the images whose captions another try has not mended")
+    parser.add_argument("--untried", action="store_true", help="with --drop: drop those that had no other try, too")
     parser.add_argument("--min-words", type=positive_int, default=MIN_WORDS, metavar="N", help="shortest sentence")
     parser.add_argument("--max-words", type=positive_int, default=MAX_WORDS, metavar="N", help="longest sentence")
     return parser
@@ -197,9 +195,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.min_words > args.max_words:
         parser.error(f"--min-words {args.min_words} is over --max-words {args.max_words}")
-    limits, drop = Limits(args.min_words, args.max_words), args.drop
+    if args.untried and not args.drop:
+        parser.error("--untried says what --drop drops: give both")
+    limits, drop, untried = Limits(args.min_words, args.max_words), args.drop, args.untried
     return run_stage(
-        "cap_filter", lambda: options_from(args), lambda run: filter_captions(run, limits, drop=drop), arguments=argv
+        "cap_filter",
+        lambda: options_from(args),
+        lambda run: filter_captions(run, limits, drop=drop, untried=untried),
+        arguments=argv,
     )
 
 

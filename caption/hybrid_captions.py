@@ -4,9 +4,9 @@ Reads   base.csv: caption, tags
 Writes  base.csv: hybrid_caption
 
 As `Umbreon sleeps on a stone under the moon. | umbreon, curled up, forest, night`. Tags stand in a fixed order of
-importance, species first with shiny and form, none twice, and as many as fit into --max-tokens of CLIP's tokenizer.
-The tokens are counted by a bound (see caption/tokens.py), so a caption may hold fewer tags than would just fit, and
-none that is cut off. Every run computes all captions and writes those that differ, so it follows changed captions.
+importance, species first with shiny and form, none twice, and as many as fit into --max-tokens of CLIP's tokenizer
+(see caption/tokens.py). A tag is whole or left out, and no species is left out for the sake of a long sentence: that
+ends with an earlier word. Every run computes all captions and writes those that differ, so it follows changed ones.
 
     python caption/hybrid_captions.py
     python caption/hybrid_captions.py --root my-dataset --max-tokens 150 --keep-underscores
@@ -15,10 +15,12 @@ none that is cut off. Every run computes all captions and writes those that diff
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from caption.tags import Tags, tags_from_cell
-from caption.tokens import CLIP_TOKENS, token_bound
+from caption.tokens import CLIP_TOKENS, TokenCounter, load_token_counter
 from pokefa.options import options_from, positive_int, stage_parser
 from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import not_dropped_before
@@ -26,7 +28,7 @@ from pokefa.table import KEY
 
 SEPARATOR = " | "
 TAG_SEPARATOR = ", "
-SMALLEST_BUDGET = 16  # below, not even a short sentence fits
+SMALLEST_BUDGET = 16  # below, a species with its form leaves no room for a sentence
 
 # After the species, in the order in which they matter to whoever asks for a picture.
 ORDER = (
@@ -70,47 +72,74 @@ def _in_order(tags: Tags) -> Iterator[str]:
         yield "multiple_subjects"
 
 
-def hybrid_caption(sentence: str, tags: Tags, max_tokens: int, *, keep_underscores: bool = False) -> str:
-    """Return sentence and tags within `max_tokens` tokens, the two that begin and end a text included.
+@dataclass(frozen=True)
+class Hybrid:
+    """A training caption, and what the budget has cost it."""
 
-    Tags are left out whole, from the first that does not fit. A sentence that does not fit by itself ends with the
-    last word that does.
+    text: str
+    sentence_cut: bool = False
+    tags_left_out: int = 0
+
+
+def hybrid_caption(
+    sentence: str, tags: Tags, max_tokens: int, count: TokenCounter, *, keep_underscores: bool = False
+) -> Hybrid:
+    """Return sentence and tags within `max_tokens` tokens, as `count` counts them.
+
+    Tags are left out whole, from the first that does not fit. The first species always stays, and the others as far
+    as all of them take up at most half of the budget; a sentence that leaves no room for them is cut after a word.
     """
-    names = {word for phrase in species_phrases(tags) for word in phrase.split("_")}
-    text = _fitting_words(sentence, names, max_tokens)
-    if text != sentence:
-        return text
-    separator = SEPARATOR
-    for tag in ordered_tags(tags):
-        longer = text + separator + (tag if keep_underscores else tag.replace("_", " "))
-        if token_bound(longer, names) > max_tokens:
-            break
-        text, separator = longer, TAG_SEPARATOR
-    return text
+    values = [tag if keep_underscores else tag.replace("_", " ") for tag in ordered_tags(tags)]
+    text = compose(sentence, values)
+    if count(text) <= max_tokens:
+        return Hybrid(text)
+
+    species = len(set(species_phrases(tags)))
+    kept = most_that_fit(species, max_tokens // 2, lambda number: count(compose("", values[:number])))
+    kept = min(max(1, kept), most_that_fit(species, max_tokens, lambda number: count(compose("", values[:number]))))
+
+    words = sentence.split(" ")
+    room = most_that_fit(len(words), max_tokens, lambda number: count(compose(cut(words, number), values[:kept])))
+    sentence = cut(words, room)
+    if room == len(words):
+        kept = most_that_fit(len(values), max_tokens, lambda number: count(compose(sentence, values[:number])))
+    return Hybrid(compose(sentence, values[:kept]), room < len(words), len(values) - kept)
 
 
-def _fitting_words(sentence: str, names: set[str], max_tokens: int) -> str:
-    while token_bound(sentence, names) > max_tokens:
-        sentence, space, _ = sentence.rpartition(" ")
-        if not space:
-            return ""
-    return sentence
+def compose(sentence: str, values: Sequence[str]) -> str:
+    return SEPARATOR.join(part for part in (sentence, TAG_SEPARATOR.join(values)) if part)
+
+
+def cut(words: Sequence[str], number: int) -> str:
+    """Return the first so many words of a sentence; what follows them leaves no comma or dash behind."""
+    text = " ".join(words[:number])
+    return text if number == len(words) else text.rstrip(" ,;:-–—(\"'")
+
+
+def most_that_fit(most: int, budget: int, tokens_of: Callable[[int], int]) -> int:
+    """Return the largest number up to `most` for which `tokens_of`, which never falls, is within the budget; else 0."""
+    return bisect.bisect_right(range(1, most + 1), budget, key=tokens_of)
 
 
 def make_captions(run: StageRun, max_tokens: int, *, keep_underscores: bool) -> None:
     """Write every hybrid caption that is not as it should be."""
+    count = load_token_counter()
     frame = run.table().filter(not_dropped_before(run.step))
     columns = ["caption", "tags", *(["hybrid_caption"] if "hybrid_caption" in frame.columns else [])]
-    rows = decode_rows(frame, columns, run.step)
-    for row in rows:
+    shortened = sentences_cut = 0
+    for row in decode_rows(frame, columns, run.step):
         image_id, sentence, tags_text = str(row[KEY]), row["caption"], row["tags"]
         wanted: str | None = None
         if sentence is not None:
             run.seen += 1
             tags = tags_from_cell(image_id, str(tags_text or "{}"))
-            wanted = hybrid_caption(str(sentence), tags, max_tokens, keep_underscores=keep_underscores)
+            hybrid = hybrid_caption(str(sentence), tags, max_tokens, count, keep_underscores=keep_underscores)
+            wanted = hybrid.text or None
+            shortened += hybrid.tags_left_out > 0
+            sentences_cut += hybrid.sentence_cut
         if wanted != row.get("hybrid_caption"):
             run.record(image_id, {"hybrid_caption": wanted}, reason="written" if wanted else "emptied")
+    run.extra.update(max_tokens=max_tokens, tags_left_out_of=shortened, sentences_cut=sentences_cut)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -23,6 +23,7 @@ from pokefa.text import write_text
 RECAP_FILE = "metadata/recap.csv"
 RECAP_CAPTIONS_FILE = "metadata/recap_captions.csv"
 RECAP_COLUMNS = (KEY, "reasons")
+MODEL_OF_ANOTHER_TRY = "+recap"  # how caption_model ends, see model_name in sentence_tags.py
 
 Reasons = tuple[str, ...]
 
@@ -49,6 +50,19 @@ class RecapCaption:
     def answers(self, reasons: Reasons, caption: str | None) -> bool:
         """Tell whether this is the answer to an image with these reasons and now this caption."""
         return self.reasons == " ".join(reasons) and caption in (self.replaces, self.caption)
+
+
+def tried_again(caption: str, model: str | None, error: str | None, new: RecapCaption | None) -> bool:
+    """Tell whether a caption of base.csv is what another try has come to.
+
+    Args:
+        caption: as it stands in base.csv.
+        model, error: the image's caption_model and caption_error. An image with a caption and an error has failed in
+            another try.
+        new: its caption in recap_captions.csv. Another try can give the caption again that it was to replace.
+    """
+    by_model = (model or "").endswith(MODEL_OF_ANOTHER_TRY)
+    return by_model or bool(error) or (new is not None and new.model is not None and new.caption == caption)
 
 
 def write_recap(root: Path, reasons: Mapping[str, Iterable[str]]) -> bool:

@@ -23,7 +23,7 @@ from caption.tags import clean_sentence, tags_from_cell, tags_to_cell
 from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import Row, StageRun, decode_rows, run_stage
-from pokefa.selection import eligible_rows
+from pokefa.selection import STEPS, eligible_rows
 from pokefa.table import KEY
 
 
@@ -54,7 +54,8 @@ def cleaned(new: RecapCaption) -> RecapCaption:
 def merge_captions(run: StageRun, *, only_missing: bool) -> None:
     """Merge every waiting caption that still has its place."""
     waiting = {image_id: cleaned(new) for image_id, new in read_recap_captions(run.root).items()}
-    frame = eligible_rows(run.table(), run.step)
+    # cap_filter.py may have dropped an image for the caption that is to be replaced: it takes the image back itself.
+    frame = eligible_rows(run.table(), STEPS["cap_filter"])
     rows = {str(row[KEY]): row for row in decode_rows(frame, ["caption", "tags"], run.step) if row[KEY] in waiting}
     run.seen = len(waiting)
     for image_id, new in waiting.items():

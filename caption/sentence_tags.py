@@ -23,7 +23,9 @@ from pathlib import Path
 
 from caption.recap import Reasons, RecapCaption, all_recap_captions, read_recap, write_recap_captions
 from caption.tags import SCHEMA, Caption, clean_answer, tags_to_cell
-from pokefa.openai_json import Ask, Question, Settings, add_options, ask_rows
+from pokefa.asking.question import Ask, Question
+from pokefa.asking.rows import ask_rows
+from pokefa.asking.settings import Settings, add_options, settings_from
 from pokefa.options import options_from, stage_parser
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import choose_ids, eligible_rows
@@ -68,7 +70,9 @@ at most six to a field, an empty list where the picture shows nothing of the kin
   art_style          one to three terms of the schema's list: medium and style as they look.
 """
 
-QUESTION: Question[Caption] = Question("pokefa_caption", "caption-1", INSTRUCTIONS, SCHEMA, clean_answer)
+QUESTION: Question[Caption] = Question(
+    "pokefa_caption", "caption-1", INSTRUCTIONS, SCHEMA, clean_answer, output_tokens=250
+)
 
 HINT = (
     "A search for {species} found this picture. That may be wrong: use the name only if the picture agrees, and name "
@@ -82,7 +86,8 @@ ADVICE = {
     "refusal_language": "it spoke about being able to answer: only describe the drawing",
     "wrong_length": "its sentence was too short or too long: write 12 to 25 words",
     "repeated_text": "it repeated itself",
-    "sentence_tags_disagree": "sentence and tags named different species: name the same ones in both",
+    "same_sentence": "other pictures got the very same sentence: say what sets this one apart",
+    "sentence_tags_disagree": "sentence and tags named different species or forms: name the same ones in both",
 }
 ANOTHER_TRY = "An earlier caption of this picture was rejected: {reasons}."
 
@@ -201,7 +206,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    settings, only, species_hint = Settings(args.model, args.concurrency), args.only, args.species_hint
+    settings, only, species_hint = settings_from(args), args.only, args.species_hint
 
     def body(run: StageRun) -> None:
         if only is None:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from caption.species_names import known_species
+from pokefa.asking.question import AnswerError, misfit, object_schema, plain
 from pokefa.columns import BASE
 from pokefa.errors import InputError
-from pokefa.openai_json import AnswerError, misfit, object_schema, plain
 from pokefa.text import species_slug
 
 Tags = dict[str, Any]
@@ -53,15 +54,22 @@ _NOTHING = frozenset({
     "none", "null", "nil", "na", "n_a", "nothing", "not_applicable", "other",
     "unknown", "unspecified", "unclear", "unsure", "undefined", "undetermined",
 })  # fmt: skip
-_BASE_FORMS = frozenset({"normal", "base", "default", "standard", "regular", "ordinary", "base_form", "normal_form"})
+_BASE_FORMS = frozenset({"normal", "base", "default", "standard", "regular", "ordinary"})
+# A form has one name, however it was written; what maps to "" says nothing.
+_FORM_SPELLINGS = {
+    "alola": "alolan", "galar": "galarian", "hisui": "hisuian", "paldea": "paldean", "gmax": "gigantamax",
+    "form": "", "forme": "", "evolution": "",
+}  # fmt: skip
+_SHINY = "shiny"
 
 # The end of a sentence, with what closes after it, before the capital of another one.
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*(?=\s+[\"'“‘(]?[A-Z0-9])")
+_SENTENCE_END = re.compile(r"[.!?…][\"')]*(?=\s+[\"'(]?[A-Z0-9])")
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Jr|vs|No)\.$")
 _ENDS = tuple(".!?…")
-_CLOSING = "\"'”’)"
+_CLOSING = "\"')"
 _MARKDOWN = "`*_ "
-_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’"}
+# One way to write each mark, which text encoders know best; "|" is what parts sentence and tags in a training caption.
+_MARKS = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "|": "/"})
 
 
 def _strings(description: str, choices: Iterable[str] = ()) -> dict[str, Any]:
@@ -126,9 +134,10 @@ def clean_answer(answer: Mapping[str, Any]) -> Caption:
 def clean_sentence(text: str) -> str:
     """Return the first sentence of a text on one line, with a capital and a full stop; "" where there is none.
 
-    A sentence over LONGEST_SENTENCE characters ends with the last word that fits.
+    Quotation marks and apostrophes become straight. A sentence over LONGEST_SENTENCE characters ends with the last
+    word that fits.
     """
-    text = _unquoted(plain(text, longest=10 * LONGEST_SENTENCE))
+    text = _unquoted(plain(text, longest=10 * LONGEST_SENTENCE).translate(_MARKS))
     for end in _SENTENCE_END.finditer(text):
         if not _ABBREVIATION.search(text[: end.end()]):
             text = _unquoted(text[: end.end()])
@@ -144,7 +153,7 @@ def clean_sentence(text: str) -> str:
 def _unquoted(text: str) -> str:
     """Return a text without Markdown's marks and without quotation marks around the whole."""
     text = text.strip(_MARKDOWN)
-    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip(_MARKDOWN)
     return text
 
@@ -153,13 +162,14 @@ def clean_tags(answer: Mapping[str, Any]) -> Tags:
     """Return the tags of an answer that fits the schema: snake_case, without repeats, in the order given.
 
     `form` is as long as `pokemon`, `shiny_pokemon` holds species of `pokemon` only, and the closed lists hold only
-    their own words.
+    their own words. A form or `shiny` that was written into the name of a species is put where it belongs.
     """
-    pokemon, form = _individuals(answer["pokemon"], answer["form"])
+    pokemon, form, shiny = _individuals(answer["pokemon"], answer["form"])
+    shiny |= {_species_of(name) for name in answer["shiny_pokemon"]}
     tags: Tags = {
         "pokemon": pokemon,
         "form": form,
-        "shiny_pokemon": [name for name in _words(answer["shiny_pokemon"]) if name in pokemon],
+        "shiny_pokemon": [name for name in dict.fromkeys(pokemon) if name in shiny],
         # Two individuals are two subjects, whatever the model counted.
         "subject_count": "multiple" if len(pokemon) > 1 else answer["subject_count"],
     }
@@ -215,20 +225,36 @@ def _words(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(word for word in words if word))[:MOST_VALUES]
 
 
-def _individuals(species: Iterable[str], forms: Iterable[str | None]) -> tuple[list[str], list[str | None]]:
-    """Return species and forms side by side: a missing form is None, the same species and form stand once."""
+def _individuals(names: Iterable[str], forms: Iterable[str | None]) -> tuple[list[str], list[str | None], set[str]]:
+    """Return species and forms side by side, and which species are called shiny.
+
+    A missing form is None, one too many goes, and the same species in the same form stands once.
+    """
     padded = list(forms)
     pairs: dict[tuple[str, str | None], None] = {}
-    for place, name in enumerate(species):
-        slug = snake_case(name)
+    shiny: set[str] = set()
+    for place, name in enumerate(names):
+        slug, in_name = known_species().split_form(snake_case(name))
+        given = snake_case(padded[place] or "") if place < len(padded) else ""
+        words = {*given.split("_"), *(in_name or "").split("_")}
+        if slug and _SHINY in words:
+            shiny.add(slug)
         if slug:
-            pairs[slug, _form(padded[place] if place < len(padded) else None, slug)] = None
+            pairs[slug, _form(given, slug) or _form(in_name or "", slug)] = None
     kept = list(pairs)[:MOST_VALUES]
-    return [name for name, _ in kept], [form for _, form in kept]
+    return [name for name, _ in kept], [form for _, form in kept], shiny
 
 
-def _form(text: str | None, species: str) -> str | None:
-    """Return a form without the name of its species: `mega_charizard_x` of `charizard` is `mega_x`."""
-    word = snake_case(text or "")
-    word = re.sub(rf"(?:^|_){re.escape(species)}(?=_|$)", "", word).strip("_")
-    return None if not word or word in _BASE_FORMS else word
+def _species_of(name: str) -> str:
+    return known_species().split_form(snake_case(name))[0]
+
+
+def _form(text: str, species: str) -> str | None:
+    """Return a form by its usual name, without that of its species: `mega_charizard_x` of `charizard` is `mega_x`."""
+    before, form = "", text
+    while form != before:
+        before = form
+        form = re.sub(rf"(?:^|_){re.escape(species)}(?=_|$)", "", form)
+        words = (_FORM_SPELLINGS.get(word, word) for word in form.split("_") if word != _SHINY)
+        form = snake_case("_".join(words))
+    return None if not form or form in _BASE_FORMS else form

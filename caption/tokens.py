@@ -1,39 +1,92 @@
-"""A bound on the tokens that CLIP's tokenizer makes of a caption, computed without its vocabulary.
+"""How many tokens CLIP makes of a caption, counted with the vocabulary that it was published with.
 
-CLIP lower-cases a text, splits it into runs of letters, single digits and runs of other marks, and splits each of
-those by byte-pair encoding into at least one token; two more begin and end the text. Common English words are one or
-two tokens, made-up names more. So a run of n ASCII letters counts as
-
-    1 + (n - 1) // 3    in general
-    1 + n // 2          of four letters and more in the words of a name
-
-and anything else as its UTF-8 bytes, which no encoding exceeds. Held against the published vocabulary
-(bpe_simple_vocab_16e6): the second rule is not below the true count for any word of the 1,025 species names, and the
-whole is not below it for any of 6,000 English sentences of 8 to 30 words, taken from program documentation. It is
-1.6 times the true count on average. Text of rare letters can exceed it, and CLIP then cuts the end of the caption.
+CLIP's text encoder reads lower-cased text, cut into contractions, runs of letters, single digits and runs of other
+marks; each of those is split by byte-pair encoding (Sennrich, Haddow and Birch 2016, "Neural Machine Translation of
+Rare Words with Subword Units"; Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
+Supervision", section 2.4), and one token more begins and one ends the text. The merges come from the file
+bpe_simple_vocab_16e6.txt.gz in the wheel of clip-anytorch, and the library tokenizers applies them; PyTorch is not
+needed. The counts are those of the CLIP tokenizer in trainers that build on transformers. CLIP's own first
+implementation also mends mis-encoded text and HTML entities before, and never counts more where it does.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+import gzip
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
 
-CLIP_TOKENS = 77
+from pokefa.errors import PokefaError
 
-_PIECE = re.compile(r"[a-z]+|[0-9]|[^\sa-z0-9]+")
+CLIP_TOKENS = 77  # what CLIP's text encoder takes; the tokens that begin and end a text are among them
+BEGIN_AND_END = 2
+
+VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+# CLIP's 49,408 tokens are 256 bytes, 256 bytes that end a word, one for each of the first merges, begin and end.
+MERGES = 49_408 - 2 * 256 - BEGIN_AND_END
+WORD_END = "</w>"
+PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+NOT_INSTALLED = (
+    "CLIP's tokenizer is not installed: python -m pip install --no-deps -r requirements/requirements_caption_nodeps.txt"
+)
+
+TokenCounter = Callable[[str], int]
 
 
-def token_bound(text: str, names: Collection[str] = ()) -> int:
-    """Return a number that CLIP's tokens of `text` hardly ever exceed, its two marks of begin and end included.
+@lru_cache(maxsize=1)
+def load_token_counter() -> TokenCounter:
+    """Return the function that counts the tokens of a text, begin and end included.
 
-    Args:
-        names: lower-case words that belong to made-up names, such as species.
+    Raises:
+        PokefaError: the tokenizer or its vocabulary is not installed.
     """
-    return 2 + sum(_piece_bound(piece, names) for piece in _PIECE.findall(text.lower()))
+    try:
+        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+    except ImportError:
+        raise PokefaError(NOT_INSTALLED) from None
+    merges = read_merges(find_vocabulary())
+    marks = sorted(pre_tokenizers.ByteLevel.alphabet())  # a printable mark for each of the 256 bytes
+    pieces = [*marks, *(mark + WORD_END for mark in marks), *(first + second for first, second in merges)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix=WORD_END))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return lambda text: BEGIN_AND_END + len(tokenizer.encode(text).ids)
 
 
-def _piece_bound(piece: str, names: Collection[str]) -> int:
-    if not piece.isascii() or not piece.isalpha():
-        return len(piece.encode("utf-8"))
-    length = len(piece)
-    return 1 + length // 2 if length > 3 and piece in names else 1 + (length - 1) // 3
+def find_vocabulary() -> Path:
+    """Return the file of merges in the installed clip-anytorch; the package, which needs PyTorch, is not imported.
+
+    Raises:
+        PokefaError: it is not installed.
+    """
+    try:
+        places = [Path(str(file.locate())) for file in files("clip-anytorch") or [] if file.name == VOCABULARY]
+    except PackageNotFoundError:
+        places = []
+    if not places or not places[0].is_file():
+        raise PokefaError(NOT_INSTALLED)
+    return places[0]
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """Return the pairs that byte-pair encoding merges, the earliest learned first.
+
+    Raises:
+        PokefaError: the file is damaged or another one.
+    """
+    try:
+        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : MERGES + 1]
+        merges = [(first, second) for first, second in (line.split(" ") for line in lines)]
+    except (OSError, EOFError, ValueError, zlib.error):
+        merges = []
+    if len(merges) != MERGES:
+        raise PokefaError(f"{path} is damaged: install the packages of requirements_caption_nodeps.txt anew")
+    return merges

@@ -113,6 +113,17 @@ def test_a_file_made_by_hand_is_merged_and_cleaned(dataset: Dataset, waiting: li
     assert dataset.images()[waiting[1]]["caption_model"] == "by hand"
 
 
+def test_an_image_that_was_dropped_for_its_caption_gets_the_new_one(dataset: Dataset, waiting: list[str]) -> None:
+    """cap_filter.py --drop takes it back then; what another stage has dropped stays as it is."""
+    wait_for(dataset, *waiting[:2], replaces=OLD)
+    reasons = dict(zip(waiting, ["cap_filter:no_species", "takedown:asked", ""], strict=True))
+    dataset.write_images([{**row, "drop_reason": reasons[row["image_id"]]} for row in dataset.rows("images")])
+    finished = dataset.run(SCRIPT)
+    assert finished.summary["counts"] == {"merged": 1, "not_in_base": 1}
+    assert [row["caption"] for row in dataset.base().values()] == [NEW, OLD, ""]
+    assert dataset.images()[waiting[0]]["drop_reason"] == "cap_filter:no_species"
+
+
 def test_without_new_captions_there_is_nothing_to_do(dataset: Dataset, ready: Ready) -> None:
     ready(1, [(OLD, FACTS)])
     finished = dataset.run(SCRIPT)

@@ -25,8 +25,8 @@ from caption.tags import (
     tags_from_cell,
     tags_to_cell,
 )
+from pokefa.asking.question import AnswerError, misfit
 from pokefa.errors import InputError
-from pokefa.openai_json import AnswerError, misfit
 from tests.caption.conftest import FACTS
 
 TAGS = {name: FACTS[name] for name in TAG_NAMES}
@@ -66,6 +66,8 @@ def test_an_answer_without_a_sentence_has_a_reason() -> None:
         ("Porygon2 measures 3.5 cubes.", "Porygon2 measures 3.5 cubes."),
         ("Umbreon sleeps,", "Umbreon sleeps."),
         ("\u201cUmbreon sleeps\u201d", "Umbreon sleeps."),
+        ("Farfetch\u2019d reads \u201cThe Leek.\u201d Then it naps.", 'Farfetch\'d reads "The Leek."'),
+        ("Umbreon | sleeps", "Umbreon / sleeps."),
         ("Umbreon\x00 sle\ud800eps.", "Umbreon sle?eps."),
         ("", ""),
         ("?!", ""),
@@ -87,6 +89,8 @@ def test_a_cleaned_sentence_is_clean(text: str) -> None:
     assert len(sentence) <= LONGEST_SENTENCE + 1
     assert len(sentence.splitlines()) <= 1
     assert sentence == "" or any(end in sentence for end in ".!?…")
+    assert " | " not in sentence
+    assert clean_sentence(sentence) == sentence
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,14 @@ def test_moments_are_a_word_or_nothing(name: str) -> None:
         (["pikachu", "pikachu"], [None, "gigantamax"], (["pikachu", "pikachu"], [None, "gigantamax"])),
         (["pikachu", "Pikachu", "eevee"], [None, None, "x"], (["pikachu", "eevee"], [None, "x"])),
         (["unknown", "eevee"], ["mega", None], (["eevee"], [None])),
+        (["mega_charizard_x"], [None], (["charizard"], ["mega_x"])),
+        (["Alolan Vulpix"], ["Alola Form"], (["vulpix"], ["alolan"])),
+        (["rotom_wash"], ["wash"], (["rotom"], ["wash"])),
+        (["mew_two", "Ho Oh"], [None, None], (["mewtwo", "ho_oh"], [None, None])),
+        (["shiny_umbreon"], ["shiny"], (["umbreon"], [None])),
+        (["pikachu"], ["gmax"], (["pikachu"], ["gigantamax"])),
+        (["absol"], ["mega evolution"], (["absol"], ["mega"])),
+        (["eevee_and_umbreon"], [None], (["eevee_and_umbreon"], [None])),
         ([], ["mega"], ([], [])),
     ],
 )
@@ -161,6 +173,21 @@ def test_forms_stand_beside_their_species(
 
 def test_only_what_is_there_can_be_shiny() -> None:
     assert cleaned(pokemon=["umbreon", "eevee"], shiny_pokemon=["Eevee", "mew", "eevee"])["shiny_pokemon"] == ["eevee"]
+
+
+@pytest.mark.parametrize(
+    ("pokemon", "form", "shiny"),
+    [
+        (["shiny_umbreon"], [None], []),
+        (["umbreon"], ["shiny"], []),
+        (["umbreon"], [None], ["Shiny Umbreon"]),
+        (["alolan_vulpix", "umbreon"], ["shiny", None], ["mega_umbreon"]),
+    ],
+)
+def test_shiny_may_stand_in_the_wrong_place(pokemon: list[str], form: list[str | None], shiny: list[str]) -> None:
+    tags = cleaned(pokemon=pokemon, form=form, shiny_pokemon=shiny)
+    assert tags["shiny_pokemon"] == tags["pokemon"]
+    assert "shiny" not in str(tags["form"])
 
 
 def test_two_species_are_more_than_one_subject() -> None:
