@@ -36,11 +36,13 @@ MEMORY_LOOKS_S = 0.25  # a look at a process of 500 MiB takes milliseconds
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement: wall-clock seconds, peak memory in bytes, and what the function or program gave back."""
+    """One measurement: wall-clock seconds, peak memory in bytes, what the function or program gave back, and the seconds
+    of processor time that a program took."""
 
     seconds: float
     peak: int
     result: Any = None
+    processor: float = 0.0
 
 
 def stage_python(name: str) -> str:
@@ -101,7 +103,7 @@ def run_apart(words: Sequence[object], variables: Mapping[str, str] | None = Non
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{stderr.read()[-2000:]}")
         lines = stdout.read().splitlines()
     result = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
-    return Sample(seconds, max(usage.ru_maxrss * 1024, sampled[0]), result)
+    return Sample(seconds, max(usage.ru_maxrss * 1024, sampled[0]), result, usage.ru_utime + usage.ru_stime)
 
 
 @contextmanager

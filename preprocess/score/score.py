@@ -4,12 +4,14 @@ Reads   images.csv: path_resized
 Writes  images.csv: ae_relevance, ae_aesthetic, ae_artifact, ae_model, score_run_id, score_error
 
 Relevance and aesthetics go from 0 to 100. An image with artifacts gets at most 25 (mild) or 15 (strong) for
-aesthetics. This stage records and decides nothing; the filter does. Every answer is paid for, and is on disk before
-it counts: a run that was killed never asks again for what it has. The key is read from OPENAI_API_KEY, and
-OPENAI_BASE_URL names another server that speaks the Responses API.
+aesthetics. This stage records and decides nothing; the filter does. Every answer is paid for and stored in
+metadata/answers.sqlite before it counts: the same question about the same picture is never paid for twice. The key is
+read from OPENAI_API_KEY, and OPENAI_BASE_URL names another server that speaks the Responses API (or, with --api chat,
+Chat Completions). --batch submit, status and collect go through the Batch API at half the price.
 
     python preprocess/score/score.py
-    python preprocess/score/score.py --root my-dataset --limit 20 --concurrency 8
+    python preprocess/score/score.py --root my-dataset --estimate
+    python preprocess/score/score.py --root my-dataset --limit 20 --concurrency 8 --max-cost 0.50
     python preprocess/score/score.py --image picture.png
 """
 
@@ -22,22 +24,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pokefa.asking.client import Model
+from pokefa.asking.pictures import load_picture
+from pokefa.asking.question import AnswerError, Ask, Question, object_schema
+from pokefa.asking.rows import ask_rows
+from pokefa.asking.settings import Settings, add_options, settings_from
 from pokefa.columns import Value
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
-from pokefa.images import ImageError, flatten, open_image
-from pokefa.openai_json import (
-    AnswerError,
-    Ask,
-    Model,
-    Question,
-    Settings,
-    add_options,
-    ask_rows,
-    encode_jpeg,
-    object_schema,
-)
+from pokefa.images import ImageError
 from pokefa.options import Options, options_from, stage_parser
 from pokefa.run import Row, StageRun, report_error, run_stage, set_up_logging
+
+# A grade needs less than the model could see, and a picture is most of what a question costs: at this size it counts a
+# third to a half of its tokens.
+MAX_SIDE = 768
 
 # The highest aesthetic score that an image with such artifacts can get. Set here rather than asked of the model,
 # which would weigh a visible seam against a pretty subject.
@@ -121,7 +121,7 @@ def read_score(answer: Mapping[str, Any]) -> Score:
     return Score(answer["relevance"], min(answer["aesthetic"], CAPS[artifact]), artifact)
 
 
-QUESTION = Question("pokefa_score", "score-1", INSTRUCTIONS, SCHEMA, read_score)
+QUESTION = Question("pokefa_score", "score-1", INSTRUCTIONS, SCHEMA, read_score, output_tokens=30)
 
 
 def score_images(run: StageRun, settings: Settings) -> None:
@@ -149,10 +149,10 @@ def score_file(path: Path, settings: Settings) -> dict[str, object]:
         PokefaError: there is no usable answer.
     """
     try:
-        jpeg = encode_jpeg(flatten(open_image(path)))
+        jpeg, size = load_picture(path, settings.view)
     except ImageError as error:
         raise InputError(f"--image {path} cannot be used: {error}") from None
-    answer = Model(settings).ask(QUESTION, jpeg)
+    answer = Model(settings.form()).ask(QUESTION, jpeg, size=size)
     if answer.value is None:
         raise PokefaError(str(answer.problem))
     return {"image": str(path), **vars(answer.value), "model": f"{answer.model} {QUESTION.version}"}
@@ -173,13 +173,13 @@ def print_score(path: Path, settings: Settings) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__)
     parser.add_argument("--image", type=Path, metavar="FILE", help="score this one file, print JSON, touch no dataset")
-    add_options(parser)
+    add_options(parser, max_side=MAX_SIDE)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    settings = Settings(args.model, args.concurrency)
+    settings = settings_from(args)
     if args.image is not None:
         return print_score(args.image, settings)
     return run_stage("score", lambda: options_from(args), lambda run: score_images(run, settings), arguments=argv)

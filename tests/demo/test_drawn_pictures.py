@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from caption.cap_filter import POPULARITY, Limits, find_faults, read_species
+from caption.cap_filter import Limits, find_faults
+from caption.species_names import POPULARITY, read_species
 from caption.tags import SCHEMA, clean_answer
 from demo.creatures import SPECIES
 from demo.draw import compose, fingerprint, plan_pictures, render
 from demo.pixel_rules import describe, judge, look_at
+from pokefa.asking.pictures import encode_jpeg
+from pokefa.asking.question import misfit
 from pokefa.images import ImageError, flatten, open_image
-from pokefa.openai_json import encode_jpeg, misfit
 from pokefa.text import species_slug
 
 CHECKOUT = Path(__file__).resolve().parents[2]

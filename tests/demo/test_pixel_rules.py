@@ -28,7 +28,7 @@ from demo.pixel_rules import (
     measure_repetition,
     name_colour,
 )
-from pokefa.openai_json import misfit
+from pokefa.asking.question import misfit
 
 GROUND = (225, 228, 232)
 

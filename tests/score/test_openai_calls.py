@@ -16,9 +16,12 @@ import pytest
 from PIL import Image
 
 from demo.openai_standin import NOTE, StandIn
-from pokefa import openai_json
+from pokefa.asking import client
+from pokefa.asking.client import Model
+from pokefa.asking.pictures import encode_jpeg
+from pokefa.asking.question import Answer, AnswerError, Question, object_schema, request_hash
+from pokefa.asking.replies import Form
 from pokefa.errors import BudgetReached, Interrupted, PokefaError, RunError
-from pokefa.openai_json import Answer, AnswerError, Model, Question, Settings, encode_jpeg, object_schema
 from tests.score.conftest import KEY, judge_by_width
 
 SCHEMA = object_schema(
@@ -30,6 +33,7 @@ SCHEMA = object_schema(
 )
 QUESTION: Question[dict[str, Any]] = Question("a_score", "test-1", "Score this picture.", SCHEMA, dict)
 PICTURE = encode_jpeg(Image.new("RGB", (107, 80), "teal"))
+FORM = Form("gpt-5-mini", is_openai=False)
 RIGHT = {"relevance": 90, "aesthetic": 57, "artifact": "none"}
 
 Start = Callable[..., StandIn]
@@ -42,7 +46,7 @@ def ask(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
     def run(question: Question[dict[str, Any]] = QUESTION, note: str = "", **options: Any) -> Any:
         server = stand_in(**options)
         point_to(server.address, monkeypatch)
-        return Model(Settings()).ask(question, PICTURE, note), server
+        return Model(FORM).ask(question, PICTURE, note), server
 
     return run
 
@@ -78,7 +82,7 @@ def test_an_answer_comes_with_what_it_cost(ask: Any) -> None:
     assert answer.problem is None
     assert answer.model == "gpt-5-mini-stand-in"
     assert answer.usage["question"] == "test-1"
-    assert answer.usage["request"] == openai_json.request_hash("gpt-5-mini", QUESTION, PICTURE, "")
+    assert answer.usage["request"] == request_hash("gpt-5-mini", QUESTION, PICTURE, "")
     assert answer.usage["response"].startswith("resp_standin_")
     assert answer.usage["input_tokens"] > 20 and answer.usage["output_tokens"] > 10
     assert answer.usage["cached_tokens"] == 0
@@ -100,9 +104,31 @@ def test_an_answer_comes_with_what_it_cost(ask: Any) -> None:
     ],
 )
 def test_an_answer_that_cannot_be_used_still_has_its_price(ask: Any, failure: str, problem: str) -> None:
-    answer, _ = ask(failures=[failure])
+    """Refusals stay refusals; the others are asked for once more, and both answers are paid for."""
+    tries = 1 if failure == "refusal" else 2
+    answer, server = ask(failures=[failure] * 3)
     assert (answer.value, answer.problem) == (None, problem)
-    assert answer.usage["input_tokens"] > 0
+    assert server.counts == {failure: tries}
+    once, _ = ask(failures=["refusal"])
+    assert answer.usage["input_tokens"] == tries * once.usage["input_tokens"]
+    assert answer.usage["usd"] > 0
+
+
+@pytest.mark.parametrize("failure", ["incomplete", "failed", "empty", "invalid_json", "missing_field"])
+def test_an_answer_that_cannot_be_used_is_asked_for_again(ask: Any, failure: str) -> None:
+    answer, server = ask(failures=[failure])
+    assert (answer.value, answer.problem) == (RIGHT, None)
+    assert server.counts == {failure: 1, "answered": 1}
+
+
+def test_an_answer_that_was_paid_for_counts_though_the_next_try_fails(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_RETRIES", 0)
+    answer, _ = ask(failures=["invalid_json", "server_error"])
+    assert answer.value is None
+    assert answer.problem.startswith("server_error: 500 after 0 repetitions: ")
+    assert answer.usage["input_tokens"] > 0 and answer.usage["usd"] > 0
 
 
 def test_an_answer_that_the_stage_refuses_has_a_reason(ask: Any) -> None:
@@ -121,7 +147,7 @@ def test_what_may_pass_is_tried_again(ask: Any, failure: str) -> None:
 
 
 def test_a_rate_limit_that_does_not_pass_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_json, "MAX_RETRIES", 2)
+    monkeypatch.setattr(client, "MAX_RETRIES", 2)
     with pytest.raises(AnswerError) as caught:
         ask(failures=["rate_limit"] * 3)
     assert str(caught.value).startswith("rate_limited: still refused after 2 repetitions: ")
@@ -129,22 +155,22 @@ def test_a_rate_limit_that_does_not_pass_costs_the_picture(ask: Any, monkeypatch
 
 
 def test_a_server_error_that_does_not_pass_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_json, "MAX_RETRIES", 2)
+    monkeypatch.setattr(client, "MAX_RETRIES", 2)
     with pytest.raises(AnswerError) as caught:
         ask(failures=["server_error"] * 3)
     assert str(caught.value).startswith("server_error: 500 after 2 repetitions: ")
 
 
 def test_a_connection_that_is_always_cut_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_json, "MAX_RETRIES", 0)
+    monkeypatch.setattr(client, "MAX_RETRIES", 0)
     with pytest.raises(AnswerError) as caught:
         ask(failures=["cut"])
     assert str(caught.value) == "connection_cut: RemoteProtocolError: Server disconnected without sending a response."
 
 
 def test_a_server_that_is_too_slow_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_json, "MAX_RETRIES", 0)
-    monkeypatch.setattr(openai_json, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(client, "MAX_RETRIES", 0)
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.2)
     with pytest.raises(AnswerError) as caught:
         ask(latency=1.5)
     assert str(caught.value).startswith("timeout: no answer from 127.0.0.1:")
@@ -170,7 +196,7 @@ def test_a_quota_that_is_used_up_stops_at_once(ask: Any, stand_in: Start, monkey
     server = stand_in(failures=["quota"] * 5)
     point_to(server.address, monkeypatch)
     with pytest.raises(BudgetReached) as caught:
-        Model(Settings()).ask(QUESTION, PICTURE)
+        Model(FORM).ask(QUESTION, PICTURE)
     assert caught.value.exit_code == 3
     host = server.address.removeprefix("http://").removesuffix("/v1")
     assert str(caught.value) == (
@@ -198,9 +224,9 @@ def test_a_server_that_nobody_runs_ends_the_run(monkeypatch: pytest.MonkeyPatch)
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     point_to(address, monkeypatch)
-    monkeypatch.setattr(openai_json, "MAX_RETRIES", 0)
+    monkeypatch.setattr(client, "MAX_RETRIES", 0)
     with pytest.raises(RunError) as caught:
-        Model(Settings()).ask(QUESTION, PICTURE)
+        Model(FORM).ask(QUESTION, PICTURE)
     host = address.removeprefix("http://").removesuffix("/v1")
     assert str(caught.value).startswith(f"{host} cannot be reached (")
     assert str(caught.value).endswith("check the network and OPENAI_BASE_URL, then run the same command again")
@@ -210,7 +236,7 @@ def test_nothing_is_sent_once_the_run_is_to_stop(stand_in: Start, monkeypatch: p
     server = stand_in(failures=["server_error"] * 3)
     point_to(server.address, monkeypatch)
     with pytest.raises(Interrupted):
-        Model(Settings(), lambda: bool(server.counts)).ask(QUESTION, PICTURE)
+        Model(FORM, lambda: bool(server.counts)).ask(QUESTION, PICTURE)
     assert server.counts == {"server_error": 1}
 
 
@@ -223,7 +249,7 @@ def test_one_client_serves_32_threads_at_once(stand_in: Start, monkeypatch: pyte
 
     server = stand_in(judge=judge)
     point_to(server.address, monkeypatch)
-    model = Model(Settings())
+    model = Model(FORM)
     values: list[Any] = []
 
     def ask_twice() -> None:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from demo.openai_standin import StandIn
-from pokefa.openai_json import AnswerError, misfit
+from pokefa.asking.question import AnswerError, misfit
 from preprocess.score.score import CAPS, QUESTION, Score, read_score
 from tests.conftest import CHECKOUT, Dataset
 from tests.score.conftest import KEY, judge_by_width
@@ -136,7 +136,9 @@ def test_failures_cost_their_image_and_can_be_tried_again(
 ) -> None:
     ids = ready(5)
     (dataset.root / dataset.images()[ids[4]]["path_resized"]).write_bytes(b"this is no picture")
-    server = stand_in(failures=["refusal", "incomplete", "invalid_json", "server_error"])
+    # The second and third are asked for again at once, and fail again.
+    failures = ["refusal", "incomplete", "incomplete", "invalid_json", "invalid_json", "server_error"]
+    server = stand_in(failures=failures)
     finished = dataset.run(SCRIPT, "--concurrency", 1, env=environment(server))
     assert finished.code == 0
     assert (finished.summary["done"], finished.summary["errors"]) == (1, 4)
@@ -183,7 +185,7 @@ def test_a_used_up_quota_stops_with_exit_code_3_and_keeps_what_came(
 
 def test_a_missing_key_is_one_line(dataset: Dataset, ready: Ready) -> None:
     ready(1)
-    finished = dataset.run(SCRIPT, env={"OPENAI_API_KEY": ""})
+    finished = dataset.run(SCRIPT, env={"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"})
     assert finished.code == 2
     assert finished.stderr == "error: OPENAI_API_KEY is not set: export OPENAI_API_KEY=your-key and run again\n"
 
