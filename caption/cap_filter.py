@@ -25,13 +25,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from caption.recap import all_recap_captions, tried_again, write_recap
-from caption.species_names import POPULARITY, Mention, Species, known_species, read_species, without_sex
+from caption.species_names import Mention, Species, known_species, without_sex
 from caption.tags import Tags, tags_from_cell
 from pokefa.options import options_from, positive_int, stage_parser
 from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import eligible_rows
 from pokefa.table import KEY, with_missing
-
 
 # What sentence_tags.py asks for.
 MIN_WORDS = 12
