@@ -36,8 +36,7 @@ MEMORY_LOOKS_S = 0.25  # a look at a process of 500 MiB takes milliseconds
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement: wall-clock seconds, peak memory in bytes, what the function or program gave back, and the seconds
-    of processor time that a program took."""
+    """One measurement: wall-clock seconds, peak memory in bytes, what came back, and a program's processor seconds."""
 
     seconds: float
     peak: int
