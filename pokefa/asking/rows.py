@@ -49,7 +49,7 @@ def ask_rows(
         return
     if settings.max_cost is not None:
         require_facts(settings.model, "--max-cost")
-    if not rows and settings.batch is None:
+    if run.options.dry_run or (not rows and settings.batch is None):
         return
     if settings.form().is_openai and (warning := check_shutdown(settings.model, datetime.date.today())):
         log.warning("%s", warning)

@@ -273,3 +273,17 @@ def test_without_a_batch_there_is_nothing_to_see(dataset: Dataset, ready: Ready,
     ready(1)
     assert step(stand_in(), "status").summary["batches"] == []
     assert step(stand_in(), "collect").summary["done"] == 0
+
+
+@pytest.mark.parametrize("name", ["submit", "collect"])
+def test_a_dry_run_takes_no_step(dataset: Dataset, ready: Ready, stand_in: Start, step: Any, name: str) -> None:
+    ready(2)
+    server = stand_in()
+    if name == "collect":
+        step(server, "submit")
+    before = records(dataset)
+    assert step(server, name, "--dry-run").code == 0
+    assert records(dataset) == before
+    assert scores(dataset) == ["", ""]
+    if name == "submit":
+        assert server.calls == {}
