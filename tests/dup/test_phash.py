@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import imagehash
+import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageDraw
 
 from pokefa.images import ImageError
-from preprocess.dup.phash import phash_of
-from preprocess.dup.rm_dups import FLAT_BITS
+from preprocess.dup.looks import FLAT_BITS, FLAT_CONTRAST
+from preprocess.dup.phash import TURNS, contrast_of, phash_of, shrink
 from tests.conftest import Dataset
 
 SCRIPT = "preprocess/dup/phash.py"
@@ -34,13 +35,17 @@ def saved(tmp_path: Path, image: Image.Image, form: str, **options: Any) -> Path
     return path
 
 
+def hash_of(path: Path) -> str:
+    return phash_of(shrink(path))
+
+
 def bits_apart(one: str, other: str) -> int:
     return (int(one, 16) ^ int(other, 16)).bit_count()
 
 
 def test_golden_value(tmp_path: Path) -> None:
     # Must never change: hashes in people's ledgers are compared with new ones.
-    assert phash_of(saved(tmp_path, drawing(), "PNG")) == "bfe095c1ca0fe10e"
+    assert hash_of(saved(tmp_path, drawing(), "PNG")) == "bfe095c1ca0fe10e"
 
 
 @pytest.mark.parametrize(
@@ -49,12 +54,12 @@ def test_golden_value(tmp_path: Path) -> None:
 )
 def test_equals_imagehash_of_the_decoded_file(tmp_path: Path, form: str, mode: str) -> None:
     path = saved(tmp_path, drawing().convert(mode), form, quality=90)
-    assert phash_of(path) == str(imagehash.phash(Image.open(path).convert("RGB")))
+    assert hash_of(path) == str(imagehash.phash(Image.open(path).convert("RGB")))
 
 
 def test_palette(tmp_path: Path) -> None:
     path = saved(tmp_path, drawing().quantize(16), "PNG")
-    assert phash_of(path) == str(imagehash.phash(Image.open(path).convert("RGB")))
+    assert hash_of(path) == str(imagehash.phash(Image.open(path).convert("RGB")))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -63,7 +68,7 @@ def test_alpha_is_hashed_on_white(tmp_path: Path, mode: str) -> None:
     image.putalpha(Image.radial_gradient("L").resize(image.size))
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))
-    assert phash_of(saved(tmp_path, image, "PNG")) == str(imagehash.phash(white.convert("RGB")))
+    assert hash_of(saved(tmp_path, image, "PNG")) == str(imagehash.phash(white.convert("RGB")))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -72,7 +77,7 @@ def test_rotated_by_a_flag_is_hashed_upright(tmp_path: Path, orientation: int) -
     exif[0x0112] = orientation
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that stores the picture so
     stored = drawing().transpose(Image.Transpose(undo[orientation])) if orientation > 1 else drawing()
-    assert phash_of(saved(tmp_path, stored, "PNG", exif=exif)) == str(imagehash.phash(drawing()))
+    assert hash_of(saved(tmp_path, stored, "PNG", exif=exif)) == str(imagehash.phash(drawing()))
 
 
 def test_profile_is_followed(tmp_path: Path) -> None:
@@ -80,25 +85,25 @@ def test_profile_is_followed(tmp_path: Path) -> None:
     swapped = srgb.replace(b"rXYZ", b"tXYZ").replace(b"bXYZ", b"rXYZ").replace(b"tXYZ", b"bXYZ")
     red, green, blue = drawing().split()
     path = saved(tmp_path, Image.merge("RGB", (blue, green, red)), "PNG", icc_profile=swapped)
-    assert bits_apart(phash_of(path), str(imagehash.phash(drawing()))) <= 2  # a rounding or two in the conversion
+    assert bits_apart(hash_of(path), str(imagehash.phash(drawing()))) <= 2  # a rounding or two in the conversion
 
 
 def test_sixteen_bit_grey(tmp_path: Path) -> None:
     wide = drawing().convert("L").convert("I;16").point(lambda value: value * 257)
-    assert phash_of(saved(tmp_path, wide, "PNG")) == str(imagehash.phash(drawing().convert("L")))
+    assert hash_of(saved(tmp_path, wide, "PNG")) == str(imagehash.phash(drawing().convert("L")))
 
 
 def test_animation_is_hashed_by_its_first_frame(tmp_path: Path) -> None:
     path = saved(
         tmp_path, drawing(), "WEBP", lossless=True, save_all=True, append_images=[Image.new("RGB", (320, 240))]
     )
-    assert phash_of(path) == str(imagehash.phash(drawing()))
+    assert hash_of(path) == str(imagehash.phash(drawing()))
 
 
 def test_copies_are_near(tmp_path: Path) -> None:
-    original = phash_of(saved(tmp_path, drawing(), "PNG"))
+    original = hash_of(saved(tmp_path, drawing(), "PNG"))
     for copy in (drawing().resize((200, 150)), drawing().point(lambda value: min(255, value + 12))):
-        assert bits_apart(phash_of(saved(tmp_path, copy, "JPEG", quality=60)), original) <= 6
+        assert bits_apart(hash_of(saved(tmp_path, copy, "JPEG", quality=60)), original) <= 6
 
 
 @pytest.mark.parametrize("grey", range(0, 256, 15))
@@ -109,14 +114,37 @@ def test_plain_colours_and_stripes_have_flat_hashes(tmp_path: Path, grey: int) -
     gradient = Image.linear_gradient("L").point(lambda value: value * grey // 255)
     for image in (Image.new("L", (64, 64), grey), stripes, gradient):
         for form in ("PNG", "JPEG"):
-            assert int(phash_of(saved(tmp_path, image, form)), 16).bit_count() <= FLAT_BITS
-    assert int(phash_of(saved(tmp_path, drawing(), "PNG")), 16).bit_count() > FLAT_BITS
+            assert int(hash_of(saved(tmp_path, image, form)), 16).bit_count() <= FLAT_BITS
+    assert int(hash_of(saved(tmp_path, drawing(), "PNG")), 16).bit_count() > FLAT_BITS
+
+
+def test_contrast_by_hand(tmp_path: Path) -> None:
+    """A wave of amplitude a across the picture has the standard deviation a / √2."""
+    cosine = (128 + 100 * np.cos(np.pi * 3 * (np.arange(32) + 0.5) / 32)).round().astype(np.uint8)
+    assert contrast_of(Image.fromarray(np.tile(cosine, (32, 1)))) == pytest.approx(100 / 2**0.5, abs=0.05)
+    too_fine = (128 + 100 * np.cos(np.pi * 12 * (np.arange(32) + 0.5) / 32)).round().astype(np.uint8)
+    assert contrast_of(Image.fromarray(np.tile(too_fine, (32, 1)))) < 0.3
+    assert contrast_of(Image.new("L", (32, 32), 77)) == 0
+
+
+@pytest.mark.parametrize("noise", [4, 8])
+def test_nearly_flat_images_have_little_contrast(tmp_path: Path, noise: int) -> None:
+    generator = np.random.default_rng(3)
+    grain = (200 + generator.integers(-noise, noise + 1, (300, 400, 3))).astype(np.uint8)
+    for form in ("PNG", "JPEG"):
+        small = shrink(saved(tmp_path, Image.fromarray(grain), form))
+        assert contrast_of(small) < FLAT_CONTRAST
+    assert (
+        int(hash_of(saved(tmp_path, Image.fromarray(grain), "PNG")), 16).bit_count() > FLAT_BITS
+    )  # so bits don't tell
+    faint = Image.blend(Image.new("RGB", (320, 240), "white"), drawing(), 0.1)  # as of a hard pencil
+    assert contrast_of(shrink(saved(tmp_path, faint, "PNG"))) > 2 * FLAT_CONTRAST
 
 
 def test_errors_carry_their_slug(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_text("<html>")
     with pytest.raises(ImageError, match=r"^not_an_image: the bytes are not JPEG or PNG or WEBP$"):
-        phash_of(tmp_path / "page.jpg")
+        hash_of(tmp_path / "page.jpg")
 
 
 def test_the_script(dataset: Dataset) -> None:
@@ -137,9 +165,30 @@ def test_the_script(dataset: Dataset) -> None:
     images = dataset.images()
     assert (finished.code, finished.summary["counts"], finished.summary["errors"]) == (0, {"hashed": 1}, 1)
     assert images["good"]["phash64"] == str(imagehash.phash(drawing()))
+    assert float(images["good"]["phash_contrast"]) > 20
+    assert images["good"]["phash_variants"] == ""
     assert images["good"]["phash_run_id"] == finished.summary["run_id"]
     assert (images["cut"]["phash64"], images["cut"]["phash_error"].split(":")[0]) == ("", "truncated")
     assert images["flagged"]["phash64"] == images["waiting"]["phash64"] == ""
     before = (dataset.root / "metadata/images.csv").read_bytes()
     assert dataset.run(SCRIPT).summary["seen"] == 0
     assert (dataset.root / "metadata/images.csv").read_bytes() == before
+
+
+def test_variants_are_those_of_the_whole_image_turned(dataset: Dataset) -> None:
+    drawing().save(dataset.root / "a.png")
+    dataset.write_images([{"image_id": "a", "path_resized": "a.png", "is_nsfw": "False", "has_ocr": "False"}])
+    assert dataset.run(SCRIPT, "--workers", 1).summary["done"] == 1
+    plain = dataset.images()["a"]["phash64"]
+    assert dataset.run(SCRIPT, "--with-variants", "--workers", 1).summary["done"] == 1  # hashed before, not turned
+    row = dataset.images()["a"]
+    assert row["phash64"] == plain
+    variants = row["phash_variants"].split(" ")
+    for turn, variant in zip(TURNS, variants, strict=True):
+        # Resizing rounds rows and columns one after the other, so a turned copy may differ in a bit that ties.
+        assert bits_apart(variant, str(imagehash.phash(drawing().transpose(turn)))) <= 2
+        assert bits_apart(variant, plain) > 6
+    assert len(set(variants)) == 7
+    assert dataset.run(SCRIPT, "--with-variants").summary["seen"] == 0
+    assert dataset.run(SCRIPT, "--redo", "--workers", 1).summary["done"] == 1  # no stale variants stay
+    assert dataset.images()["a"]["phash_variants"] == ""

@@ -4,21 +4,83 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from pokefa.errors import InputError
-from preprocess.dup.rm_dups import CRITERIA, DECIDED, FLAT_BITS, Candidate, Linkage, candidate, decide, near_pairs
+from pokefa.columns import Value
+from pokefa.errors import PokefaError
+from preprocess.dup import decisions
+from preprocess.dup.decisions import CRITERIA, Rules
+from preprocess.dup.embeddings import Embeddings
+from preprocess.dup.linkage import Linkage
+from preprocess.dup.looks import FLAT_BITS, FLAT_CONTRAST
+from preprocess.dup.phash import TURNS
+from preprocess.dup.rm_dups import DECIDED
 from tests.conftest import Dataset, Finished
 
 SCRIPT = "preprocess/dup/rm_dups.py"
 BASE = 0xF0E1D2C3B4A59687  # 32 bits set
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image as far as finding duplicates goes."""
+
+    image_id: str
+    phash: int
+    sha256: str | None
+    aesthetic: int | None
+    pixels: int
+    ts: str | None
+    contrast: float | None = 40.0
+    turned: tuple[int, ...] | None = None
+
+    @property
+    def flat(self) -> bool:
+        return self.phash.bit_count() <= FLAT_BITS
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Sort key, best first; missing values last."""
+        aesthetic, ts = self.aesthetic, self.ts
+        return ((aesthetic is None, -(aesthetic or 0)), -self.pixels, (ts is None, ts or ""), self.image_id)
+
+    def row(self) -> dict[str, Value]:
+        return {
+            "image_id": self.image_id,
+            "phash64": f"{self.phash:016x}",
+            "phash_contrast": self.contrast,
+            "phash_variants": self.turned and " ".join(f"{turn:016x}" for turn in self.turned),
+            "sha256": self.sha256,
+            "ae_aesthetic": self.aesthetic,
+            "w": self.pixels,
+            "h": 1,
+            "ts": self.ts,
+        }
+
+
+TYPES = dict.fromkeys(["image_id", "phash64", "phash_variants", "sha256", "ts"], pl.String)
+TYPES |= dict.fromkeys(["ae_aesthetic", "w", "h"], pl.Int64) | {"phash_contrast": pl.Float64}
+
+
+def decide(
+    candidates: Iterable[Candidate], threshold: int, linkage: Linkage, **rules: object
+) -> dict[str, dict[str, Value]]:
+    """Return the decisions as {image_id: {column: value}}."""
+    settings = Rules(threshold, linkage, **rules)  # type: ignore[arg-type]
+    frame = pl.DataFrame([each.row() for each in candidates], schema=TYPES)
+    frame = frame if settings.variants else frame.drop("phash_variants")
+    return {row.pop("image_id"): row for row in decisions.decide(frame, settings)[0].iter_rows(named=True)}
 
 
 def flip(value: int, *bits: int) -> int:
@@ -29,17 +91,9 @@ def flip(value: int, *bits: int) -> int:
 
 def image(
     name: str, phash: int = BASE, aesthetic: int | None = 70, pixels: int = 100, ts: str | None = "2026-01-01",
-    sha256: str | None = None,
+    sha256: str | None = None, contrast: float | None = 40.0, turned: tuple[int, ...] | None = None,
 ) -> Candidate:  # fmt: skip
-    return Candidate(name, phash, sha256 or f"sha of {name}", aesthetic, pixels, ts)
-
-
-# -- pairs ------------------------------------------------------------------------------------------------------
-
-
-def brute_force(hashes: Sequence[int], threshold: int) -> list[list[int]]:
-    every = itertools.combinations(range(len(hashes)), 2)
-    return [[i, j] for i, j in every if (hashes[i] ^ hashes[j]).bit_count() <= threshold]
+    return Candidate(name, phash, sha256 or f"sha of {name}", aesthetic, pixels, ts, contrast, turned)
 
 
 words = st.integers(0, 2**64 - 1)
@@ -49,27 +103,6 @@ related = st.builds(
     st.lists(words, min_size=1, max_size=3),
     st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 63), max_size=12, unique=True)), max_size=40),
 )
-
-
-@given(related, st.integers(0, 24))
-def test_every_near_pair_is_found(hashes: list[int], threshold: int) -> None:
-    assert near_pairs(np.array(hashes, np.uint64), threshold).tolist() == brute_force(hashes, threshold)
-
-
-def test_pairs_across_blocks() -> None:
-    # More than one block of comparisons: 3,000 hashes are compared 1,398 at a time.
-    generator = random.Random(5)
-    hashes = [generator.getrandbits(64) for _ in range(3000)]
-    planted = []
-    for first, second in zip(range(0, 3000, 300), range(2999, 0, -299), strict=False):
-        hashes[second] = flip(hashes[first], *generator.sample(range(64), 6))
-        planted.append(sorted((first, second)))
-    assert near_pairs(np.array(hashes, np.uint64), 6).tolist() == sorted(planted)
-
-
-@pytest.mark.parametrize("hashes", [[], [7]])
-def test_no_pairs(hashes: list[int]) -> None:
-    assert near_pairs(np.array(hashes, np.uint64), 6).shape == (0, 2)
 
 
 # -- groups -----------------------------------------------------------------------------------------------------
@@ -90,25 +123,27 @@ candidates_strategy = st.builds(
 linkages = st.sampled_from(["star", "single"])
 
 
+@settings(max_examples=50, deadline=None)
 @given(candidates_strategy, st.integers(0, 12))
 def test_star_never_drifts_and_never_keeps_two_near_ones(candidates: list[Candidate], threshold: int) -> None:
-    decisions = decide(candidates, threshold, "star")
+    decided = decide(candidates, threshold, "star")
     by_id = {each.image_id: each for each in candidates}
-    for image_id, cells in decisions.items():
+    for image_id, cells in decided.items():
         if cells["dupe_removed"]:
             kept = by_id[str(cells["dupe_rep_image"])]
             distance = (by_id[image_id].phash ^ kept.phash).bit_count()
             assert distance == cells["dupe_distance"] <= threshold
-            assert decisions[kept.image_id]["dupe_flag"] == "kept"
+            assert decided[kept.image_id]["dupe_flag"] == "kept"
             assert kept.order < by_id[image_id].order
-    stay = [by_id[image_id] for image_id, cells in decisions.items() if not cells["dupe_removed"]]
+    stay = [by_id[image_id] for image_id, cells in decided.items() if not cells["dupe_removed"]]
     for one, other in itertools.combinations([each for each in stay if not each.flat], 2):
         assert (one.phash ^ other.phash).bit_count() > threshold
 
 
+@settings(max_examples=50, deadline=None)
 @given(candidates_strategy, st.integers(0, 12))
 def test_single_gives_connected_components_and_their_best(candidates: list[Candidate], threshold: int) -> None:
-    decisions = decide(candidates, threshold, "single")
+    decided = decide(candidates, threshold, "single")
     component = {each.image_id: {each.image_id} for each in candidates}
     for one, other in itertools.combinations(candidates, 2):
         linked = one.sha256 == other.sha256 if one.flat and other.flat else not (one.flat or other.flat)
@@ -116,12 +151,13 @@ def test_single_gives_connected_components_and_their_best(candidates: list[Candi
             merged = component[one.image_id] | component[other.image_id]
             component.update(dict.fromkeys(merged, merged))
     order = {each.image_id: each.order for each in candidates}
-    for image_id, cells in decisions.items():
+    for image_id, cells in decided.items():
         best = min(component[image_id], key=order.__getitem__)
         assert cells["dupe_group"] == (best if len(component[image_id]) > 1 else None)
         assert cells["dupe_removed"] == (image_id != best)
 
 
+@settings(max_examples=50, deadline=None)
 @given(candidates_strategy, linkages, st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(candidates: list[Candidate], linkage: Linkage, rng: random.Random) -> None:
     shuffled = list(candidates)
@@ -129,13 +165,14 @@ def test_the_order_of_rows_does_not_matter(candidates: list[Candidate], linkage:
     assert decide(shuffled, 6, linkage) == decide(candidates, 6, linkage)
 
 
+@settings(max_examples=50, deadline=None)
 @given(candidates_strategy, linkages)
 def test_cells_agree_with_each_other(candidates: list[Candidate], linkage: Linkage) -> None:
-    decisions = decide(candidates, 6, linkage)
-    assert decisions.keys() == {each.image_id for each in candidates}
-    for image_id, cells in decisions.items():
-        assert tuple(cells) == DECIDED
-        group = [other for other, theirs in decisions.items() if theirs["dupe_group"] == cells["dupe_group"]]
+    decided = decide(candidates, 6, linkage)
+    assert decided.keys() == {each.image_id for each in candidates}
+    for image_id, cells in decided.items():
+        assert tuple(cells) == DECIDED  # the order of the columns
+        group = [other for other, theirs in decided.items() if theirs["dupe_group"] == cells["dupe_group"]]
         if cells["dupe_flag"] == "unique":
             assert list(cells.values()) == [None, None, None, "unique", False, None]
         else:
@@ -169,35 +206,35 @@ def test_a_chain_drifts_only_with_single() -> None:
 )
 def test_the_best_is_kept(better: Candidate, worse: Candidate, reason: str) -> None:
     for order in ([better, worse], [worse, better]):
-        decisions = decide(order, 6, "star")
+        decided = decide(order, 6, "star")
         name = better.image_id
-        assert list(decisions[name].values()) == [name, name, 0, "kept", False, reason]
-        assert list(decisions[worse.image_id].values()) == [name, name, 0, "identical", True, reason]
+        assert list(decided[name].values()) == [name, name, 0, "kept", False, reason]
+        assert list(decided[worse.image_id].values()) == [name, name, 0, "identical", True, reason]
 
 
 def test_the_reason_is_told_for_each_loser() -> None:
-    decisions = decide([image("a"), image("b", pixels=50), image("c"), image("d", aesthetic=3)], 6, "star")
-    assert {name: cells["dupe_keep_reason"] for name, cells in decisions.items()} == {
+    decided = decide([image("a"), image("b", pixels=50), image("c"), image("d", aesthetic=3)], 6, "star")
+    assert {name: cells["dupe_keep_reason"] for name, cells in decided.items()} == {
         "a": "image_id", "b": "pixels", "c": "image_id", "d": "aesthetic",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("distance", "removed"), [(0, True), (5, True), (6, True), (7, False)])
 def test_the_threshold_counts_itself(distance: int, removed: bool) -> None:
-    decisions = decide([image("a"), image("b", flip(BASE, *range(distance)))], 6, "star")
-    assert decisions["b"]["dupe_removed"] is removed
+    decided = decide([image("a"), image("b", flip(BASE, *range(distance)))], 6, "star")
+    assert decided["b"]["dupe_removed"] is removed
 
 
 def test_flat_images_are_compared_by_their_bytes() -> None:
     plain = 0x8000000000000000
-    decisions = decide(
+    decided = decide(
         [
             image("a", plain), image("b", plain), image("c", 0), image("d", plain, sha256="same"),
             image("e", plain, sha256="same", aesthetic=3),
         ],
         6, "star",
     )  # fmt: skip
-    assert {name: cells["dupe_flag"] for name, cells in decisions.items()} == {
+    assert {name: cells["dupe_flag"] for name, cells in decided.items()} == {
         "a": "unique", "b": "unique", "c": "unique", "d": "kept", "e": "identical",
     }  # fmt: skip
 
@@ -213,14 +250,182 @@ def test_images_without_a_hash_sum_are_never_the_same_bytes() -> None:
     assert {cells["dupe_flag"] for cells in decide(flat, 6, "star").values()} == {"unique"}
 
 
-@pytest.mark.parametrize("text", ["123", "f0e1d2c3b4a5968g", "f0e1d2c3b4a596877", " f0e1d2c3b4a5968"])
-def test_a_bad_hash_is_named(text: str) -> None:
-    row = {"image_id": "x", "phash64": text, "sha256": None, "ae_aesthetic": 1, "w": 1, "h": 1, "ts": None}
-    with pytest.raises(InputError) as caught:
-        candidate(row)
+@pytest.mark.parametrize(("contrast", "flag"), [(FLAT_CONTRAST - 0.01, "unique"), (FLAT_CONTRAST, "identical")])
+def test_nearly_flat_images_are_compared_by_their_bytes(contrast: float, flag: str) -> None:
+    assert decide([image("a", contrast=contrast), image("b", contrast=contrast)], 6, "star")["b"]["dupe_flag"] == flag
+
+
+def test_rows_hashed_before_there_was_a_contrast_are_judged_by_their_bits() -> None:
+    assert decide([image("a", contrast=None), image("b", contrast=None)], 6, "star")["b"]["dupe_flag"] == "identical"
+    assert decide([image("a", 3, contrast=None), image("b", 3, contrast=None)], 6, "star")["b"]["dupe_flag"] == "unique"
+
+
+# -- mirrored and turned copies ---------------------------------------------------------------------------------
+
+OTHERS = tuple(0x0123456789ABCDEF ^ (0xFFFF << shift) for shift in range(0, 42, 7))
+
+
+def test_mirrored_copies_are_near_by_flag() -> None:
+    mirrored = flip(BASE, *range(0, 64, 2))
+    pair = [image("a", BASE, turned=(mirrored, *OTHERS)), image("b", flip(mirrored, 5), turned=(BASE, *OTHERS[::-1]))]
+    assert decide(pair, 6, "star")["b"]["dupe_flag"] == "unique"
+    found = decide(pair, 6, "star", variants=True)
+    assert list(found["b"].values()) == ["a", "a", 0, "near", True, "image_id"]  # 1 bit one way, 0 the other
+    # An image without variants is found by those of the other one.
+    found = decide([pair[0], image("b", flip(mirrored, 5))], 6, "star", variants=True)
+    assert list(found["b"].values()) == ["a", "a", 1, "near", True, "image_id"]
+    assert decide([image("a"), image("b", flip(mirrored, 5))], 6, "star", variants=True)["b"]["dupe_flag"] == "unique"
+
+
+turned_strategy = st.builds(
+    lambda candidates, choices: [
+        replace(each, turned=tuple(flip(candidates[which % len(candidates)].phash, bit) for which, bit in turns))
+        if len(turns) == len(TURNS)
+        else each
+        for each, turns in zip(candidates, choices, strict=False)
+    ],
+    candidates_strategy,
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 40), st.integers(0, 63)), max_size=7).map(lambda turns: turns * 7)
+        .map(lambda turns: turns[:7]),
+        min_size=40, max_size=40,
+    ),
+)  # fmt: skip
+
+
+@settings(max_examples=50, deadline=None)
+@given(turned_strategy, st.integers(0, 8))
+def test_star_with_variants(candidates: list[Candidate], threshold: int) -> None:
+    check_star(candidates, decide(candidates, threshold, "star", variants=True), threshold)
+
+
+def least_distance(one: Candidate, other: Candidate) -> int:
+    hashes = [(one.phash, turn) for turn in (other.phash, *(other.turned or ()))]
+    hashes += [(turn, other.phash) for turn in one.turned or ()]
+    return min((first ^ second).bit_count() for first, second in hashes)
+
+
+def check_star(
+    candidates: list[Candidate], decided: dict[str, dict[str, Value]], threshold: int,
+    linked: frozenset[frozenset[str]] = frozenset(),
+) -> None:  # fmt: skip
+    """Nobody goes who is not near the one kept for it, and no two that are near both stay."""
+    by_id = {each.image_id: each for each in candidates}
+
+    def near(one: Candidate, other: Candidate) -> bool:
+        if one.flat or other.flat:
+            return one.flat and other.flat and one.sha256 == other.sha256
+        return least_distance(one, other) <= threshold or frozenset((one.image_id, other.image_id)) in linked
+
+    for image_id, cells in decided.items():
+        if cells["dupe_removed"]:
+            kept = by_id[str(cells["dupe_rep_image"])]
+            assert near(by_id[image_id], kept)
+            assert cells["dupe_distance"] == least_distance(by_id[image_id], kept)
+            assert decided[kept.image_id]["dupe_flag"] == "kept"
+            assert kept.order < by_id[image_id].order  # type: ignore[operator]
+    stay = [by_id[image_id] for image_id, cells in decided.items() if not cells["dupe_removed"]]
+    assert not any(near(one, other) for one, other in itertools.combinations(stay, 2))
+
+
+# -- embeddings -------------------------------------------------------------------------------------------------
+
+directions = st.lists(st.tuples(*[st.integers(-2, 2)] * 3).filter(any), min_size=40, max_size=40)
+
+
+@settings(max_examples=30, deadline=None)
+@given(candidates_strategy, directions, st.integers(0, 6), linkages)
+def test_embeddings_add_neighbours(
+    candidates: list[Candidate], directions: list[tuple[int, int, int]], threshold: int, linkage: Linkage
+) -> None:
+    """Every second image has a vector."""
+    some = candidates[::2]
+    vectors = np.array(directions[: len(some)], np.float64).reshape(-1, 3)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    linked = frozenset(
+        frozenset((some[i].image_id, some[j].image_id))
+        for i, j in itertools.combinations(range(len(some)), 2)
+        if vectors[i] @ vectors[j] >= 0.9
+    )
+    embeddings = Embeddings([each.image_id for each in some], vectors.astype(np.float32))
+    decided = decide(candidates, threshold, linkage, embeddings=embeddings, min_cosine=0.9)
+    if linkage == "star":
+        check_star(candidates, decided, threshold, linked)
+        return
+    flat = {each.image_id for each in candidates if each.flat}
+    for one, other in (sorted(link) for link in linked if not link & flat):
+        assert decided[one]["dupe_group"] == decided[other]["dupe_group"] is not None
+
+
+def embedded(dataset: Dataset, names: str, vectors: object, *flags: object) -> Finished:
+    np.save(dataset.root / "vectors.npy", np.asarray(vectors))
+    (dataset.root / "ids.txt").write_text("".join(f"{name * 32}\n" for name in names))
+    given = ("--embeddings", dataset.root / "vectors.npy", "--embedding-ids", dataset.root / "ids.txt")
+    return dataset.run(SCRIPT, *given, *flags)
+
+
+def test_the_script_with_embeddings(dataset: Dataset) -> None:
+    dataset.write_images(some_rows())
+    finished = embedded(dataset, "dxab", np.eye(3)[[0, 1, 2, 0]] * 7.0, "--min-cosine", 0.9)  # x is no image of ours
+    assert finished.code == 0, finished.stderr
+    assert flags(dataset) == {"a": "near", "b": "kept", "c": "identical", "d": "near", "e": "unique", "f": ""}
+    images = dataset.images()
+    assert [images["d" * 32][name] for name in DECIDED] == ["b" * 32, "b" * 32, "62", "near", "True", "aesthetic"]
+    assert finished.summary["pairs_by_embedding"] == 1
+    assert finished.summary["without_embedding"] == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "vectors", "message"),
+    [
+        ("ab", [[1.0, 0.0]], "--embeddings has 1 rows and --embedding-ids 2 ids: they must match"),
+        ("ab", [1.0, 0.0], "--embeddings {npy} must hold one (N, D) array of floats, not float64, (2,)"),
+        ("ab", [[1, 0], [0, 1]], "--embeddings {npy} must hold one (N, D) array of floats, not int64, (2, 2)"),
+        ("aa", [[1.0], [1.0]], "--embedding-ids {ids} names images twice: " + "a" * 32),
+        (
+            "ab",
+            [[1.0], [0.0]],
+            "--embeddings: the row of " + "b" * 32 + " is all zeros or not finite: leave such images out",
+        ),
+        (
+            "ab",
+            [[np.nan], [1.0]],
+            "--embeddings: the row of " + "a" * 32 + " is all zeros or not finite: leave such images out",
+        ),
+    ],
+)
+def test_bad_embeddings(dataset: Dataset, names: str, vectors: object, message: str) -> None:
+    dataset.write_images(some_rows())
+    finished = embedded(dataset, names, vectors)
+    paths = {"npy": dataset.root / "vectors.npy", "ids": dataset.root / "ids.txt"}
+    assert (finished.code, finished.stderr) == (2, f"error: {message.format(**paths)}\n")
+
+
+def test_embedding_files_that_cannot_be_read(dataset: Dataset) -> None:
+    dataset.write_images(some_rows())
+    (dataset.root / "text.npy").write_text("no array")
+    given = ("--embeddings", dataset.root / "text.npy", "--embedding-ids", dataset.root / "ids.txt")
+    finished = dataset.run(SCRIPT, *given)
+    assert finished.code == 2
+    assert finished.stderr.startswith(f"error: --embeddings {dataset.root / 'text.npy'} cannot be read as .npy: ")
+    np.save(dataset.root / "text.npy", np.eye(2))
+    finished = dataset.run(SCRIPT, *given)
+    assert (finished.code, finished.stderr) == (
+        2,
+        f"error: --embedding-ids {dataset.root / 'ids.txt'} cannot be read: [Errno 2] No such file or directory: "
+        f"'{dataset.root / 'ids.txt'}'\n",
+    )
+    finished = dataset.run(SCRIPT, *given[:2])
+    assert finished.code == 2
+    assert finished.stderr.strip().endswith("error: --embeddings and --embedding-ids go together: give both")
+
+
+def test_too_many_pairs_end_the_run_before_the_memory(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.dup.looks.MOST_PAIRS", 2)
+    with pytest.raises(PokefaError) as caught:
+        decide([image(str(bit), flip(BASE, bit)) for bit in range(5)], 6, "star")
     assert str(caught.value) == (
-        f"metadata/images.csv, image x, phash64: {text!r} is not 16 hex digits; empty the cell and run "
-        "preprocess/dup/phash.py again"
+        "over 2 pairs of images are near each other: nothing was changed; lower --threshold, or raise --min-cosine"
     )
 
 
@@ -406,3 +611,90 @@ def test_a_ledger_without_hashes_is_refused(dataset: Dataset) -> None:
         2,
         "error: metadata/images.csv has no column phash64: run preprocess/dup/phash.py first\n",
     )
+
+
+@pytest.mark.parametrize("text", ["123", "f0e1d2c3b4a5968g", "f0e1d2c3b4a596877", " f0e1d2c3b4a5968"])
+def test_a_bad_hash_is_named(dataset: Dataset, text: str) -> None:
+    dataset.write_images([row("a", BASE), row("b", BASE, phash64=text)])
+    finished = dataset.run(SCRIPT)
+    assert (finished.code, finished.stderr) == (
+        2,
+        f"error: metadata/images.csv, image {'b' * 32}, phash64: {text!r} is not 16 hex digits; empty the cell and run "
+        "preprocess/dup/phash.py again\n",
+    )
+
+
+def test_a_bad_number_is_named(dataset: Dataset) -> None:
+    dataset.write_images([row("a", BASE), row("b", BASE, "good")])
+    finished = dataset.run(SCRIPT)
+    assert (finished.code, finished.stderr) == (
+        2,
+        f"error: metadata/images.csv, image {'b' * 32}, ae_aesthetic: 'good' is not type int; correct the cell or "
+        "empty it\n",
+    )
+
+
+def test_bad_variants_are_named(dataset: Dataset) -> None:
+    dataset.write_images([row("a", BASE)])
+    finished = dataset.run(SCRIPT, "--with-variants")
+    assert (finished.code, finished.stderr) == (
+        2, "error: no image has phash_variants: run preprocess/dup/phash.py --with-variants first\n",
+    )  # fmt: skip
+    dataset.write_images([row("a", BASE, phash_variants="12")])
+    finished = dataset.run(SCRIPT, "--with-variants")
+    assert (finished.code, finished.stderr) == (
+        2,
+        f"error: metadata/images.csv, image {'a' * 32}, phash_variants: '12' is not 7 times 16 hex digits; empty the "
+        "cell and run preprocess/dup/phash.py --with-variants again\n",
+    )
+
+
+def test_a_mirrored_copy_is_found_from_the_files_on(dataset: Dataset) -> None:
+    original = Image.effect_mandelbrot((300, 200), (-2.0, -1.1, 0.7, 0.5), 90).convert("RGB")
+    original.save(dataset.root / "a.png")
+    original.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(dataset.root / "b.jpg", quality=80)
+    original.transpose(Image.Transpose.ROTATE_90).save(dataset.root / "c.jpg", quality=80)
+    files = {"a": "a.png", "b": "b.jpg", "c": "c.jpg"}
+    dataset.write_images([row(name, 0, phash64="", path_resized=path) for name, path in files.items()])
+    finished = dataset.run("preprocess/dup/phash.py", "--with-variants", "--workers", 1)
+    assert finished.summary["done"] == 3, finished.stderr
+    run(dataset)
+    assert flags(dataset) == dict.fromkeys("abc", "unique")
+    finished = run(dataset, "--with-variants")
+    assert flags(dataset) == {"a": "kept", "b": "near", "c": "near"}
+    assert finished.summary["without_variants"] == 0
+
+
+def test_a_thousand_new_images_touch_only_the_groups_that_they_join(dataset: Dataset) -> None:
+    generator = random.Random(8)
+    hashes = [generator.getrandbits(64) for _ in range(3000)]
+    hashes[1000:2000] = [flip(value, *generator.sample(range(64), 3)) for value in hashes[:1000]]
+
+    def rows(prefix: str, values: Iterable[int]) -> list[dict[str, object]]:
+        scores = (generator.randrange(100) for _ in itertools.count())
+        numbered = enumerate(zip(values, scores, strict=False))
+        return [row("0", value, score, image_id=f"{prefix}{place:031x}") for place, (value, score) in numbered]
+
+    dataset.write_images(rows("a", hashes))
+    first = run(dataset).summary
+    joined = [flip(value, 0, 1) for value in hashes[:300]]
+    dataset.write_images(
+        [*dataset.rows("images"), *rows("b", joined + [generator.getrandbits(64) for _ in range(700)])]
+    )
+    before = dataset.images()
+    second = run(dataset).summary
+    after = dataset.images()
+    journal = (dataset.root / f"metadata/runs/{second['run_id']}.jsonl").read_text().splitlines()
+    journalled = {entry["image_id"] for entry in map(json.loads, journal) if "image_id" in entry}
+    touched = {name for name, cells in after.items() if cells["dupe_run_id"] != first["run_id"]}
+    groups = {after[name]["dupe_group"] for name in after if name.startswith("b")} - {""}
+    assert journalled == touched
+    assert {name for name in touched if name.startswith("b")} == {name for name in after if name.startswith("b")}
+    for name in touched - {name for name in after if name.startswith("b")}:
+        assert (
+            int(name[1:], 16) % 1000 < 300 and int(name[1:], 16) < 2000
+        )  # an image, or its neighbour, that was joined
+        assert after[name]["dupe_group"] in groups or before[name]["dupe_group"] != after[name]["dupe_group"]
+    assert after.keys() - touched == {name for name in before if before[name] == after[name]}
+    assert len(touched) < 1000 + 2 * 300 + 1
+    assert run(dataset).summary["done"] == 0

@@ -1,0 +1,167 @@
+"""What hashing images costs: phash.py beside a program that only decodes them, and a plain imagehash loop.
+
+    python benchmarks/phash.py                      400 images, three rounds: about two minutes
+    python benchmarks/phash.py --images 2000 --rounds 1
+
+The images are of the sizes that resize.py leaves; of every ten seven are JPEGs, two PNGs and one a WebP. phash.py runs
+as a program on all cores, and so does what only decodes. Writes Markdown to stdout. Run it in the environment of
+requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.measuring import (
+    Sample,
+    bench_parser,
+    call_apart,
+    interleaved,
+    machine,
+    mebibytes,
+    peak_of,
+    run_apart,
+    seconds_of,
+    spread,
+    stage_python,
+    table,
+)
+
+FORMATS = ("JPEG",) * 7 + ("PNG",) * 2 + ("WEBP",)
+SIZES = ((1024, 1024), (1024, 1536), (1600, 1200))
+DIFFERENT = 30  # pictures that are drawn; the others are copies under other names
+
+OURS = "phash.py"
+VARIANTS = "phash.py --with-variants"
+DECODE = "only decode, all cores"
+LOOP_PROGRAM = """
+import json, pathlib, sys, time
+import imagehash
+from PIL import Image
+began = time.perf_counter()
+for path in pathlib.Path(sys.argv[1]).iterdir():
+    imagehash.phash(Image.open(path))
+print(json.dumps({"seconds": time.perf_counter() - began}))
+"""
+LOOP = "imagehash.phash(Image.open(path)), one process"
+
+
+def make_dataset(root: Path, count: int) -> None:
+    """Write `count` image files and a ledger in which they wait for their hash."""
+    import random
+    import shutil
+
+    from PIL import Image, ImageDraw, ImageFilter
+
+    chance = random.Random(4)
+    folder = root / "resized"
+    folder.mkdir(parents=True)
+    rows = []
+    for number in range(count):
+        form = FORMATS[number % len(FORMATS)]
+        path = folder / f"{number:05}.{form.lower()}"
+        if number >= DIFFERENT:
+            shutil.copyfile(folder / f"{number % DIFFERENT:05}.{form.lower()}", path)
+        else:
+            image = Image.new("RGB", SIZES[number % len(SIZES)], "white")
+            draw = ImageDraw.Draw(image)
+            for _ in range(200):
+                x, y, r = chance.randrange(image.width), chance.randrange(image.height), chance.randrange(10, 150)
+                draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(chance.randrange(256) for _ in "rgb"))
+            grain = Image.effect_noise(image.size, 20).convert("RGB")
+            image = Image.blend(image.filter(ImageFilter.GaussianBlur(2)), grain, 0.15)
+            image.save(path, form, quality=92)
+        rows.append({"image_id": f"{number:032x}", "path_resized": str(path.relative_to(root))})
+    (root / "metadata").mkdir()
+    with (root / "metadata/images.csv").open("w", newline="") as stream:
+        decided = {"is_nsfw": "False", "nsfw_override": "", "has_ocr": "False", "ocr_override": ""}
+        decided["ocr_inpainted_path"] = ""
+        writer = csv.DictWriter(stream, ["image_id", "path_resized", *decided])
+        writer.writeheader()
+        writer.writerows(row | decided for row in rows)
+
+
+def hash_all(root: Path, *flags: str) -> Sample:
+    """Run phash.py over all images; the ledger forgets it afterwards."""
+    ledger = root / "metadata/images.csv"
+    before = ledger.read_bytes()
+    sample = run_apart([stage_python("dup"), "preprocess/dup/phash.py", "--root", root, "--quiet", *flags])
+    if sample.result["errors"]:
+        raise RuntimeError(f"{sample.result['errors']} images could not be hashed")
+    for path in (root / "metadata/runs").iterdir():
+        path.unlink()
+    ledger.write_bytes(before)
+    return replace(sample, result=sample.result["seconds"])
+
+
+def decode_all(root: Path) -> Sample:
+    sample = call_apart(decode, root)
+    return replace(sample, result=sample.seconds)
+
+
+def decode(root: Path) -> None:
+    """Only decode, on all cores."""
+    import multiprocessing
+
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        for _ in pool.imap_unordered(decode_file, sorted((root / "resized").iterdir()), chunksize=8):
+            pass
+
+
+def decode_file(path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()
+
+
+def loop(root: Path) -> Sample:
+    """Run the loop in the environment of the stage, which has imagehash."""
+    sample = run_apart([stage_python("dup"), "-c", LOOP_PROGRAM, root / "resized"])
+    return replace(sample, result=sample.result["seconds"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = bench_parser(__doc__, rounds=3)
+    parser.add_argument("--images", type=int, default=400, metavar="N", help="how many images (default: 400)")
+    args = parser.parse_args(argv)
+    count = 40 if args.quick else args.images
+    print("## Hashing\n")
+    print(
+        "`python benchmarks/phash.py`: seven of ten images are JPEGs, two PNGs and one a WebP, of 1 to 2 megapixels.\n"
+    )
+    print(f"{machine('pillow')}; rounds: {args.rounds}")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        call_apart(make_dataset, root, count)
+        runs = {
+            DECODE: partial(decode_all, root),
+            OURS: partial(hash_all, root),
+            VARIANTS: partial(hash_all, root, "--with-variants"),
+            LOOP: partial(loop, root),
+        }
+        samples = interleaved(args.rounds, runs)
+    bound = seconds_of(samples[DECODE])
+    rows = [
+        [
+            name,
+            spread((count / sample.seconds for sample in these), 1),
+            f"{bound / seconds_of(these):.2f}",
+            spread((count / sample.result for sample in these), 1),
+            mebibytes(peak_of(these)),
+        ]
+        for name, these in samples.items()
+    ]
+    heads = ["what", "images per second, median (least to most)", "of only decoding", "without start-up", "peak memory"]
+    print(table(heads, rows), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""How near pairs become groups with one kept image each. Images are numbered from 0, the best first."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Linkage = Literal["star", "single"]
+Numbers = NDArray[np.int64]
+
+
+def link(linkage: Linkage, count: int, pairs: Numbers) -> Numbers:
+    """Return the number of the image kept for each of `count` images; whoever is kept stands for itself.
+
+    Args:
+        pairs: (P, 2) int64, the near pairs, in any order.
+    """
+    return (star if linkage == "star" else single)(count, pairs)
+
+
+def star(count: int, pairs: Numbers) -> Numbers:
+    """Take the images best first: one that is still free is kept, and takes its free neighbours."""
+    keeper = np.arange(count)
+    better, worse = pairs.min(axis=1), pairs.max(axis=1)
+    order = np.lexsort((worse, better))
+    better, worse = better[order], worse[order]
+    firsts, starts = np.unique(better, return_index=True)
+    ends = np.append(starts, len(pairs))[1:]
+    for first, start, end in zip(firsts.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        if keeper[first] == first:
+            near = worse[start:end]
+            keeper[near[keeper[near] == near]] = first
+    return keeper
+
+
+def single(count: int, pairs: Numbers) -> Numbers:
+    """Take neighbours, their neighbours and so on as one group, and keep its best."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, groups = connected_components(graph, directed=False)
+    _, best, group = np.unique(groups, return_index=True, return_inverse=True)
+    return best[group]
+
+
+class Groups:
+    """Members of numbered groups: `of_member` (M,) int64 holds each member's group."""
+
+    def __init__(self, of_member: Numbers) -> None:
+        self.members = np.argsort(of_member, kind="stable")
+        self.sizes = np.bincount(of_member)
+        self.starts = np.cumsum(self.sizes) - self.sizes
+
+    def pairs_of_members(self, pairs: Numbers) -> Numbers:
+        """Return (R, 2) int64: each member of a pair's first group with each of its second."""
+        first, second = pairs[:, 0], pairs[:, 1]
+        counts = self.sizes[first] * self.sizes[second]
+        which = np.repeat(np.arange(len(pairs)), counts)
+        number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        row, column = np.divmod(number, self.sizes[second][which])
+        return np.column_stack(
+            (self.members[self.starts[first][which] + row], self.members[self.starts[second][which] + column])
+        )
+
+    def pairs_within(self) -> Numbers:
+        """Return (R, 2) int64: each two members of the same group, once."""
+        several = np.flatnonzero(self.sizes > 1)
+        pairs = self.pairs_of_members(np.column_stack((several, several)))
+        return pairs[pairs[:, 0] < pairs[:, 1]]
