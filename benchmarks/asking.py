@@ -47,6 +47,9 @@ def make_dataset(root: Path, count: int) -> None:
     import polars as pl
     from PIL import Image
 
+    from pokefa.columns import IMAGES
+    from pokefa.table import Table
+
     chance = np.random.default_rng(7)
     folder = root / "data_stage/resized"
     folder.mkdir(parents=True)
@@ -54,10 +57,11 @@ def make_dataset(root: Path, count: int) -> None:
     for image_id in ids:
         pixels = chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((SIDE, SIDE)).save(folder / f"{image_id}.jpg")
-    rows = {"image_id": ids, "is_nsfw": ["False"] * count, "has_ocr": ["False"] * count}
-    rows["path_resized"] = [f"data_stage/resized/{image_id}.jpg" for image_id in ids]
-    (root / "metadata").mkdir()
-    pl.DataFrame(rows).write_csv(root / "metadata/images.csv")
+    rows = {column.name: pl.repeat(None, count, dtype=pl.String, eager=True) for column in IMAGES.columns}
+    rows["image_id"] = pl.Series(ids)
+    rows["is_nsfw"] = rows["has_ocr"] = pl.repeat("False", count, eager=True)
+    rows["path_resized"] = pl.Series([f"data_stage/resized/{image_id}.jpg" for image_id in ids])
+    Table(root, IMAGES).write(pl.DataFrame(rows))
 
 
 @contextmanager
@@ -67,7 +71,7 @@ def stand_in() -> Iterator[dict[str, str]]:
     with subprocess.Popen(words, env=checkout_variables(), stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            address = json.loads(server.stdout.readline())["address"]
+            address = json.loads(server.stdout.readline())["openai"]
             yield {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": KEY}
         finally:
             server.terminate()

@@ -2,8 +2,8 @@
 
 `open_image` is the only way that a stage opens an image. It returns the mode "RGB", "RGBA", "L" or "LA" at 8 bits per
 channel; `flatten` gives a model its RGB. `check_image` tells format and size without converting anything.
-`needs_conversion` tells whether other programs would see the same picture in
-the file as it is, and `place_file` gives such a file another name without copying it.
+`needs_conversion` tells whether other programs would see the same picture in the file as it is, and `place_file` gives
+such a file another name without copying it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ Result = TypeVar("Result")
 _WHITE = (255, 255, 255)
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _ON_THEIR_SIDE = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
+# What Pillow reads an orientation from; a PNG may have it behind the pixels, and is decoded to get there.
+_PNG_ORIENTATION = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH = 24  # its offset: signature, then length, name, width and height of the IHDR chunk
 # Colours that a profile moves by no more than this look the same with and without it. The many sRGB profiles about
@@ -62,6 +64,7 @@ def open_image(
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] | None = FORMATS,
+    reduce: int = 1,
 ) -> Image.Image:
     """Return the decoded first frame of a file: upright, in sRGB, 8 bits per channel.
 
@@ -70,11 +73,18 @@ def open_image(
     and transparent colours are resolved, except the transparent colour of a 16-bit PNG, which is taken as opaque.
     Metadata is not carried over; `image.format` tells the file's format.
 
+    Args:
+        reduce: 2, 4 or 8 decodes a JPEG at that fraction of its width and height, in less time. It must divide both,
+            so that the smaller picture shows exactly the same. Other formats come whole.
+
     Raises:
         ImageError: the file is missing, too large, of another format than `formats`, or damaged.
     """
 
     def convert(opened: Image.Image) -> Image.Image:
+        if reduce > 1:
+            opened.draft(opened.mode, (opened.width // reduce, opened.height // reduce))
+        opened.load()
         return _to_srgb(ImageOps.exif_transpose(opened))
 
     data = read_file(source, max_bytes)
@@ -111,7 +121,7 @@ def check_image(
     """
 
     def facts(opened: Image.Image) -> tuple[int, int]:
-        turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE
+        turned = _orientation(opened, data) in _ON_THEIR_SIDE
         width, height = opened.size
         if decode:
             opened.draft(opened.mode, (1, 1))
@@ -119,7 +129,7 @@ def check_image(
         return (height, width) if turned else (width, height)
 
     data = read_file(source, max_bytes)
-    (width, height), name = _open(data, max_pixels, formats, facts, decode=False)
+    (width, height), name = _open(data, max_pixels, formats, facts)
     return Facts(str(name), width, height)
 
 
@@ -144,7 +154,7 @@ def needs_conversion(
         # A JPEG with more pictures behind the first (MPO) shows its first everywhere; frames are for PNG and WebP.
         if opened.format in ("PNG", "WEBP") and getattr(opened, "is_animated", False):
             return "animated"
-        if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        if _orientation(opened, data) != 1:
             return "rotated"
         if opened.mode == "CMYK":
             return "cmyk"
@@ -152,7 +162,7 @@ def needs_conversion(
             return "sixteen_bit"
         return "profile" if _profile_moves_colours(opened) else None
 
-    return _open(data, max_pixels, formats, reason, decode=False)[0]
+    return _open(data, max_pixels, formats, reason)[0]
 
 
 def place_file(source: Path, target: Path) -> bool:
@@ -225,10 +235,8 @@ def _open(
     max_pixels: int,
     formats: tuple[str, ...] | None,
     use: Callable[[Image.Image], Result],
-    *,
-    decode: bool = True,
 ) -> tuple[Result, str | None]:
-    """Return what `use` makes of the opened image, and the name of its format.
+    """Return what `use` makes of the opened image, whose pixels it loads itself, and the name of its format.
 
     Raises:
         ImageError: the bytes are no image, one over `max_pixels`, or damaged.
@@ -248,11 +256,16 @@ def _open(
             # Phones append more pictures to a JPEG and Pillow calls that MPO; the first is a plain JPEG.
             name = "JPEG" if opened.format == "MPO" else opened.format
             try:
-                if decode:
-                    opened.load()
                 return use(opened), name
             except Exception as error:
                 raise ImageError("truncated", f"{type(error).__name__}: {error}") from None
+
+
+def _orientation(opened: Image.Image, data: bytes) -> object:
+    """Return the EXIF orientation of an opened file with the bytes `data`, whatever stands there; 1 is upright."""
+    if opened.format == "PNG" and not any(name in data for name in _PNG_ORIENTATION):
+        return 1
+    return opened.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _unopened(data: bytes, formats: tuple[str, ...] | None) -> ImageError:

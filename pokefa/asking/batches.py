@@ -138,7 +138,7 @@ def submit(
         line = {
             "custom_id": row[KEY],
             "method": "POST",
-            "url": PATHS[settings.api],
+            "url": f"/v1{PATHS[settings.api]}",
             "body": request_body(settings.form(), question, jpeg, asked.note),
         }
         finished = writer.add(str(row[KEY]), request, line)
@@ -210,7 +210,7 @@ def _bring_to_server(run: StageRun, model: Model, record: BatchRecord, *, may_ex
         create = partial(
             model.sdk.with_options(max_retries=0).batches.create,
             input_file_id=str(record.file_id),
-            endpoint=PATHS[record.api],  # type: ignore[index]
+            endpoint=f"/v1{PATHS[record.api]}",  # type: ignore[index]
             completion_window=WINDOW,
             metadata={NAME_KEY: record.name},
         )

@@ -14,7 +14,7 @@ from pokefa.asking.question import AnswerError, Question
 
 Api = Literal["responses", "chat"]
 APIS: tuple[Api, ...] = ("responses", "chat")
-PATHS: Mapping[Api, str] = {"responses": "/v1/responses", "chat": "/v1/chat/completions"}
+PATHS: Mapping[Api, str] = {"responses": "/responses", "chat": "/chat/completions"}  # below the base address
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def ask_directly(
     if not rows:
         return
     ended = threading.Event()
-    model = Model(settings.form(), lambda: ended.is_set() or run.stop_asked(), concurrency=settings.concurrency)
+    model = Model(settings.form(), lambda: ended.is_set() or run.stop_asked())
     asker = Asker(model, question, Answers(run.root), settings)
 
     def make_work() -> Work[Row, Answer[T]]:

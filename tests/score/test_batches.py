@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from demo.openai_standin import StandIn
+from pokefa.asking import batches
+from preprocess.score.score import main
 from tests.conftest import Dataset, Finished
 
 SCRIPT = "preprocess/score/score.py"
@@ -20,11 +22,21 @@ Ready = Callable[[int], list[str]]
 
 
 @pytest.fixture
-def step(dataset: Dataset, environment: Environment) -> Callable[..., Finished]:
-    """Take a step: `step(server, "submit")`."""
+def step(
+    dataset: Dataset,
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Finished]:
+    """Take a step, in this process: `step(server, "submit")`."""
 
     def take(server: StandIn, name: str, *more: object) -> Finished:
-        return dataset.run(SCRIPT, "--batch", name, *more, env=environment(server))
+        for variable, value in environment(server).items():
+            monkeypatch.setenv(variable, value)
+        code = main(["--root", str(dataset.root), "--batch", name, *map(str, more)])
+        written = capsys.readouterr()
+        lines = written.out.splitlines()
+        return Finished(code, json.loads(lines[-1]) if lines else {}, written.out, written.err)
 
     return take
 
@@ -113,7 +125,7 @@ def test_a_submit_that_broke_off_goes_on(
     dataset: Dataset, ready: Ready, stand_in: Start, step: Any, failure: str, state: str
 ) -> None:
     ready(3)
-    broken = stand_in(call_failures={failure: ["cut"] * 10})
+    broken = stand_in(call_failures={failure: ["server_error"] * 10})
     finished = step(broken, "submit")
     assert finished.code == 1
     assert finished.stderr.splitlines()[-1].endswith("run the same command again, it goes on where it stood")
@@ -222,7 +234,7 @@ def test_a_collect_that_broke_off_goes_on(
     dataset: Dataset, ready: Ready, stand_in: Start, step: Any, operation: str
 ) -> None:
     ready(3)
-    server = stand_in(call_failures={operation: ["cut"] * 7})  # more often than the SDK tries
+    server = stand_in(call_failures={operation: ["server_error"] * 7})  # more often than the SDK tries
     step(server, "submit")
     assert step(server, "collect").code == 1
     assert [one["state"] for one in records(dataset)] == ["submitted"]
@@ -232,9 +244,6 @@ def test_a_collect_that_broke_off_goes_on(
 def test_files_are_split(
     dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pokefa.asking import batches
-    from preprocess.score.score import main
-
     ready(5)
     server = stand_in()
     for name, value in environment(server).items():
