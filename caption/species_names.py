@@ -29,11 +29,16 @@ class Mention:
 
 
 class Species:
-    """The known species, by slug, as a part of a tag, and in sentences."""
+    """The known species, by slug, as a part of a tag, and in sentences.
+
+    Attributes:
+        slugs: all of them.
+        run_together: {slug without underscores: slug}.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.slugs = {species_slug(name) for name in names}
-        self._run_together = {slug.replace("_", ""): slug for slug in self.slugs}
+        self.run_together = {slug.replace("_", ""): slug for slug in self.slugs}
         self._phrases = {tuple(without_sex(slug).split("_")) for slug in self.slugs}
         self._longest = max(map(len, self._phrases), default=0)
 
@@ -46,11 +51,11 @@ class Species:
         words = slug.split("_")
         for length in range(len(words), 0, -1):
             for start in range(len(words) - length + 1):
-                species = self._run_together.get("".join(words[start : start + length]))
+                species = self.run_together.get("".join(words[start : start + length]))
                 if species is None:
                     continue
                 rest = words[:start] + words[start + length :]
-                if any(word in self._run_together for word in rest):
+                if any(word in self.run_together for word in rest):
                     return slug, None
                 return species, "_".join(rest) or None
         return slug, None

@@ -1,83 +1,86 @@
 """Stage 9, first part: the species of every captioned image, under their canonical names.
 
-Reads   base.csv: tags; images.csv: drop_reason; quotas/popularity.csv of the checkout
-Writes  base.csv: species; images.csv: drop_reason; drops.csv; metadata/species.csv
+Each name that the tags have under `pokemon` becomes a slug of quotas/popularity.csv, as `mr_mime`. A form counts as
+its species: `alolan_vulpix`, `mega_charizard_x` and `rotom_wash` are vulpix, charizard and rotom. A misspelled name
+counts from a similarity of --min-score, and is recorded with it. Other names are left out, and an image that shows no
+known species is dropped as `species:no_known_species`. All images are looked at in every run and only cells that
+differ are written, so captions may be merged anew; a dropped image comes back once it has a species.
 
-Each entry of the tags' `pokemon` becomes a slug of quotas/popularity.csv, as `mr_mime`. A form counts as its species:
-`alolan_vulpix`, `mega_charizard_x` and `rotom_wash` are vulpix, charizard and rotom. Other entries are left out, and
-an image without any known species is dropped as `species:no_known_species`. All images are looked at in every run
-and only cells that differ are written, so captions may be merged anew; a dropped image comes back once it has one.
+Reads   base.csv: tags; images.csv: drop_reason; quotas/popularity.csv of the checkout; with --coverage
+        quotas/quotas.csv under --root, else that of the checkout
+Writes  base.csv: species; images.csv: drop_reason; drops.csv; metadata/species.csv: images of each species;
+        metadata/audit/species.csv: every name that is not a species as it stands, and what became of it;
+        with --coverage metadata/species_coverage.csv, and its sums by popularity band on stdout
 
     python webdataset/species.py
-    python webdataset/species.py --root my-dataset --dry-run
+    python webdataset/species.py --root my-dataset --coverage
+    python webdataset/species.py --root my-dataset --min-score 0.9 --dry-run
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pokefa.options import options_from, stage_parser
+from caption.species_matching import MIN_SCORE, Match, SpeciesMatcher
+from caption.species_names import known_species
+from pokefa.asking.question import plain
+from pokefa.options import number, options_from, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import eligible_rows
 from pokefa.table import KEY, with_missing
-from pokefa.text import species_slug, write_text
+from pokefa.text import write_text
+from quotas.coverage import QUOTAS_FILE, cover_quotas, csv_text
 
-POPULARITY = Path(__file__).resolve().parents[1] / "quotas/popularity.csv"
 COUNTS = "metadata/species.csv"
+COVERAGE = "metadata/species_coverage.csv"
+AUDIT = "metadata/audit/species.csv"
 
 UNKNOWN = "no_known_species"
 DROPPED = f"species:{UNKNOWN}"
 
-# Words before a species that name one of its forms; a form's name may also follow the species, as in rotom_wash.
-FORM_WORDS = {"alolan", "galarian", "hisuian", "paldean", "alola", "galar", "hisui", "paldea"}
-FORM_WORDS |= {"mega", "primal", "gigantamax", "gmax", "dynamax", "shiny"}
-
 log = logging.getLogger("pokefa")
 
 
-def read_catalogue(path: Path = POPULARITY) -> dict[str, str]:
-    """Return {slug without underscores: slug} of every species, so that `mew_two` and `hooh` are found too."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        slugs = [species_slug(row["name"]) for row in csv.DictReader(stream)]
-    return {slug.replace("_", ""): slug for slug in slugs}
+@dataclass(frozen=True)
+class Names:
+    """What became of the names of one image.
 
-
-def species_of(token: str, catalogue: Mapping[str, str]) -> str | None:
-    """Return the canonical slug of one name from a caption, or None when no species is known by it.
-
-    The whole name is tried first, then without the form words before it, then its longest beginning that is a species
-    and ends at an underscore.
+    Attributes:
+        species: slugs without repeats, in the caption's order.
+        unlike: the names that are no slug as they stand, and what each one means; None for an anomaly.
     """
-    words = species_slug(token).split("_")
-    while words:
-        if "".join(words) in catalogue:
-            return catalogue["".join(words)]
-        if words[0] not in FORM_WORDS:
-            break
-        del words[0]
-    for end in range(len(words) - 1, 0, -1):
-        if "".join(words[:end]) in catalogue:
-            return catalogue["".join(words[:end])]
-    return None
+
+    species: tuple[str, ...]
+    unlike: Mapping[str, Match | None]
+
+    @property
+    def anomalies(self) -> list[str]:
+        return [name for name, match in self.unlike.items() if match is None]
+
+    @property
+    def misspelled(self) -> dict[str, Match]:
+        return {name: match for name, match in self.unlike.items() if match is not None and match.score < 1}
 
 
-def name_species(tokens: Iterable[str], catalogue: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Return (species, anomalies): slugs without repeats, and the names that are none, both in the given order."""
-    species: dict[str, None] = {}
-    anomalies: list[str] = []
-    for token in tokens:
-        slug = species_of(token, catalogue)
-        if slug is None:
-            anomalies.append(token)
-        else:
-            species[slug] = None
-    return list(species), anomalies
+def name_species(names: Iterable[str], matcher: SpeciesMatcher) -> Names:
+    """Return what the names of one image mean."""
+    found = {name: matcher.match(name) for name in names}
+    species = dict.fromkeys(match.species for match in found.values() if match is not None)
+    unlike = {name: match for name, match in found.items() if match is None or match.species != name}
+    return Names(tuple(species), unlike)
+
+
+def how(match: Match | None) -> str:
+    """Return how a name was understood: `anomaly`, `misspelling`, `form`, or `spelling` for another way to write it."""
+    if match is None:
+        return "anomaly"
+    return "misspelling" if match.score < 1 else "form" if match.form else "spelling"
 
 
 def pokemon_in(tags: str) -> list[str]:
@@ -88,7 +91,7 @@ def pokemon_in(tags: str) -> list[str]:
     """
     try:
         found = json.loads(tags)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     names = found.get("pokemon", []) if isinstance(found, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -99,74 +102,119 @@ def pokemon_in(tags: str) -> list[str]:
 def counts_csv(counts: Mapping[str, int]) -> str:
     """Return the text of metadata/species.csv: the most frequent first, equals by name."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return "pokemon,count\n" + "".join(f"{name},{count}\n" for name, count in ranked)
+    return csv_text("pokemon,count", ranked)
 
 
-def find_species(run: StageRun) -> None:
+def audit_csv(named: Mapping[str, Names]) -> str:
+    """Return the text of the audit, given {image_id: Names}: a line for each name that is no slug, by image_id."""
+    rows = [
+        (image_id, plain(name), match.species, f"{match.score:.4f}", how(match))
+        if match is not None
+        else (image_id, plain(name), "", "", how(match))
+        for image_id, names in sorted(named.items())
+        for name, match in names.unlike.items()
+    ]
+    return csv_text("image_id,name,species,score,how", rows)
+
+
+def find_species(run: StageRun, min_score: float, *, coverage: bool) -> None:
     """Name the species of every captioned image, and count them."""
-    catalogue = read_catalogue()
+    matcher = SpeciesMatcher(known_species(), min_score)
     frame = with_missing(run.table(), ["species"])
     eligible = set(eligible_rows(frame, run.step)[KEY])
     run.seen = len(eligible)
-    counts: Counter[str] = Counter()
-    images = dropped = unknown_names = 0
+    named: dict[str, Names] = {}
     for image_id, tags, before, drop_reason in frame.select(KEY, "tags", "species", "drop_reason").iter_rows():
         if image_id not in eligible:
             if before is not None:  # dropped, or its tags emptied, since the species were found
                 run.record(image_id, {"species": None}, reason="emptied")
             continue
         try:
-            species, anomalies = name_species(pokemon_in(tags), catalogue)
+            names = name_species(pokemon_in(tags), matcher)
         except ValueError as error:
             run.fail(image_id, str(error))
             if before is not None:
                 run.record(image_id, {"species": None}, reason="emptied")
             continue
-        unknown_names += len(anomalies)
-        counts.update(species)
-        images += bool(species)
-        dropped += not species
-        record_species(run, image_id, species, anomalies, before, drop_reason)
-    run.extra.update(images=images, species=len(counts), dropped=dropped, unknown_names=unknown_names)
-    if run.options.dry_run:
-        log.info("dry run: %d images of %d species, %d dropped as %s", images, len(counts), dropped, DROPPED)
-    elif write_text(run.root / COUNTS, counts_csv(counts)):
-        log.info("%s: %d species", COUNTS, len(counts))
+        named[image_id] = names
+        record_species(run, image_id, names, before, drop_reason)
+    counts = Counter(slug for names in named.values() for slug in names.species)
+    images = sum(bool(names.species) for names in named.values())
+    run.extra.update(
+        images=images,
+        species=len(counts),
+        dropped=len(named) - images,
+        unknown_names=sum(len(names.anomalies) for names in named.values()),
+        misspelled_names=sum(len(names.misspelled) for names in named.values()),
+    )
+    write_tables(run, named, counts)
+    if coverage:
+        show_coverage(run, counts)
 
 
-def record_species(
-    run: StageRun,
-    image_id: str,
-    species: Sequence[str],
-    anomalies: Sequence[str],
-    before: str | None,
-    drop_reason: str | None,
-) -> None:
+def record_species(run: StageRun, image_id: str, names: Names, before: str | None, drop_reason: str | None) -> None:
     """Record the species of one image, or its drop, where the tables say something else.
 
     Args:
         before: the image's species cell as it stands.
         drop_reason: its drop_reason as it stands; only this step's own can come here.
     """
-    after = ",".join(species) or None
+    after = ",".join(names.species) or None
     if after is None and drop_reason != DROPPED:
-        detail = f"names: {', '.join(anomalies)}" if anomalies else "no names"
+        detail = f"names: {plain(', '.join(names.anomalies))}" if names.anomalies else "no names"
         run.record(image_id, {"drop_reason": DROPPED}, table="images", drop=UNKNOWN, detail=detail)
         if before is not None:
             run.set_cells("base", image_id, {"species": None})
     elif after != before:
         run.record(image_id, {"species": after}, reason="named" if after else "emptied")
+        for name, match in names.misspelled.items():
+            run.note({KEY: image_id, "name": plain(name), "species": match.species, "score": round(match.score, 4)})
     if after is not None and drop_reason is not None:
         run.set_cells("images", image_id, {"drop_reason": None})
 
 
+def write_tables(run: StageRun, named: Mapping[str, Names], counts: Mapping[str, int]) -> None:
+    """Write the counts and the audit where they differ from what is there; in a dry run only tell."""
+    if run.options.dry_run:
+        images, dropped = run.extra["images"], run.extra["dropped"]
+        log.info("dry run: %d images of %d species, %d dropped as %s", images, len(counts), dropped, DROPPED)
+        return
+    write_text(run.root / AUDIT, audit_csv(named))
+    if write_text(run.root / COUNTS, counts_csv(counts)):
+        log.info("%s: %d species; %s: what became of other names", COUNTS, len(counts), AUDIT)
+
+
+def show_coverage(run: StageRun, counts: Mapping[str, int]) -> None:
+    """Print the images of each band beside its quotas, and write those of each species."""
+    own = run.root / QUOTAS_FILE
+    covered = cover_quotas(own if own.exists() else Path(__file__).resolve().parents[1] / QUOTAS_FILE, counts)
+    print(covered.table)
+    if not run.options.dry_run and write_text(run.root / COVERAGE, covered.csv):
+        log.info("%s: every species beside its quota", COVERAGE)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    return stage_parser(__doc__, rows=False)
+    parser = stage_parser(__doc__, rows=False)
+    parser.add_argument(
+        "--min-score",
+        type=number(0.5, 1),
+        default=MIN_SCORE,
+        metavar="X",
+        help="least similarity at which a name counts as a misspelled species; 1 takes none",
+    )
+    parser.add_argument("--coverage", action="store_true", help="also compare the counts with the quotas")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    return run_stage("species", lambda: options_from(args), find_species, arguments=argv)
+    min_score, coverage = args.min_score, args.coverage
+    return run_stage(
+        "species",
+        lambda: options_from(args),
+        lambda run: find_species(run, min_score, coverage=coverage),
+        arguments=argv,
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Stage 9, second part: which images train, and which validate.
 
-Reads   base.csv: species; images.csv: dupe_group, source_page, drop_reason
-Writes  base.csv: split; webdataset/manifests/: train_ids.txt, val_ids.txt, train_species.csv, val_species.csv
-
 Species are ranked by the number of images that show them. Each species down to --head-rank gives --head-images to
 validation, each one further down to --middle-rank gives --middle-images, and the rest none; an image is given by the
-first species of its list. Images of one duplicate group or one source page stay together, on a side that has room for
-all of them, and every species keeps at least one image in train. Which images go is decided by a hash of --seed and
-image_id, so the order of rows does not matter and new images move few old ones.
+first species of its list. Nothing leaks: images of one duplicate group or one source page stay together, and so do
+images whose perceptual hashes differ in at most --threshold bits (mirrored and turned copies too, if phash.py hashed
+them), directly or through others. They go to a side that has room for all of them, and every species keeps at least
+one image in train. Which images go is decided by a hash of --seed and image_id, so the order of rows does not matter
+and new images move few old ones.
+
+Reads   base.csv: species; images.csv: dupe_group, source_page, phash64, phash_contrast, phash_variants, drop_reason
+Writes  base.csv: split; webdataset/manifests/: train_ids.txt, val_ids.txt, train_species.csv, val_species.csv
 
     python webdataset/split.py
     python webdataset/split.py --root my-dataset --seed 7 --head-rank 50 --middle-rank 50
@@ -28,6 +30,8 @@ from pokefa.run import StageRun, run_stage
 from pokefa.selection import eligible_rows
 from pokefa.table import KEY, with_missing
 from pokefa.text import write_text
+from preprocess.dup.alike import HASHES, look_alikes
+from preprocess.dup.rm_dups import HIGHEST_THRESHOLD, THRESHOLD
 
 MANIFESTS = "webdataset/manifests"
 LINKS = ("dupe_group", "source_page")
@@ -73,9 +77,8 @@ def split_pictures(pictures: Iterable[Picture], shares: Shares, seed: int) -> di
     pictures stand for still has room for them there, and each species that they show keeps a picture in train.
     """
     pictures = list(pictures)
-    shown = Counter(name for picture in pictures for name in picture.species)
-    ranked = sorted(shown, key=lambda name: (-shown[name], name))
-    room = Counter({name: shares.of_rank(rank) for rank, name in enumerate(ranked, start=1)})
+    shown = count_species(pictures)
+    room = room_in_validation(shown, shares)
     sides: dict[str, str] = {}
     for group in sorted(linked_groups(pictures), key=lambda group: min(draw(seed, each.image_id) for each in group)):
         given = Counter(picture.species[0] for picture in group)
@@ -87,6 +90,17 @@ def split_pictures(pictures: Iterable[Picture], shares: Shares, seed: int) -> di
             shown -= leaving
         sides |= {picture.image_id: side for picture in group}
     return sides
+
+
+def count_species(pictures: Iterable[Picture]) -> Counter[str]:
+    """Return how many pictures show each species."""
+    return Counter(name for picture in pictures for name in picture.species)
+
+
+def room_in_validation(shown: Mapping[str, int], shares: Shares) -> Counter[str]:
+    """Return how many pictures each species is to give; those shown most come first, equals by name."""
+    ranked = sorted(shown, key=lambda name: (-shown[name], name))
+    return Counter({name: shares.of_rank(rank) for rank, name in enumerate(ranked, start=1)})
 
 
 def linked_groups(pictures: Sequence[Picture]) -> list[list[Picture]]:
@@ -124,23 +138,29 @@ def species_csv(species: Iterable[Sequence[str]]) -> str:
     return "pokemon,count,fraction\n" + "".join(f"{name},{n},{n / len(lists):.6f}\n" for name, n in ranked)
 
 
-def read_pictures(run: StageRun) -> tuple[list[Picture], dict[str, str | None]]:
+def read_pictures(run: StageRun, threshold: int) -> tuple[list[Picture], dict[str, str | None]]:
     """Return the pictures to split, and {image_id: split cell} of all rows of base.csv as they stand."""
-    images = with_missing(run.ledger.images.read_keyed(), LINKS).select(KEY, *LINKS)
+    images = with_missing(run.ledger.images.read_keyed(), (*LINKS, *HASHES)).select(KEY, *LINKS, *HASHES)
     frame = with_missing(run.table(), ["split"]).select(KEY, "species", "split", "drop_reason")
     eligible = eligible_rows(frame, run.step).join(images, on=KEY, how="left", maintain_order="left")
+    alike: dict[str, list[str]] = {}
+    pairs = look_alikes(eligible, threshold)
+    run.extra["look_alikes"] = len(pairs)
+    for one, other in pairs:
+        for image_id in (one, other):
+            alike.setdefault(image_id, []).append(f"alike {one} {other}")
     pictures = []
     for image_id, species, *marks in eligible.select(KEY, "species", *LINKS).iter_rows():
         names = tuple(dict.fromkeys(species.replace(",", " ").split()))
-        links = tuple(f"{name} {mark}" for name, mark in zip(LINKS, marks, strict=True) if mark is not None)
+        links = [f"{name} {mark}" for name, mark in zip(LINKS, marks, strict=True) if mark is not None]
         if names:
-            pictures.append(Picture(image_id, names, links))
+            pictures.append(Picture(image_id, names, (*links, *alike.get(image_id, ()))))
     return pictures, dict(frame.select(KEY, "split").iter_rows())
 
 
-def assign_sides(run: StageRun, shares: Shares, seed: int) -> None:
+def assign_sides(run: StageRun, shares: Shares, seed: int, threshold: int) -> None:
     """Split the images that have species, record what changed, and write the manifests."""
-    pictures, before = read_pictures(run)
+    pictures, before = read_pictures(run, threshold)
     run.seen = len(pictures)
     sides = split_pictures(pictures, shares, seed)
     for image_id, side in before.items():
@@ -149,6 +169,11 @@ def assign_sides(run: StageRun, shares: Shares, seed: int) -> None:
             run.record(image_id, {"split": after}, reason=after or "emptied")
     run.extra.update(train=0, val=0)
     run.extra.update(Counter(sides.values()))
+    room = room_in_validation(count_species(pictures), shares)
+    room -= Counter(picture.species[0] for picture in pictures if sides[picture.image_id] == "val")
+    run.extra["species_short"] = len(room)
+    if room:
+        log.info("%d species give fewer images than their share, having too few that can leave train", len(room))
     if run.extra["val"] > LARGE_SHARE * len(pictures):
         log.warning(
             "%d of %d images validate, which leaves few to train on: for a small set choose smaller --head-images and "
@@ -175,6 +200,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
     shares = Shares()
     ask = parser.add_argument
+    ask(
+        "--threshold",
+        type=whole_number(0, HIGHEST_THRESHOLD),
+        default=THRESHOLD,
+        metavar="BITS",
+        help="most bits that the hashes of images which stay together differ in, as for rm_dups.py",
+    )
     ask("--seed", type=int, default=0, metavar="N", help="another seed gives another validation set")
     ask("--head-rank", type=whole_number(0), default=shares.head_rank, metavar="RANK", help="last rank of the head")
     ask("--head-images", type=whole_number(0), default=shares.head_images, metavar="N", help="of each head species")
@@ -189,8 +221,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.middle_rank < args.head_rank:
         parser.error(f"--middle-rank {args.middle_rank} is before --head-rank {args.head_rank}: give a later rank")
     shares = Shares(args.head_rank, args.head_images, args.middle_rank, args.middle_images)
-    seed = args.seed
-    return run_stage("split", lambda: options_from(args), lambda run: assign_sides(run, shares, seed), arguments=argv)
+    seed, threshold = args.seed, args.threshold
+    return run_stage(
+        "split",
+        lambda: options_from(args),
+        lambda run: assign_sides(run, shares, seed, threshold),
+        arguments=argv,
+    )
 
 
 if __name__ == "__main__":

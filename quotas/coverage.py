@@ -1,0 +1,80 @@
+"""How far images fill the quotas, species by species and in sums by popularity band."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pokefa.errors import InputError
+from pokefa.text import species_slug
+
+QUOTAS_FILE = "quotas/quotas.csv"
+
+
+@dataclass
+class Band:
+    """The species of one popularity band, or all of them: how many have an image, and the images beside the quotas."""
+
+    name: str
+    species: int = 0
+    shown: int = 0
+    quota: int = 0
+    images: int = 0
+
+    def add(self, quota: int, images: int) -> None:
+        self.species += 1
+        self.shown += images > 0
+        self.quota += quota
+        self.images += images
+
+    def __str__(self) -> str:
+        share = f"{100 * self.images / self.quota:.1f} %" if self.quota else "-"
+        return f"{self.name:<10}{self.species:>8}{self.shown:>8}{self.quota:>9}{self.images:>9}{share:>9}"
+
+
+@dataclass
+class Coverage:
+    """The images of each species beside its quota: lines in the order of the quotas, and sums by band."""
+
+    rows: list[tuple[object, ...]] = field(default_factory=list)
+    bands: dict[str, Band] = field(default_factory=dict)
+
+    @property
+    def csv(self) -> str:
+        return csv_text("rank,pokemon,band,quota,count,fraction", self.rows)
+
+    @property
+    def table(self) -> str:
+        head = f"{'band':<10}{'species':>8}{'shown':>8}{'quota':>9}{'images':>9}{'share':>9}"
+        return "\n".join([head, *map(str, self.bands.values())])
+
+
+def cover_quotas(path: Path, counts: Mapping[str, int]) -> Coverage:
+    """Return how far the counts fill the quotas of a quotas.csv; an image counts for each species that it shows.
+
+    Raises:
+        InputError: the file is not one that quotas/allocate.py writes.
+    """
+    coverage, whole = Coverage(), Band("all")
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                slug, quota = species_slug(row["name"]), int(row["quota"])
+                count = counts.get(slug, 0)
+                fraction = f"{count / quota:.4f}" if quota else ""
+                coverage.rows.append((int(row["rank"]), slug, row["band"], quota, count, fraction))
+                coverage.bands.setdefault(row["band"], Band(row["band"])).add(quota, count)
+                whole.add(quota, count)
+    except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}): run quotas/allocate.py again") from None
+    coverage.bands["all"] = whole
+    return coverage
+
+
+def csv_text(header: str, rows: Iterable[Iterable[object]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return f"{header}\n{stream.getvalue()}"
