@@ -528,3 +528,48 @@ def test_check_of_the_header_lets_damage_pass() -> None:
     data = encoded(GRAIN, "JPEG")[:-200]
     assert refusal(data, check_image).startswith("truncated: ")
     assert check_image(data, decode=False) == Facts("JPEG", *GRAIN.size)
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_is_found() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = encoded(corners(), "PNG", exif=exif)
+    at = data.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(data[at : at + 4], "big")
+    late = data[:at] + data[at + length : -12] + data[at : at + length] + data[-12:]
+    assert check_image(late, decode=False) == Facts("PNG", 32, 48)
+    assert needs_conversion(late) == "rotated"
+    assert open_image(late).size == (32, 48)
+
+
+def test_the_header_of_a_png_is_read_without_its_pixels() -> None:
+    data = encoded(GRAIN, "PNG")
+    damaged = data[: len(data) // 2]
+    assert check_image(damaged, decode=False) == Facts("PNG", *GRAIN.size)
+    assert needs_conversion(damaged) is None
+    assert refusal(damaged, check_image).startswith("truncated: ")
+
+
+# -- reduce -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", [2, 4, 8])
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_a_jpeg_is_decoded_smaller(orientation: int, by: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(corners(480, 320), "JPEG", quality=95, exif=exif)
+    whole, small = open_image(data), open_image(data, reduce=by)
+    assert small.size == (whole.width // by, whole.height // by)
+    assert (small.format, small.mode) == ("JPEG", "RGB")
+    assert near(quarters(small), quarters(whole))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_other_formats_are_decoded_whole(form: str) -> None:
+    assert open_image(encoded(corners(), form), reduce=2).size == (48, 32)
+
+
+def test_damage_is_found_in_a_jpeg_that_is_decoded_smaller() -> None:
+    data = encoded(GRAIN.resize((240, 160)), "JPEG")
+    assert refusal(data[: len(data) // 2], lambda source: open_image(source, reduce=4)).startswith("truncated: ")

@@ -300,6 +300,36 @@ def test_base_and_files(dataset: Dataset) -> None:
     assert (finished.summary["files_written"], finished.summary["files_removed"]) == (2, 0)
 
 
+def test_counts_sum_to_the_rows_and_their_order_does_not_matter(dataset: Dataset, tmp_path: Path) -> None:
+    rng = random.Random(7)
+    rows = [
+        row(
+            number,
+            species=rng.choice(["Eevee", "Muk", ""]),
+            ae_relevance=rng.choice(["", "59", "60", "80", "100"]),
+            ae_aesthetic=rng.choice(["59", "60", "70", "90"]),
+            is_nsfw=rng.choice(["False", "False", "False", "True", ""]),
+            dupe_removed=rng.choice(["False", "False", "False", "True"]),
+            score_error=rng.choice(["", "", "refused: by the model"]),
+            drop_reason=rng.choice(["", "", "", "takedown:artist", "species:no_known_species"]),
+        )
+        for number in range(200)
+    ]
+    other = Dataset(tmp_path / "other")
+    flags = ["--top-n", 12, "--per-species-floor", 2]
+    write(dataset, *rows)
+    write(other, *rng.sample(rows, len(rows)))
+    counts = [run(each, *flags).summary["decisions"] for each in (dataset, other)]
+    assert counts[0] == counts[1]
+    assert sum(counts[0].values()) == 200
+    assert all(counts[0][name] for name in DECISIONS)
+    for each in (dataset, other):
+        found = [line["filter_decision"] for line in each.rows("images")]
+        assert {name: found.count(name) for name in DECISIONS} == counts[0]
+    assert (dataset.root / "metadata/base.csv").read_bytes() == (other.root / "metadata/base.csv").read_bytes()
+    assert exported(dataset) == exported(other)
+
+
 def test_a_second_run_changes_no_byte(dataset: Dataset) -> None:
     write(dataset, *(row(number, ae_aesthetic=str(50 + 5 * number)) for number in range(8)))
     run(dataset, "--top-n", 3)

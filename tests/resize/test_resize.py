@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,11 +19,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageChops, ImageCms, JpegImagePlugin, PngImagePlugin
+from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFilter, JpegImagePlugin, PngImagePlugin
 
 from pokefa.errors import InputError
-from pokefa.images import MAX_BYTES
-from preprocess.resize.resize import Bounds, Target, make_file, resample, scaled, target_size
+from pokefa.images import MAX_BYTES, open_image
+from preprocess.resize.resize import Bounds, Target, make_file, mean_of_area, reduction, resample, scaled, target_size
 from tests.conftest import CHECKOUT, Dataset, Finished
 
 SCRIPT = "preprocess/resize/resize.py"
@@ -124,6 +126,96 @@ def test_area_is_the_mean_of_what_a_pixel_covers() -> None:
     image.paste(200, (0, 0, 2, 4))
     small = resample(image, target_size(8, 4, Bounds(1, 1, 2)))
     assert [small.getpixel((x, 0)) for x in (0, 1)] == [100, 0]
+
+
+def test_pixels_that_are_covered_in_part_count_in_part() -> None:
+    image = Image.new("L", (5, 5), 0)
+    image.paste(200, (2, 0, 3, 5))  # the middle column, half of which lies under each pixel of the result
+    small = resample(image, target_size(5, 5, Bounds(1, 2, 2)))
+    assert [small.getpixel((x, y)) for x in (0, 1) for y in (0, 1)] == [40] * 4
+
+
+@given(st.integers(0, 255), st.integers(3, 90), st.integers(3, 90), st.sampled_from(["L", "RGB", "LA", "RGBA"]))
+def test_the_mean_of_one_colour_is_that_colour(level: int, width: int, height: int, mode: str) -> None:
+    colour = (level,) * (len(mode) - (mode != "RGB" and "A" in mode)) + ((255,) if "A" in mode else ())
+    image = Image.new(mode, (width, height), colour if len(colour) > 1 else level)
+    small = mean_of_area(image, (max(1, width // 3), max(1, height // 3)))
+    assert small.mode == mode
+    assert small.getcolors() == [(small.width * small.height, colour if len(colour) > 1 else level)]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_hidden_colours_do_not_bleed_into_a_mean(mode: str) -> None:
+    image = Image.new("RGBA", (90, 90), (255, 255, 255, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 40, 90))
+    small = mean_of_area(image.convert(mode), (20, 20)).convert("RGBA")
+    assert {pixel[:3] for _, pixel in small.getcolors() if pixel[3]} == {(0, 0, 0)}
+    assert {pixel[3] for _, pixel in small.getcolors()} == {0, 255, 227}  # column 8 covers 36 to 40.5: 8/9 of it
+
+
+def test_an_extreme_strip_is_averaged() -> None:
+    small = resample(Image.new("RGB", (1, 100_000), (9, 99, 199)), target_size(1, 100_000, Bounds()))
+    assert small.getcolors() == [(4096, (9, 99, 199))]
+
+
+# -- decoding JPEGs smaller -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "expected"),
+    [
+        ((800, 800), 200, 2),
+        ((800, 800), 201, 1),
+        ((801, 800), 200, 1),  # odd: half of it would not show exactly the same
+        ((800, 800), 100, 4),
+        ((804, 800), 100, 4),
+        ((802, 800), 100, 2),
+        ((800, 800), 50, 8),
+        ((800, 800), 10, 8),
+        ((800, 800), 800, 1),
+    ],
+)
+def test_reduction(size: tuple[int, int], most: int, expected: int) -> None:
+    assert reduction(*size, target_size(*size, Bounds(1, most, most * 2))) == expected
+
+
+def drawing(width: int, height: int) -> Image.Image:
+    chance = random.Random(4)
+    image = picture(width, height)
+    draw = ImageDraw.Draw(image)
+    for _ in range(60):
+        x, y, r = chance.randrange(width), chance.randrange(height), chance.randrange(5, width // 8)
+        colour = tuple(chance.randrange(60, 256) for _ in "rgb")
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=colour, outline=(40, 30, 50), width=6)
+    return image.filter(ImageFilter.GaussianBlur(1.5))
+
+
+def line_art(width: int, height: int) -> Image.Image:
+    chance = random.Random(5)
+    image = Image.new("RGB", (width, height), "white")
+    for _ in range(width // 8):
+        ends = [(chance.randrange(width), chance.randrange(height)) for _ in range(2)]
+        ImageDraw.Draw(image).line(ends, fill="black", width=chance.randrange(1, 6))
+    return image
+
+
+def static(width: int, height: int) -> Image.Image:
+    return Image.frombytes("RGB", (width, height), random.Random(6).randbytes(3 * width * height))
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize(("draw", "bound"), [(drawing, 40), (line_art, 29), (static, 29)])
+@pytest.mark.parametrize("short", [50, 75, 99, 100, 140, 180, 199, 200])
+def test_decoding_smaller_stays_within_the_stated_bound(
+    draw: Callable[[int, int], Image.Image], bound: int, subsampling: str, short: int
+) -> None:
+    data = encoded(draw(960, 800), "JPEG", quality=92, subsampling=subsampling)
+    target = target_size(960, 800, Bounds(1, short, 10 * short))
+    by = reduction(960, 800, target)
+    assert by > 1
+    one, other = (resample(open_image(data, reduce=scale), target) for scale in (1, by))
+    errors = [value * value for value in ImageChops.difference(one, other).tobytes()]
+    assert 10 * math.log10(255**2 / max(1e-9, sum(errors) / len(errors))) > bound
 
 
 def test_hidden_colours_do_not_bleed() -> None:
@@ -407,6 +499,20 @@ def test_bad_files_become_errors(dataset: Dataset) -> None:
     assert [row["path_resized"] != "" for row in results] == [False, False, True, False]
     assert (finished.code, finished.summary["errors"], finished.summary["done"]) == (0, 3, 1)
     assert dataset.run(SCRIPT, "--workers", 1, "--retry-errors", "--strict", *SMALL).code == 1
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_damage_is_found_in_a_file_that_would_be_kept(dataset: Dataset, form: str) -> None:
+    data = bytearray(encoded(static(100, 90), form))
+    if form == "PNG":
+        data[len(data) // 2] ^= 0xFF  # the structure is whole, the pixels are not
+    else:
+        del data[len(data) // 2 :]
+    dataset.write_images([row_of(dataset, bytes(data), form.lower())])
+    finished = dataset.run(SCRIPT, "--workers", 1, *SMALL)
+    (row,) = dataset.images().values()
+    assert row["resize_error"].startswith("truncated: ")
+    assert (row["path_resized"], finished.summary["errors"]) == ("", 1)
 
 
 def snapshot(root: Path) -> dict[str, tuple[bytes, int]]:

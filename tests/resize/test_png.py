@@ -1,0 +1,36 @@
+"""What is written can be read back, byte for byte."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from preprocess.resize.metadata import strip_metadata
+from preprocess.resize.png import encode_png
+
+CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+
+
+@given(st.sampled_from(sorted(CHANNELS)), st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=False))
+def test_round_trip(mode: str, width: int, height: int, chance: object) -> None:
+    image = Image.frombytes(mode, (width, height), chance.randbytes(width * height * CHANNELS[mode]))  # type: ignore[attr-defined]
+    data = encode_png(image, 6)
+    read = Image.open(io.BytesIO(data))
+    assert (read.format, read.mode, read.size, read.tobytes()) == ("PNG", mode, image.size, image.tobytes())
+    assert strip_metadata(data) == data
+    assert encode_png(image, 6) == data
+
+
+def test_smooth_pictures_become_small() -> None:
+    image = Image.linear_gradient("L").resize((600, 400)).convert("RGB")
+    assert len(encode_png(image, 6)) < len(encode_png(image, 1)) < 600 * 400 * 3 / 50
+
+
+def test_other_modes_are_refused() -> None:
+    with pytest.raises(ValueError) as caught:
+        encode_png(Image.new("CMYK", (2, 2)), 6)
+    assert str(caught.value) == "no PNG of mode CMYK is written here"
