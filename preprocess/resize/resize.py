@@ -56,9 +56,9 @@ DECODED_AT_LEAST = 2
 # An inpainted PNG is ours and has no loss, so it may be longer than the cap for strangers' files.
 MAX_INPAINTED_BYTES = 4 * MAX_PIXELS + MAX_BYTES
 
-# JPEG: at 95 the loss cannot be seen, and 4:4:4 keeps the edges of line art clean. WebP: method 4 takes less than half the
-# time of method 6, at a tenth more bytes. PNG: level 6 of zlib-ng takes a tenth of the time of Pillow's level 9, at two per
-# cent more bytes; benchmarks/resize.py measures them.
+# JPEG: at 95 the loss cannot be seen, and 4:4:4 keeps the edges of line art clean. WebP: method 4 takes less than half
+# the time of method 6, at a tenth more bytes. PNG: level 6 of zlib-ng takes a tenth of the time of Pillow's level 9, at
+# two per cent more bytes; benchmarks/resize.py measures them.
 ENCODERS: dict[str, dict[str, int | str]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95, "method": 4},
