@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--workers", type=positive_int, default=WORKERS, metavar="N", help="how many species at once")
     source = what.add_mutually_exclusive_group()
     source.add_argument("--from-folder", type=Path, metavar="DIR", help="take files: sub-folders name the species")
-    source.add_argument("--from-urls", type=Path, metavar="FILE", help="CSV: source_url, species, perhaps image_id")
+    source.add_argument(
+        "--from-urls", type=Path, metavar="FILE", help="CSV or .parquet: source_url, species, perhaps image_id"
+    )
     what.add_argument("--labels", type=Path, metavar="FILE", help="CSV for --from-folder: file, species")
     search = parser.add_argument_group("search")
     search.add_argument(

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from pokefa.errors import InputError
-from scraping.utils import Species, SpeciesIndex, clean_text, host_of, read_csv
+from scraping.utils import Species, SpeciesIndex, clean_text, host_of, read_csv, read_parquet
 
 log = logging.getLogger("pokefa")
 
@@ -99,16 +99,18 @@ def files_as_candidates(folder: Path, files: Sequence[Path]) -> Iterator[Candida
 
 
 def from_urls(path: Path, index: SpeciesIndex) -> dict[Species, list[Candidate]]:
-    """Return the addresses of a CSV with source_url, species and perhaps image_id, by species.
+    """Return the addresses of a table with source_url, species and perhaps image_id, by species.
 
-    Rows without a species are passed over, so that a base.csv will do.
+    Rows without a species are passed over, so that a base.csv will do. A name that ends in .parquet is read as Parquet,
+    as `webdataset.py --urls-only` writes it; any other as CSV.
 
     Raises:
         InputError: the file cannot be read, or a row names no species or holds no MD5.
     """
     found: dict[Species, list[Candidate]] = {}
     unnamed = 0
-    for number, row in read_csv(path, ["source_url", "species"], "it needs the columns source_url and species"):
+    read = read_parquet if path.suffix == ".parquet" else read_csv
+    for number, row in read(path, ["source_url", "species"], "it needs the columns source_url and species"):
         if not row["species"]:  # in a base.csv: an image that species.py has dropped
             unnamed += 1
             continue

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+import polars as pl
+
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import MAX_BYTES, MAX_PIXELS, ImageError, check_image
 from pokefa.table import first_line
@@ -73,6 +75,23 @@ def read_csv(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else first_line(error)
         raise InputError(f"{path} cannot be read ({reason}): {advice}") from None
+
+
+def read_parquet(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (row number, row) of a Parquet file as `read_csv` does, the numbers from 1.
+
+    Raises:
+        InputError: the file cannot be read or lacks a column; `advice` ends the message.
+    """
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}): {advice}") from None
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise InputError(f"{path} has no column {missing[0]}: {advice}")
+    for number, row in enumerate(frame.iter_rows(named=True), start=1):
+        yield number, {name: "" if cell is None else str(cell).strip() for name, cell in row.items()}
 
 
 class SpeciesIndex:

@@ -715,6 +715,36 @@ def test_from_urls(dataset: Dataset, site: Site, tmp_path: Path) -> None:
     assert "3 addresses were tried before and not saved: --retry-errors tries them again" in again.stderr
 
 
+def test_from_urls_as_parquet(dataset: Dataset, site: Site, tmp_path: Path) -> None:
+    """What `webdataset.py --urls-only` publishes brings the same bytes back, and other bytes are refused."""
+    import polars as pl
+
+    for number in range(2):
+        site.add(f"/{number}.png", picture(number), headers={"Content-Type": "image/png"})
+    digest = hashlib.md5(picture(0)).hexdigest()
+    path = tmp_path / "urls.parquet"
+    pl.DataFrame(
+        {
+            "source_url": [site.url("/0.png"), site.url("/1.png"), site.url("/1.png")],
+            "image_id": [digest, digest, None],
+            "ae_aesthetic": [70, None, 80],
+            "species": ["umbreon,mew", "mew", None],
+        }
+    ).write_parquet(path)
+    finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path, "--workers", 1)
+    assert (finished.code, finished.summary["counts"]) == (0, {"hash_mismatch": 1, "saved": 1})
+    assert list(dataset.images()) == [digest]
+
+
+def test_a_parquet_file_that_is_none(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "urls.parquet"
+    path.write_text("source_url,species\n")
+    assert run_here(dataset, "--from-urls", str(path)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path} cannot be read (")
+    assert error.endswith("): it needs the columns source_url and species\n")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -15,13 +15,16 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from pokefa.errors import PokefaError
+from shards.pack import import_tar_writer
+from shards.plan import Sample, ShardSize, fill_shards, make_sample, tar_bytes
 
 SCRIPT = "webdataset/webdataset.py"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -147,6 +150,7 @@ def test_the_library_reads_every_sample_whole(dataset: Any) -> None:
                 "species_list": ["eevee", "abra"],
                 "tags": {"pokemon": ["eevee", "abra"], "form": [None, None]},
                 "phash": row["phash"],
+                "md5": hashlib.md5(data).hexdigest(),
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
     for sample in read_back(dataset, "train"):
@@ -170,7 +174,13 @@ def test_the_manifest_tells_of_every_shard_and_id_list(dataset: Any) -> None:
         data = (dataset.root / "webdataset/manifests" / name).read_bytes()
         assert facts == {"bytes": len(data), "samples": len(data.split()), "sha256": hashlib.sha256(data).hexdigest()}
     assert told["samples"] == {"train": 5, "val": 2}
-    assert told["settings"] == {"seed": 3, "shard_bytes": None, "shard_size": 4}
+    assert told["settings"] == {
+        "image_format": "keep",
+        "max_side": None,
+        "seed": 3,
+        "shard_bytes": None,
+        "shard_size": 4,
+    }
     assert told["left_out"] == {}
     summary = finished.summary
     assert [summary[key] for key in ("train_shards", "train_samples", "val_shards", "val_samples")] == [2, 5, 1, 2]
@@ -197,7 +207,7 @@ def test_same_bytes_with_any_number_of_workers_and_any_order_of_rows(
     write_tables(dataset, rows[::-1])
     assert dataset.run(SCRIPT, "--shard-size", 2, "--workers", 2).code == 0
     assert {name: data for name, (_, data) in snapshot(dataset.root / "webdataset").items()} == first
-    assert len(first) == 5 + 1 + 3
+    assert len(first) == 5 + 1 + 3 + 1  # shards, manifest and lists, card
     # The seed sets the order of the samples.
     before = ids_in(dataset, "train")
     assert before != sorted(before)
@@ -370,13 +380,13 @@ def test_a_row_that_cannot_be_packed_is_left_out(
 
 
 @pytest.mark.parametrize("tags", ["", "x", "7", '{"pose": NaN}', '{"pose": "\\ud800"}'])
-def test_tags_that_the_shards_json_cannot_hold(packing_script: ModuleType, tags: str) -> None:
+def test_tags_that_the_shards_json_cannot_hold(tags: str) -> None:
     row = base_row(1, "train") | {"tags": tags}
     if not tags:
-        assert packing_script.make_sample(row).facts["tags"] == {}
+        assert make_sample(row).facts["tags"] == {}
         return
     with pytest.raises(ValueError, match=r"^bad_tags: the tags are not a JSON object; caption the image again$"):
-        packing_script.make_sample(row)
+        make_sample(row)
 
 
 def test_the_three_scripts_in_order(dataset: Any) -> None:
@@ -502,16 +512,15 @@ def test_the_script_runs_from_its_own_folder_and_with_it_on_the_path(dataset: An
 
 
 def test_a_missing_library_is_named_with_the_line_that_installs_it(
-    packing_script: ModuleType, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from pokefa.errors import PokefaError
 
     for name in [name for name in sys.modules if name.split(".")[0] == "webdataset"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [str(CHECKOUT)])
     message = "the webdataset library is missing: pip install -r requirements/requirements_webdataset.txt"
     with pytest.raises(PokefaError, match=f"^{re.escape(message)}$"):
-        packing_script.import_tar_writer()
+        import_tar_writer()
 
 
 def test_without_a_split_the_message_names_the_script_to_run(dataset: Any) -> None:
@@ -522,16 +531,14 @@ def test_without_a_split_the_message_names_the_script_to_run(dataset: Any) -> No
     assert finished.stderr == "error: metadata/base.csv has no column split: run webdataset/split.py first\n"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(deadline=None)
 @given(count=st.integers(0, 30), size=st.integers(1, 7), limit=st.none() | st.integers(1, 40_000))
-def test_every_sample_is_in_exactly_one_shard(
-    packing_script: ModuleType, count: int, size: int, limit: int | None
-) -> None:
-    samples = [packing_script.Sample(str(n), "missing", "caption " * (n % 9), {}) for n in range(count)]
-    shard_size = packing_script.ShardSize(size, limit)
-    filled = list(packing_script.fill_shards(samples, shard_size, Path("/nonexistent")))
+def test_every_sample_is_in_exactly_one_shard(count: int, size: int, limit: int | None) -> None:
+    samples = [Sample(str(n), "missing", "caption " * (n % 9), {}) for n in range(count)]
+    shard_size = ShardSize(size, limit)
+    filled = list(fill_shards(samples, shard_size, Path("/nonexistent")))
     assert [sample for shard in filled for sample in shard] == samples
     for shard in filled:
         assert 1 <= len(shard) <= size
-        weights = [packing_script.tar_bytes(sample, Path("/nonexistent")) for sample in shard]
+        weights = [tar_bytes(sample, Path("/nonexistent")) for sample in shard]
         assert limit is None or len(shard) == 1 or sum(weights) + 1024 <= limit

@@ -1,0 +1,491 @@
+"""webdataset.py: conversions, --verify, --urls-only, the card, and what kills, full disks and takedowns do to a set."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pokefa.images import check_image
+from shards.check import read_samples
+from shards.pack import PackShards, Task, built_shard, encode
+from shards.plan import Encoding, ShardSize, fill_shards, make_sample, plan_hash, shuffled
+from shards.story import public_flags, steps_of
+from tests.webdataset.test_webdataset import (
+    CHECKOUT,
+    FORMATS,
+    SCRIPT,
+    base_row,
+    ids_in,
+    image_id_of,
+    picture,
+    read_back,
+    stats,
+    write_id_lists,
+    write_set,
+    write_tables,
+)
+
+Snapshot = Callable[[Path], dict[str, tuple[int, bytes]]]
+
+
+def encoded(size: tuple[int, int], suffix: str, mode: str = "RGB") -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size, (10, 200, 30, 0)[: len(mode)]).save(stream, FORMATS[suffix])
+    return stream.getvalue()
+
+
+def write_species(dataset: Any, train: int, val: int) -> None:
+    """Write the species tables of `write_set`'s rows, each of which shows both species."""
+    for split, count in (("train", train), ("val", val)):
+        lines = [f"{name},{count},1.000000\n" for name in ("abra", "eevee") if count]
+        path = dataset.root / f"webdataset/manifests/{split}_species.csv"
+        path.write_text("pokemon,count,fraction\n" + "".join(lines))
+
+
+# -- --image-format and --max-side -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_one_format_for_all(dataset: Any, suffix: str) -> None:
+    rows = write_set(dataset, train=6)
+    assert dataset.run(SCRIPT, "--image-format", suffix).code == 0
+    by_id = {row["image_id"]: row for row in rows}
+    for sample in read_back(dataset, "train"):
+        exported = (dataset.root / by_id[sample["__key__"]]["path"]).read_bytes()
+        facts = json.loads(sample["json"])
+        assert check_image(sample[suffix]).format == FORMATS[suffix]
+        assert facts["sha256"] == hashlib.sha256(sample[suffix]).hexdigest()
+        assert facts["md5"] == hashlib.md5(exported).hexdigest()
+        # A file that has the format already is packed as it is.
+        assert (sample[suffix] == exported) == by_id[sample["__key__"]]["path"].endswith(suffix)
+    assert stats(dataset)["settings"]["image_format"] == suffix
+
+
+def test_converted_shards_have_the_same_bytes_again(dataset: Any, snapshot: Snapshot) -> None:
+    write_set(dataset, train=6)
+    flags = ("--image-format", "webp", "--max-side", 30, "--shard-size", 2)
+    assert dataset.run(SCRIPT, *flags, "--workers", 1).summary["counts"] == {"packed": 6}
+    first = snapshot(dataset.root / "webdataset")
+    assert dataset.run(SCRIPT, *flags).summary["counts"] == {"unchanged": 6}
+    assert snapshot(dataset.root / "webdataset") == first
+    # Other settings are another set, and the first comes back with its own.
+    assert dataset.run(SCRIPT, "--shard-size", 2).summary["counts"] == {"packed": 6}
+    assert dataset.run(SCRIPT, *flags, "--workers", 2).summary["counts"] == {"packed": 6}
+    again = snapshot(dataset.root / "webdataset")
+    assert {name: data for name, (_, data) in again.items()} == {name: data for name, (_, data) in first.items()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    suffix=st.sampled_from(list(FORMATS)),
+    wanted=st.sampled_from(["keep", *FORMATS]),
+    max_side=st.none() | st.integers(1, 90),
+)
+def test_an_encoded_image_has_the_format_and_size_asked_for(
+    width: int, height: int, suffix: str, wanted: str, max_side: int | None
+) -> None:
+    exported = encoded((width, height), suffix)
+    result = encode(exported, check_image(exported), Encoding(wanted, max_side))
+    seen = check_image(result)
+    assert seen.format == FORMATS[suffix if wanted == "keep" else wanted]
+    longer = max(width, height)
+    side = min(longer, max_side or longer)
+    assert max(seen.width, seen.height) == side
+    assert abs(seen.width - width * side / longer) <= 1 and abs(seen.height - height * side / longer) <= 1
+    assert (result == exported) == (seen.format == FORMATS[suffix] and side == longer)
+
+
+def test_alpha_is_laid_on_white_where_the_format_has_none() -> None:
+    exported = encoded((8, 8), "png", "RGBA")
+    jpeg = encode(exported, check_image(exported), Encoding("jpg"))
+    with Image.open(io.BytesIO(jpeg)) as image:
+        assert image.getpixel((4, 4)) == (255, 255, 255)
+    webp = encode(exported, check_image(exported), Encoding("webp", 4))
+    with Image.open(io.BytesIO(webp)) as image:
+        assert (image.mode, image.size) == ("RGBA", (4, 4))
+
+
+def test_shard_bytes_cannot_be_planned_for_files_that_change(dataset: Any) -> None:
+    finished = dataset.run(SCRIPT, "--shard-bytes", 20480, "--max-side", 10)
+    assert finished.code == 2
+    assert finished.stderr.endswith(
+        "error: --shard-bytes plans with the files as they are: with --image-format or --max-side use --shard-size\n"
+    )
+
+
+# -- --verify ----------------------------------------------------------------------------------------------------------
+
+
+def verify(dataset: Any) -> tuple[int, list[str]]:
+    finished = dataset.run(SCRIPT, "--verify", "--workers", 1)
+    return finished.code, finished.stdout.splitlines()[:-1]
+
+
+def test_verify_finds_nothing_wrong_and_needs_no_ledger(dataset: Any) -> None:
+    write_set(dataset, train=5, val=2)
+    write_species(dataset, 5, 2)
+    dataset.run(SCRIPT, "--shard-size", 3)
+    for path in (dataset.root / "metadata").glob("*.csv"):
+        path.unlink()
+    finished = dataset.run(SCRIPT, "--verify")
+    assert (finished.code, finished.stdout.count("\n")) == (0, 1)
+    assert {name: finished.summary[name] for name in ("seen", "done", "errors", "samples")} == {
+        "seen": 3,
+        "done": 3,
+        "errors": 0,
+        "samples": 7,
+    }
+
+
+def test_verify_names_what_differs(dataset: Any) -> None:
+    rows = write_set(dataset, train=5, val=2)
+    write_species(dataset, 5, 2)
+    dataset.run(SCRIPT, "--shard-size", 2)
+    data = dataset.root / "webdataset/data"
+    whole = {path: path.read_bytes() for path in data.iterdir()}
+    first, second, third = (data / f"train-0000{number}.tar" for number in range(3))
+
+    flipped = bytearray(whole[first])
+    start = flipped.index(read_back(dataset, "train")[0]["json"])
+    place = flipped.index(b"example.org", start)
+    flipped[place] ^= 1
+    first.write_bytes(flipped)
+    assert verify(dataset) == (1, ["webdataset/data/train-00000.tar has another SHA-256 than the manifest says"])
+
+    key = read_back(dataset, "train")[0]["__key__"]
+    path = next(dataset.root / str(row["path"]) for row in rows if row["image_id"] == key)
+    flipped = bytearray(whole[first])
+    place = flipped.index(path.read_bytes()) + len(path.read_bytes()) - 3
+    flipped[place] ^= 1
+    first.write_bytes(flipped)
+    code, lines = verify(dataset)
+    assert code == 1
+    assert lines[0] == "webdataset/data/train-00000.tar has another SHA-256 than the manifest says"
+    assert any(line.startswith(f"webdataset/data/train-00000.tar, {key}: sha256 is ") for line in lines)
+    first.write_bytes(whole[first])
+
+    second.write_bytes(whole[second][:1000])
+    code, lines = verify(dataset)
+    assert code == 1
+    size = len(whole[second])
+    assert lines[0] == f"webdataset/data/train-00001.tar has 1000 bytes, the manifest says {size}"
+    assert lines[1].startswith("webdataset/data/train-00001.tar cannot be read to its end: ")
+    assert lines[2] == "webdataset/data/train-00001.tar holds 0 samples, the manifest says 2"
+    assert sum(line.endswith(" is in train_ids.txt and in no train shard") for line in lines) == 2
+    second.write_bytes(whole[second])
+
+    third.rename(data / "train-00007.tar")
+    code, lines = verify(dataset)
+    assert code == 1
+    assert lines[:2] == [
+        "webdataset/data/train-00002.tar is missing",
+        "webdataset/data/train-00007.tar is not in the manifest",
+    ]
+    (data / "train-00007.tar").rename(third)
+
+    write_id_lists(dataset, rows[1:])
+    code, lines = verify(dataset)
+    assert lines == [
+        "webdataset/manifests/train_ids.txt has other bytes than when the shards were packed",
+        f"{rows[0]['image_id']} is in a train shard and not in train_ids.txt",
+    ]
+    write_id_lists(dataset, rows)
+
+    (dataset.root / "webdataset/manifests/val_species.csv").write_text(
+        "pokemon,count,fraction\nabra,3,1.0\neevee,2,1.0\n"
+    )
+    assert verify(dataset) == (1, ["webdataset/manifests/val_species.csv counts 3 of abra, the shards hold 2"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            None,
+            "error: no webdataset/manifests/split_stats.json, so there is no whole set: run webdataset/webdataset.py\n",
+        ),
+        ("{", "error: webdataset/manifests/split_stats.json is damaged (JSONDecodeError("),
+        (
+            '{"shards": {"a": {}}, "id_lists": {}, "left_out": {}}',
+            "error: webdataset/manifests/split_stats.json is damaged (",
+        ),
+    ],
+)
+def test_verify_without_a_manifest(dataset: Any, text: str | None, message: str) -> None:
+    write_set(dataset, train=1)
+    if text is not None:
+        (dataset.root / "webdataset/manifests/split_stats.json").write_text(text)
+    finished = dataset.run(SCRIPT, "--verify")
+    assert finished.code == 2
+    assert finished.stderr.startswith(message)
+
+
+# -- --urls-only -------------------------------------------------------------------------------------------------------
+
+
+def test_the_set_without_images(dataset: Any, snapshot: Snapshot) -> None:
+    from pokefa.columns import BASE
+
+    rows = write_set(dataset, train=3, val=1)
+    dataset.write_images({"image_id": row["image_id"], "sha256": f"sum {row['image_id']}"} for row in rows)
+    dataset.write_base([row | {"my_notes": "private"} for row in rows])
+    finished = dataset.run(SCRIPT, "--urls-only")
+    assert (finished.code, finished.summary["urls"]) == (0, 4)
+    frame = pl.read_parquet(dataset.root / "webdataset/urls.parquet")
+    assert frame.columns == [*BASE.names, "sha256"]
+    assert frame["image_id"].to_list() == sorted(str(row["image_id"]) for row in rows)
+    by_id = {row["image_id"]: row for row in rows}
+    for line in frame.iter_rows(named=True):
+        row = by_id[line["image_id"]]
+        assert line["sha256"] == f"sum {row['image_id']}"
+        assert line["ae_aesthetic"] == (row["ae_aesthetic"] or None)
+        assert (line["source_url"], line["hybrid_caption"]) == (row["source_url"], row["hybrid_caption"])
+    before = snapshot(dataset.root)
+    assert not (dataset.root / "webdataset/data").exists()
+    dataset.run(SCRIPT, "--urls-only")
+    assert snapshot(dataset.root) == before
+
+
+# -- taken down, dropped -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", ["takedown:the artist asked", "cap_filter:no_subject", "species:no_known_species"])
+def test_dropped_images_leave_shards_and_addresses(dataset: Any, reason: str) -> None:
+    rows = write_set(dataset, train=4)
+    dataset.run(SCRIPT)
+    gone = rows[1]["image_id"]
+    dataset.write_images(
+        {"image_id": row["image_id"], "drop_reason": reason if row["image_id"] == gone else ""} for row in rows
+    )
+    finished = dataset.run(SCRIPT)
+    assert finished.code == 2  # the split still lists it
+    assert finished.stderr.endswith("run webdataset/split.py again\n")
+    write_id_lists(dataset, [row for row in rows if row["image_id"] != gone])
+    assert dataset.run(SCRIPT).code == dataset.run(SCRIPT, "--urls-only").code == 0
+    assert sorted(ids_in(dataset, "train")) == sorted(row["image_id"] for row in rows if row["image_id"] != gone)
+    shard = dataset.root / "webdataset/data/train-00000.tar"
+    assert str(gone).encode() not in shard.read_bytes()
+    assert gone not in pl.read_parquet(dataset.root / "webdataset/urls.parquet")["image_id"]
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+def write_large(dataset: Any, count: int) -> None:
+    """Write a set of noise, large enough that a run is still busy when something happens to it."""
+    rows = write_set(dataset, train=count)
+    for row in rows:
+        path = dataset.root / str(row["path"])
+        noise = hashlib.shake_256(path.name.encode()).digest(750_000)
+        Image.frombytes("RGB", (500, 500), noise).save(path, FORMATS[path.suffix[1:]])
+
+
+def start(dataset: Any, *flags: str, **how: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, "--root", str(dataset.root), *flags],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **how,
+    )
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the worker processes of a run; the one that keeps account of shared resources is none."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers in /proc")
+def test_a_worker_that_dies_costs_the_retry_of_its_shard(dataset: Any) -> None:
+    write_large(dataset, 16)
+    process = start(dataset, "--shard-size", "4", "--workers", "2")
+    building = dataset.root / "webdataset/data/.building"
+    while process.poll() is None and not list(building.glob(".*")):  # a shard is being written
+        time.sleep(0.001)
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert json.loads(stdout)["counts"] == {"packed": 16}
+    assert [path.name for path in (dataset.root / "webdataset/data").iterdir() if path.name.startswith(".")] == []
+    assert verify(dataset) == (0, [])
+
+
+def test_a_full_disk_publishes_nothing(dataset: Any, snapshot: Snapshot) -> None:
+    rows = write_set(dataset, train=4)
+    dataset.run(SCRIPT, "--shard-size", 2)
+    before = snapshot(dataset.root / "webdataset")
+    for row in rows[:2]:  # noise, so that the new shards are over the limit
+        path = dataset.root / str(row["path"])
+        Image.frombytes("RGB", (300, 300), hashlib.shake_256(path.name.encode()).digest(270_000)).save(path, "PNG")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    process = start(dataset, "--shard-size", "2", "--workers", "1", preexec_fn=limit)
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert "cannot be packed: cannot write " in stderr
+    assert "Traceback" not in stderr
+    after = {name: found for name, found in snapshot(dataset.root / "webdataset").items() if "/.building/" not in name}
+    assert after == before
+    assert verify(dataset) == (0, [])
+    assert dataset.run(SCRIPT, "--shard-size", 2).code == 0  # with room again
+    assert verify(dataset) == (0, [])
+
+
+def test_a_run_killed_between_two_renames_is_mended_by_the_next(dataset: Any) -> None:
+    """What is on disk after a kill in the middle of publishing: no manifest, and shards in both folders."""
+    rows = write_set(dataset, train=6)
+    dataset.run(SCRIPT, "--shard-size", 2)
+    data = dataset.root / "webdataset/data"
+    whole = {path.name: path.read_bytes() for path in data.iterdir()}
+    (data / ".building").mkdir()
+    plan = stats(dataset)["shards"]["train-00001.tar"]["plan"]
+    (data / "train-00001.tar").rename(data / f".building/{plan}.tar")
+    (dataset.root / "webdataset/manifests/split_stats.json").unlink()
+    write_tables(dataset, rows)
+    assert dataset.run(SCRIPT, "--shard-size", 2).code == 0
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == whole
+
+
+# -- the card ----------------------------------------------------------------------------------------------------------
+
+
+def test_packing_writes_the_head_and_keeps_the_text(dataset: Any) -> None:
+    import yaml
+
+    write_set(dataset, train=3)
+    dataset.run(SCRIPT)
+    card = dataset.root / "webdataset/README.md"
+    _, head, body = card.read_text().split("---\n", 2)
+    loaded = yaml.safe_load(head)
+    assert loaded["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.tar"}]
+    assert [part["name"] for part in loaded["dataset_info"]["features"]][:3] == ["jpg", "png", "webp"]
+    assert loaded["size_categories"] == ["n<1K"]
+    card.write_text(f"---\nlicense: mit\n{head}---\n{body}\nMy own words, 日本語.\n")
+    rows = write_set(dataset, train=4, val=1)
+    dataset.run(SCRIPT, "--image-format", "jpg")
+    _, head, body = card.read_text().split("---\n", 2)
+    loaded = yaml.safe_load(head)
+    assert loaded["license"] == "mit"
+    assert [part["num_examples"] for part in loaded["dataset_info"]["splits"]] == [4, 1]
+    assert [part["name"] for part in loaded["dataset_info"]["features"]] == ["jpg", "txt", "json", "__key__", "__url__"]
+    assert body.endswith("\nMy own words, 日本語.\n")
+    assert len(rows) == 5
+    write_tables(dataset, [])
+    dataset.run(SCRIPT)
+    assert "configs" not in yaml.safe_load(card.read_text().split("---\n", 2)[1])
+
+
+def test_the_full_card(dataset: Any, snapshot: Snapshot) -> None:
+    import yaml
+
+    rows = write_set(dataset, train=5, val=1)
+    dataset.write_images(
+        {"image_id": row["image_id"], "ae_model": "scorer-1 rubric-2", "nsfw_threshold": '{"a": 0.3}'} for row in rows
+    )
+    dataset.run(SCRIPT, "--seed", 7)
+    flags = ("--contact", "removals@example.net", "--title", "Drawn creatures", "--url", "https://example.net/set")
+    finished = dataset.run("webdataset/card.py", *flags, "--license", "cc-by-4.0")
+    assert finished.code == 0, finished.stderr
+    _, head, body = (dataset.root / "webdataset/README.md").read_text().split("---\n", 2)
+    loaded = yaml.safe_load(head)
+    assert (loaded["license"], loaded["language"], loaded["pretty_name"]) == ("cc-by-4.0", ["en"], "Drawn creatures")
+    assert {"task_categories", "source_datasets", "size_categories", "configs", "dataset_info"} <= loaded.keys()
+    for text in (
+        "# Drawn creatures",
+        "5 images to train on and 1 to validate with",
+        "| scores | `scorer-1 rubric-2` | 6 |",
+        '| NSFW thresholds | `{"a": 0.3}` | 6 |',
+        "| --seed 7 | packed 6 |",
+        "| 50 to 59 | 0 | 5 |",
+        "| 90 to 100 | 6 | 0 |",
+        "| none | 0 | 1 |",
+        "| abra | 6 | 100.0% |",
+        "write to removals@example.net",
+    ):
+        assert text in body
+    assert str(dataset.root) not in body
+    document = json.loads((dataset.root / "webdataset/croissant.json").read_text())
+    told = stats(dataset)["shards"]
+    found = {part["name"]: part["sha256"] for part in document["distribution"] if part["@type"] == "cr:FileObject"}
+    assert found == {name: facts["sha256"] for name, facts in told.items()}
+    before = snapshot(dataset.root)
+    dataset.run("webdataset/card.py", *flags, "--license", "cc-by-4.0")
+    assert snapshot(dataset.root) == before
+    dataset.run("webdataset/card.py", *flags)
+    assert "license: other\nlicense_name: rights-stay" in (dataset.root / "webdataset/README.md").read_text()
+
+
+def test_the_card_before_the_shards(dataset: Any) -> None:
+    write_set(dataset, train=1)
+    finished = dataset.run("webdataset/card.py", "--contact", "x")
+    assert finished.code == 2
+    assert finished.stderr == (
+        "error: no webdataset/manifests/split_stats.json, so there is no whole set: run webdataset/webdataset.py\n"
+    )
+
+
+def test_paths_and_people_stay_out_of_the_card() -> None:
+    arguments = ["--root", "/home/me", "--threshold", "0.3", "--contact=me@x.org", "--ids", "a", "b", "--model", "m-1"]
+    assert public_flags(arguments) == ["--threshold", "0.3", "--model", "m-1"]
+    assert public_flags(["--from-folder", "/home/me/x", "--top-n=16000"]) == ["--from-folder", "--top-n", "16000"]
+
+
+def test_a_score_of_100_is_in_the_last_step() -> None:
+    assert steps_of(pl.Series(["0", "9", "10", "90", "100", None])) == {0: 2, 10: 1, 90: 2, None: 1}
+
+
+# -- every row is accounted for ----------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=40)
+@given(bad=st.sets(st.integers(0, 8)), unfit=st.sets(st.integers(0, 8)), size=st.integers(1, 9), seed=st.integers())
+def test_every_row_is_in_one_shard_or_left_out(
+    tmp_path_factory: pytest.TempPathFactory, bad: set[int], unfit: set[int], size: int, seed: int
+) -> None:
+    root = tmp_path_factory.mktemp("set")
+    samples, left_out = [], {}
+    for number in range(9):
+        row = base_row(number, "train")
+        path = root / str(row["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number)[: 40 if number in bad else None])
+        try:
+            samples.append(make_sample(row | ({"hybrid_caption": None} if number in unfit else {})))
+        except ValueError as error:
+            left_out[str(row["image_id"])] = str(error)
+    packed: list[str] = []
+    for shard in fill_shards(shuffled(samples, seed), ShardSize(size), root):
+        task = Task(plan_hash(shard, Encoding()), tuple(shard))
+        done = PackShards(root, Encoding()).pack(task)
+        keys = [key for key, _ in read_samples(built_shard(root, task.plan))]
+        assert len(keys) == done.samples <= size
+        packed += keys
+        left_out |= done.left_out
+    assert sorted([*packed, *left_out]) == sorted(image_id_of(number) for number in range(9))
+    assert set(left_out) == {image_id_of(number) for number in bad | unfit}

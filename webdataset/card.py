@@ -1,0 +1,102 @@
+"""Describe the packed set for whoever downloads it: the dataset card and a Croissant document.
+
+The card tells what is in the shards, how it was made, by which models and thresholds, how scores and species are
+spread, what to beware of, and whom an artist writes to. Its head is what Hugging Face's datasets loads the shards by.
+Run it after webdataset.py; same ledger and same flags, same bytes.
+
+Reads   webdataset/manifests/split_stats.json, base.csv, images.csv, the run journals
+Writes  webdataset/README.md, webdataset/croissant.json
+
+    python webdataset/card.py --contact you@example.org
+    python webdataset/card.py --root my-dataset --contact you@example.org --url https://example.org/ --version 1.1.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+
+import polars as pl
+
+from metadata.command import Reading, reading_parser, run_reading
+from metadata.journals import read_runs
+from metadata.shards import listed_ids
+from pokefa.errors import InputError
+from pokefa.table import KEY, with_missing
+from pokefa.text import write_text
+from shards.card import CARD, describe_set, write_card
+from shards.check import manifest_of
+from shards.croissant import CROISSANT, Publication, croissant
+from shards.plan import STATS
+from shards.story import MODELS, tell_story
+
+BASE_COLUMNS = (KEY, "ae_relevance", "ae_aesthetic", "species")
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+# What stands in the head when no license is named; the text of the card says whose the images are.
+NO_LICENSE = {"license": "other", "license_name": "rights-stay-with-the-artists"}
+
+
+def describe(reading: Reading, about: Publication, language: str) -> None:
+    """Write both files."""
+    manifest_of(reading.root)  # its errors are one line each
+    stats = json.loads((reading.root / STATS).read_text(encoding="utf-8"))
+    packed = set().union(*listed_ids(reading.root).values()) - stats["left_out"].keys()
+    chosen = pl.col(KEY).is_in(sorted(packed))
+    base = with_missing(reading.ledger.base.read_keyed(), BASE_COLUMNS).filter(chosen)
+    images = with_missing(reading.ledger.images.read_keyed(), list(MODELS.values())).filter(chosen)
+    runs = read_runs(reading.root)
+    if not about.date:
+        packings = [run.started[:10] for run in runs if run.stage == "webdataset" and DATE.match(run.started)]
+        if not packings:
+            raise InputError("no journal tells when the shards were packed: name the day with --date")
+        about = Publication(**{**vars(about), "date": packings[-1]})
+    head = {
+        "pretty_name": about.title,
+        "language": [language],
+        **(NO_LICENSE if about.license == NO_LICENSE["license"] else {"license": about.license}),
+        "task_categories": ["text-to-image", "image-to-text"],
+        "source_datasets": ["original"],
+        "annotations_creators": ["machine-generated"],
+        "tags": ["pokemon", "fan-art", "webdataset"],
+        **describe_set(stats),
+    }
+    write_card(reading.root / CARD, head, tell_story(about, stats, base, images, runs))
+    counts = stats["samples"]
+    text = f"Captioned Pokémon fan art: {counts['train']} images to train on, {counts['val']} to validate with."
+    document = croissant(about, text, stats)
+    write_text(reading.root / CROISSANT, json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+    reading.seen = reading.done = len(base)
+    reading.extra["written"] = [CARD, CROISSANT]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = reading_parser(__doc__)
+    ask = parser.add_argument
+    ask("--contact", required=True, metavar="ADDRESS", help="whom an artist writes to: an e-mail or web address")
+    ask("--title", default="Captioned Pokémon fan art", help="name of the set (default: Captioned Pokémon fan art)")
+    ask("--license", default="other", metavar="ID", help="Hugging Face's id of a license (default: other)")
+    ask("--language", default="en", metavar="CODE", help="of the captions (default: en)")
+    ask("--url", default="https://example.org/", help="where the set is published (default: https://example.org/)")
+    ask("--version", default="1.0.0", help="of the set, as 1.0.0 (default: 1.0.0)")
+    ask("--creator", default="the makers of this set", metavar="NAME", help="who publishes it")
+    ask("--date", default="", metavar="DAY", help="of publication, as 2026-11-22 (default: when it was last packed)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.date and not DATE.fullmatch(args.date):
+        parser.error(f"--date {args.date}: write it as 2026-11-22")
+    if not re.fullmatch(r"\d+\.\d+\.\d+", args.version):
+        parser.error(f"--version {args.version}: write three numbers, as 1.0.0")
+    about = Publication(args.title, args.license, args.contact, args.url, args.version, args.date, args.creator)
+    language = args.language
+    return run_reading("card", args.root, lambda reading: describe(reading, about, language))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
