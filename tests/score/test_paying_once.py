@@ -95,11 +95,11 @@ def test_the_summary_and_the_journal_say_what_was_paid(
 def test_max_cost_is_a_hard_limit(dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment) -> None:
     ready(30)
     server = stand_in()
-    finished = dataset.run(SCRIPT, "--max-cost", 0.004, "--concurrency", 4, env=environment(server))
+    finished = dataset.run(SCRIPT, "--max-cost", 0.0015, "--concurrency", 4, env=environment(server))
     assert finished.code == 3
-    assert "error: --max-cost 0.004 is reached ($0.00" in finished.stderr
+    assert "error: --max-cost 0.0015 is reached ($0.00" in finished.stderr
     assert 0 < finished.summary["done"] < 30
-    assert 0 < finished.summary["usd"] <= 0.004
+    assert 0 < finished.summary["usd"] <= 0.0015
     assert finished.summary["done"] == server.counts["answered"]
     rest = dataset.run(SCRIPT, env=environment(server))
     assert finished.summary["done"] + rest.summary["done"] == 30
