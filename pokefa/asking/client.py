@@ -17,10 +17,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from pokefa.asking.models import cost_of, facts_of
+from pokefa.asking.models import TOKENS, cost_of, facts_of
 from pokefa.asking.pace import INTERRUPTED, MOST_REST_S, Pace, retry_after
 from pokefa.asking.question import Answer, AnswerError, Question, expected_tokens, parse_answer, plain, request_hash
-from pokefa.asking.replies import PATHS, Form, parse_body, request_body, text_of, tokens_of
+from pokefa.asking.replies import PATHS, Form, as_mapping, parse_body, request_body, text_of, tokens_of
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
 from pokefa.secrets import secret_from_environment
 
@@ -94,7 +94,7 @@ class Model:
             AnswerError: no answer came, for a reason that lies with this picture or with the moment.
             RunError: no answer can come for any picture.
         """
-        spent = dict.fromkeys(("input_tokens", "cached_tokens", "output_tokens"), 0)
+        spent = dict.fromkeys(TOKENS, 0)
         tries: dict[str, int] = {}
         answer: Answer[T] | None = None
         while True:
@@ -144,7 +144,7 @@ class Model:
         if response.status_code != 429:
             return
         response.read()
-        error = _mapping((parse_body(response.content) or {}).get("error"))
+        error = as_mapping((parse_body(response.content) or {}).get("error"))
         seconds = retry_after(response.headers)
         if error.get("code") in QUOTA_CODES or error.get("type") in QUOTA_CODES or (seconds or 0) > MOST_REST_S:
             response.headers["x-should-retry"] = "false"
@@ -254,7 +254,3 @@ def _key() -> str:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise InputError(f"{KEY_VARIABLE} holds characters that no key has: set it again")
     return key
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

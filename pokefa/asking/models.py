@@ -18,6 +18,9 @@ from pokefa.errors import InputError
 DEFAULT_MODEL = "gpt-5-mini"
 WARN_DAYS = 60
 
+# What an answer's usage counts; cached tokens are among the input tokens.
+TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
+
 # OpenAI's rule of thumb for English. No tokenizer is needed for that: its vocabulary would have to be downloaded, and
 # the text is the smaller part of what a question costs.
 CHARACTERS_PER_TOKEN = 4
@@ -100,7 +103,7 @@ def check_shutdown(model: str, today: datetime.date) -> str | None:
 
 def cost_of(facts: ModelFacts, usage: Mapping[str, Any], *, batch: bool = False) -> float:
     """Return what an answer cost in dollars; `usage` holds input_tokens, cached_tokens (among them), output_tokens."""
-    given, cached, made = (int(usage[name]) for name in ("input_tokens", "cached_tokens", "output_tokens"))
+    given, cached, made = (int(usage[name]) for name in TOKENS)
     dollars = ((given - cached) * facts.input + cached * facts.cached + made * facts.output) / 1_000_000
     return dollars * (1 - facts.batch_discount) if batch else dollars
 

@@ -64,8 +64,8 @@ def request_body(form: Form, question: Question[Any], jpeg: bytes, note: str) ->
 
 def tokens_of(body: Mapping[str, Any]) -> dict[str, int]:
     """Return the tokens that an answer of either API cost; what a server leaves out counts as 0."""
-    usage = _mapping(body.get("usage"))
-    details = _mapping(usage.get("input_tokens_details") or usage.get("prompt_tokens_details"))
+    usage = as_mapping(body.get("usage"))
+    details = as_mapping(usage.get("input_tokens_details") or usage.get("prompt_tokens_details"))
     counts = {
         "input_tokens": usage.get("input_tokens", usage.get("prompt_tokens")),
         "cached_tokens": details.get("cached_tokens"),
@@ -88,9 +88,9 @@ def text_of(body: Mapping[str, Any]) -> str:
 
 def _text_of_response(body: Mapping[str, Any]) -> str:
     output = body.get("output")
-    items = [_mapping(item) for item in output] if isinstance(output, list) else []
+    items = [as_mapping(item) for item in output] if isinstance(output, list) else []
     parts = [
-        _mapping(part)
+        as_mapping(part)
         for item in items
         if item.get("type") == "message" and isinstance(item.get("content"), list)
         for part in item["content"]
@@ -100,17 +100,17 @@ def _text_of_response(body: Mapping[str, Any]) -> str:
         raise AnswerError("refusal", " ".join(refusals))
     status = body.get("status")
     if status == "incomplete":
-        reason = _mapping(body.get("incomplete_details")).get("reason")
+        reason = as_mapping(body.get("incomplete_details")).get("reason")
         raise AnswerError("incomplete", f"the answer was cut short ({reason or 'no reason given'})")
     if status == "failed":
-        raise AnswerError("server_error", str(_mapping(body.get("error")).get("message") or "the model failed"))
+        raise AnswerError("server_error", str(as_mapping(body.get("error")).get("message") or "the model failed"))
     return "".join(str(part.get("text", "")) for part in parts if part.get("type") == "output_text")
 
 
 def _text_of_chat(body: Mapping[str, Any]) -> str:
     choices = body["choices"]
-    choice = _mapping(choices[0]) if isinstance(choices, list) and choices else {}
-    message = _mapping(choice.get("message"))
+    choice = as_mapping(choices[0]) if isinstance(choices, list) and choices else {}
+    message = as_mapping(choice.get("message"))
     if message.get("refusal"):
         raise AnswerError("refusal", str(message["refusal"]))
     if choice.get("finish_reason") == "content_filter":
@@ -129,5 +129,6 @@ def parse_body(data: bytes | str) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """Return a part of a foreign JSON object if it is an object itself, else an empty one."""
     return value if isinstance(value, dict) else {}

@@ -14,7 +14,7 @@ from pokefa.asking.answers import Answers, keep, reused, stored_answer
 from pokefa.asking.budget import Budget
 from pokefa.asking.client import Model
 from pokefa.asking.estimates import EMPTY, estimate, most_usd
-from pokefa.asking.models import check_shutdown, require_facts
+from pokefa.asking.models import TOKENS, check_shutdown, require_facts
 from pokefa.asking.pictures import load_picture
 from pokefa.asking.question import Answer, Ask, Question, request_hash
 from pokefa.asking.settings import Settings
@@ -159,7 +159,7 @@ class Tally:
 
     def add(self, answer: Answer[Any]) -> None:
         extra, usage = self._run.extra, answer.usage
-        for name in ("input_tokens", "cached_tokens", "output_tokens"):
+        for name in TOKENS:
             extra[name] += usage[name]
         extra["reused"] += bool(usage.get("reused"))
         if not self._known:
