@@ -24,6 +24,8 @@ import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from demo.run import DEMO_PORT, run_demo
@@ -33,6 +35,8 @@ from pokefa.errors import EXIT_INTERRUPTED, InputError, PokefaError
 
 # Test folders that are not named like the environment that they need.
 TEST_ENVIRONMENTS = {"demo": "core", "pipeline": "core"}
+# The longest ones begin first, so that none of them runs alone at the end.
+LONGEST_TESTS = ("pipeline", "ocr", "webdataset", "scraping", "nsfw")
 LINT_CHECKS = {
     "ruff check": ("-m", "ruff", "check", "."),
     "ruff format": ("-m", "ruff", "format", "--check", "."),
@@ -79,10 +83,11 @@ def set_up(name: str) -> None:
     print(json.dumps({"python": pythons if name == "all" else pythons[name]}))
 
 
-def run_tests(stages: Sequence[str]) -> int:
+def run_tests(stages: Sequence[str], jobs: int) -> int:
     """Run test folders, each in its own environment, and the linters; return how many tests failed.
 
-    A folder whose tests could not run at all counts as one failure.
+    What a folder printed is shown whole when it has ended. A folder whose tests could not run at all counts as one
+    failure.
 
     Raises:
         InputError: there is no such test folder.
@@ -92,36 +97,45 @@ def run_tests(stages: Sequence[str]) -> int:
     for stage in stages:
         if stage not in choices:
             raise InputError(f"there are no tests {stage!r}: choose from {', '.join(choices)}")
+    wanted = sorted(stages or choices, key=lambda stage: stage not in LONGEST_TESTS)
     total: Counter[str] = Counter()
-    for stage in stages or choices:
-        counts = lint() if stage == "lint" else run_test_folder(stage)
-        total += counts
-        print(f"{stage}: {closing_line(counts)}\n", flush=True)
+    with ThreadPoolExecutor(jobs) as threads:
+        under_way = {threads.submit(lint if stage == "lint" else partial(run_test_folder, stage)): stage
+                     for stage in wanted}  # fmt: skip
+        for ended in as_completed(under_way):
+            counts, output = ended.result()
+            total += counts
+            print(f"{output}{under_way[ended]}: {closing_line(counts)}\n", flush=True)
     print(closing_line(total))
     return total["failed"]
 
 
-def lint() -> Counter[str]:
-    """Run ruff and mypy over the project; each check counts as one test."""
+def lint() -> tuple[Counter[str], str]:
+    """Run ruff and mypy over the project; return the counts, each check one test, and what they printed."""
     python = ensure(environment("lint"))
     counts: Counter[str] = Counter()
+    output = ""
     for name, command in LINT_CHECKS.items():
-        print(f"== {name}", flush=True)
-        done = subprocess.run([python, *command], cwd=CHECKOUT, env=checkout_variables())
-        counts["failed" if done.returncode else "passed"] += 1
-    return counts
+        code, printed = _run_check([str(python), *command])
+        counts["failed" if code else "passed"] += 1
+        output += f"== {name}\n{printed}"
+    return counts, output
 
 
-def run_test_folder(stage: str) -> Counter[str]:
-    """Run one folder of tests in its environment and count the results."""
+def run_test_folder(stage: str) -> tuple[Counter[str], str]:
+    """Run one folder of tests in its environment; return the counted results and what pytest printed."""
     python = ensure(environment(TEST_ENVIRONMENTS.get(stage, stage)))
-    print(f"== tests/{stage}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        done = subprocess.run(
-            [python, "-m", "pytest", f"tests/{stage}", f"--junitxml={report}"], cwd=CHECKOUT, env=checkout_variables()
-        )
-        return count_results(report, done.returncode)
+        code, printed = _run_check([str(python), "-m", "pytest", f"tests/{stage}", f"--junitxml={report}"])
+        return count_results(report, code), f"== tests/{stage}\n{printed}"
+
+
+def _run_check(command: Sequence[str]) -> tuple[int, str]:
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=checkout_variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.returncode, done.stdout
 
 
 def count_results(report: Path, code: int) -> Counter[str]:
@@ -155,6 +169,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     test = commands.add_parser("test", help="run the tests, each stage's in its own environment")
     test.add_argument("stages", nargs="*", metavar="STAGE", help="test folders, or lint (default: all)")
+    test.add_argument(
+        "--jobs", type=int, choices=range(1, 17), default=2, metavar="N", help="folders at once (default: 2)"
+    )
 
     run = commands.add_parser("run", help="run the stages with the real services")
     run.add_argument("--root", type=Path, required=True, help="folder of the dataset")
@@ -174,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "demo":
             run_demo(args.root, args.port)
         elif args.command == "test":
-            return 1 if run_tests(args.stages) else 0
+            return 1 if run_tests(args.stages, args.jobs) else 0
         elif args.command == "run":
             run_stages(args.root, args.first, args.last, args.config, plan=args.plan)
         else:
