@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.findings import Findings
 from benchmarks.measuring import (
     Sample,
     bench_parser,
     call_apart,
-    exponent,
     machine,
     mebibytes,
     run_apart,
@@ -37,7 +37,8 @@ from pokefa.commands import checkout_variables
 LATENCY_S = 1.0
 LOOPED = 10  # calls of the loop
 SIDE = 256
-GROWTH = (500, 5_000)
+GROWTH = (50, 500, 5_000)
+WANTED = 0.9  # of concurrency ÷ latency
 KEY = "key-of-the-benchmark"
 
 
@@ -104,7 +105,7 @@ def loop(variables: dict[str, str], folder: Path, count: int) -> Sample:
     return run_apart(words, variables)
 
 
-def print_throughput(folder: Path, at: Sequence[int], seconds: int) -> None:
+def print_throughput(folder: Path, at: Sequence[int], seconds: int, findings: Findings) -> None:
     rows: list[list[Any]] = []
     with stand_in() as variables:
         tell("the loop")
@@ -117,9 +118,12 @@ def print_throughput(folder: Path, at: Sequence[int], seconds: int) -> None:
             sample = score(variables, folder, count, concurrency)
             rate = count / sample.result["seconds"]
             milliseconds = sample.processor / count * 1000
+            ours = f"score.py --concurrency {concurrency}"
+            findings.compare(ours, "loop of single calls", rate / alone)
+            findings.compare(ours, "concurrency ÷ latency", rate * LATENCY_S / concurrency, bound=True, wanted=WANTED)
             rows.append(
                 [
-                    f"score.py --concurrency {concurrency}",
+                    ours,
                     f"{count:,}",
                     f"{rate:.1f}",
                     f"{rate * LATENCY_S / concurrency:.2f}",
@@ -132,17 +136,18 @@ def print_throughput(folder: Path, at: Sequence[int], seconds: int) -> None:
     print(table([*heads, "peak memory"], rows), end="")
 
 
-def print_growth(folder: Path) -> None:
-    rows, peaks = [], []
+def print_growth(folder: Path, findings: Findings) -> None:
+    rows, peaks, seconds = [], [], []
     with stand_in() as variables:
         for count in GROWTH:
             tell(f"{count} pictures")
             sample = score(variables, folder / "growth", count, 128)
             peaks.append(sample.peak)
+            seconds.append(sample.seconds)
             rows.append([f"{count:,}", mebibytes(sample.peak), f"{sample.peak / peaks[0]:.2f}"])
     print("\n### Growth of score.py --concurrency 128\n")
     print(table(["pictures", "peak memory", "of the first"], rows), end="")
-    print(f"\nPeak memory grows as pictures^{exponent(GROWTH, peaks):.2f}.")
+    findings.grow("score.py --concurrency 128, pictures", GROWTH, seconds=seconds, memory=peaks)
 
 
 def print_tokens() -> None:
@@ -168,11 +173,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"`python benchmarks/asking.py`: a stand-in that takes {LATENCY_S:g} s for every answer, on the same cores.\n"
     )
     print(f"{machine('psutil')}\n")
+    findings = Findings()
     with tempfile.TemporaryDirectory() as folder:
-        print_throughput(Path(folder), args.at, 3 if args.quick else args.seconds)
+        print_throughput(Path(folder), args.at, 3 if args.quick else args.seconds, findings)
         if not args.quick:
-            print_growth(Path(folder))
+            print_growth(Path(folder), findings)
     print_tokens()
+    findings.close(args.findings)
     return 0
 
 

@@ -1,6 +1,6 @@
 """What the ledger costs: opening it, merging a run's results, replaying a journal; beside pandas and Polars.
 
-    python benchmarks/ledger.py                            100,000 rows, three rounds
+    python benchmarks/ledger.py                            10,000 and 100,000 rows, three rounds
     python benchmarks/ledger.py --rows 10000 100000 1000000 --rounds 1
 
 Each measurement runs in a process of its own, so peak memory is its own too. Writes Markdown to stdout.
@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from benchmarks.findings import Findings
 from benchmarks.measuring import (
     Sample,
     bench_parser,
     call_apart,
-    exponent,
     interleaved,
     machine,
     mebibytes,
@@ -102,13 +102,18 @@ def polars_read_write(root: Path) -> None:
     pl.read_csv(path, infer_schema=False).write_csv(path.with_suffix(".polars"))
 
 
-MEASURED: dict[str, Callable[[Path], None]] = {
-    "pandas: read, write": pandas_read_write,
-    "Polars: read, write": polars_read_write,
+FASTEST = "Polars: read, write"
+MERGE = f"ledger: journal and merge {RESULTS_PER_MERGE:,} results"
+RIVALS: dict[str, Callable[[Path], None]] = {"pandas: read, write": pandas_read_write, FASTEST: polars_read_write}
+OURS: dict[str, Callable[[Path], None]] = {
     "ledger: open": open_ledger,
-    f"ledger: journal and merge {RESULTS_PER_MERGE:,} results": merge_results,
+    MERGE: merge_results,
     "ledger: replay a result for every row": replay_all,
 }
+MEASURED = RIVALS | OURS
+
+# A merge may take three times as long as reading and writing the table with the fastest of the libraries.
+MERGE_AT_LEAST = 1 / 3
 
 
 def measure(name: str, original: Path, rows: int) -> Sample:
@@ -128,7 +133,7 @@ def bench(rows: int, rounds: int, folder: Path) -> dict[str, list[Sample]]:
     call_apart(make_ledger, original, rows)
     size = (original / "metadata/images.csv").stat().st_size
     samples = interleaved(rounds, {name: partial(measure, name, original, rows) for name in MEASURED})
-    fastest = min(seconds_of(samples[name]) for name in MEASURED if "read, write" in name)
+    fastest = min(seconds_of(samples[name]) for name in RIVALS)
     print(f"\n### {rows:,} rows, {mebibytes(size)}")
     heads = ["what", "seconds, median (least to most)", "of the fastest read and write", "peak memory", "of the file"]
     found = [
@@ -146,33 +151,37 @@ def bench(rows: int, rounds: int, folder: Path) -> dict[str, list[Sample]]:
     return samples
 
 
-def print_growth(samples: dict[int, dict[str, list[Sample]]]) -> None:
-    """Print how seconds and memory grow with the rows."""
+def note(samples: dict[int, dict[str, list[Sample]]], findings: Findings) -> None:
+    """Compare at the largest size, and fit how seconds and memory grow with the rows."""
     sizes = sorted(samples)
-    print("\n### Growth: cost = c · rows^k")
-    found = [
-        [
-            name,
-            f"{exponent(sizes, [seconds_of(samples[rows][name]) for rows in sizes]):.2f}",
-            f"{exponent(sizes, [peak_of(samples[rows][name]) for rows in sizes]):.2f}",
-        ]
-        for name in MEASURED
-    ]
-    print(table(["what", "k of the seconds", "k of the peak memory"], found), end="")
+    largest = samples[sizes[-1]]
+    for name in OURS:
+        for rival in RIVALS:
+            wanted = MERGE_AT_LEAST if name == MERGE and rival == FASTEST else None
+            ratio = seconds_of(largest[rival]) / seconds_of(largest[name])
+            findings.compare(f"{name}, {sizes[-1]:,} rows", rival, ratio, wanted=wanted)
+        memory = peak_of(largest[name]) / peak_of(largest[FASTEST])
+        findings.compare(f"{name}, {sizes[-1]:,} rows", FASTEST, memory, of="memory")
+        if len(sizes) > 1:
+            seconds = [seconds_of(samples[rows][name]) for rows in sizes]
+            findings.grow(name, sizes, seconds=seconds, memory=[peak_of(samples[rows][name]) for rows in sizes])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = bench_parser(__doc__, rounds=3)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000], metavar="N", help="sizes of the ledger")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="sizes of the ledger"
+    )
     args = parser.parse_args(argv)
     print("## The ledger\n")
     print("`python benchmarks/ledger.py`: every declared column filled, each measurement in a process of its own.\n")
     print(f"{machine('pandas', 'polars')}; rounds: {args.rounds}")
     with tempfile.TemporaryDirectory() as folder:
-        sizes = [10_000] if args.quick else args.rows
+        sizes = [1_000, 10_000] if args.quick else args.rows
         samples = {rows: bench(rows, args.rounds, Path(folder)) for rows in sizes}
-    if len(samples) > 1:
-        print_growth(samples)
+    findings = Findings()
+    note(samples, findings)
+    findings.close(args.findings)
     return 0
 
 

@@ -1,7 +1,8 @@
 """What the benchmark scripts share: a measurement in a process of its own, rounds, medians, growth, and Markdown.
 
-A script prints one Markdown section to stdout, and what it is doing to stderr. All of them take --rounds and --quick.
-It imports no large library itself: the system counts the memory of the process that starts another as that one's first.
+A script prints one Markdown section to stdout, and what it is doing to stderr. All of them take --rounds, --quick and
+--findings. This module imports no large library itself: the system counts the memory of the process that starts another
+as that one's first.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -205,4 +207,5 @@ def bench_parser(doc: str | None, rounds: int) -> argparse.ArgumentParser:
         "--rounds", type=int, default=rounds, metavar="N", help=f"how often each is measured (default: {rounds})"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes: only to see that it works")
+    parser.add_argument("--findings", type=Path, metavar="FILE", help="also write what was found, as JSON")
     return parser

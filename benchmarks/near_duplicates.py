@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.findings import Findings
 from benchmarks.measuring import (
     Sample,
     bench_parser,
     call_apart,
-    exponent,
     interleaved,
     machine,
     mebibytes,
@@ -49,6 +49,7 @@ PARTS = ("rivals", "search", "limits", "shapes", "decisions")
 
 OURS = "rm_dups' search"
 FAISS = "faiss IndexBinaryFlat.range_search"
+FASTER_THAN_FAISS = 100  # times, at 300,000 hashes and threshold 3
 TREE = "imagededup, bktree"
 BRUTE = "imagededup, brute_force_cython"
 ROWS = "NumPy, one hash with all others"
@@ -183,7 +184,7 @@ def lowest_recall(samples: Sequence[Sample]) -> str:
     return f"{min(sample.result for sample in samples):.4f}"
 
 
-def print_rivals(folder: Path, rounds: int, sizes: tuple[int, int, int]) -> None:
+def print_rivals(folder: Path, rounds: int, sizes: tuple[int, int, int], findings: Findings) -> None:
     """Compare everything at sizes that it can finish."""
     small, middle, _ = sizes
     print("\n### Beside the others, threshold 3\n")
@@ -204,15 +205,19 @@ def print_rivals(folder: Path, rounds: int, sizes: tuple[int, int, int]) -> None
             seconds = spread((sample.seconds for sample in these), 3)
             ratio = f"{seconds_of(these) / fastest:,.0f}"
             rows.append([f"{count:,}", name, seconds, ratio, mebibytes(peak_of(these)), lowest_recall(these)])
+            if name != OURS:
+                wanted = FASTER_THAN_FAISS if (name, count) == (FAISS, 300_000) else None
+                findings.compare(f"{OURS}, {count:,} at 3", name, seconds_of(these) / fastest, wanted=wanted)
     heads = ["hashes", "what", "seconds, median (least to most)", "of ours", "peak memory", "recall"]
     print(table(heads, rows), end="")
 
 
-def print_search(folder: Path, rounds: int, sizes: Sequence[int]) -> None:
+def print_search(folder: Path, rounds: int, sizes: Sequence[int], findings: Findings) -> None:
     """Show how the search grows."""
     print("\n### Growth of rm_dups' search")
     rows = []
     seconds: dict[int, list[float]] = {threshold: [] for threshold in THRESHOLDS}
+    peaks: dict[int, list[float]] = {threshold: [] for threshold in THRESHOLDS}
     for count in sizes:
         path = make_hashes(folder, count)
         samples = interleaved(
@@ -220,13 +225,14 @@ def print_search(folder: Path, rounds: int, sizes: Sequence[int]) -> None:
         )
         for threshold, these in zip(THRESHOLDS, samples.values(), strict=True):
             seconds[threshold].append(seconds_of(these))
+            peaks[threshold].append(peak_of(these))
             took = spread((sample.seconds for sample in these), 2)
             rows.append([f"{count:,}", threshold, took, mebibytes(peak_of(these)), lowest_recall(these)])
         path.unlink()
     heads = ["hashes", "threshold", "seconds, median (least to most)", "peak memory", "recall"]
     print(table(heads, rows), end="")
-    fits = (f"hashes^{exponent(sizes, seconds[threshold]):.2f} at threshold {threshold}" for threshold in THRESHOLDS)
-    print(f"\nSeconds grow as {', '.join(fits)}.")
+    for threshold in THRESHOLDS:
+        findings.grow(f"{OURS} at {threshold}, hashes", sizes, seconds=seconds[threshold], memory=peaks[threshold])
 
 
 def print_limits(folder: Path, rounds: int, sizes: Sequence[int]) -> None:
@@ -361,21 +367,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("## Near-duplicates\n")
     print("`python benchmarks/near_duplicates.py`: 64-bit hashes; recall is that of the planted neighbours.\n")
     print(f"{machine('numpy', 'faiss-cpu', 'imagededup', 'scipy', 'polars')}; rounds: {args.rounds}")
+    findings = Findings()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in args.part:
             tell(f"part {part}")
             if part == "rivals":
-                print_rivals(folder, args.rounds, (1_000, 2_000, 3_000) if quick else (5_000, 30_000, 300_000))
+                print_rivals(
+                    folder, args.rounds, (1_000, 2_000, 3_000) if quick else (5_000, 30_000, 300_000), findings
+                )
             elif part == "search":
                 sizes = [3_000, 10_000] if quick else [30_000, 100_000, 300_000, 1_000_000]
-                print_search(folder, args.rounds, [*sizes, *([10_000_000] if args.full else [])])
+                print_search(folder, args.rounds, [*sizes, *([10_000_000] if args.full else [])], findings)
             elif part == "limits":
                 print_limits(folder, args.rounds, [2_000] if quick else [30_000, 100_000])
             elif part == "shapes":
                 print_shapes(folder, args.rounds, 3_000 if quick else 300_000)
             else:
                 print_decisions(folder, args.rounds, 3_000 if quick else 1_000_000)
+    findings.close(args.findings)
     return 0
 
 

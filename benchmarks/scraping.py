@@ -23,11 +23,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from benchmarks.findings import Findings
 from benchmarks.measuring import (
     Sample,
     bench_parser,
     call_apart,
-    exponent,
     interleaved,
     machine,
     mebibytes,
@@ -42,6 +42,7 @@ from benchmarks.measuring import (
 from benchmarks.scraping_rivals import decode, event_loop, one_at_a_time, only_receive
 from benchmarks.scraping_server import ADDRESSES, SIZES, addresses, make_pictures
 from pokefa.commands import checkout_variables
+from pokefa.engine import available_cores
 from pokefa.environments import environment
 
 LATENCY_S = 0.1
@@ -154,7 +155,7 @@ def require(name: str, found: int, wanted: int) -> None:
         raise RuntimeError(f"{name} got {found} of {wanted} images: a comparison would mean nothing")
 
 
-def print_speed(bench: Bench, label: str, count: int, rounds: int) -> None:
+def print_speed(bench: Bench, label: str, count: int, rounds: int, findings: Findings) -> None:
     """Compare everything on `count` images of one size; the simple downloaders get fewer."""
     size = KILOBYTES[label]
     urls = list(addresses(bench.port, size, count))
@@ -176,7 +177,9 @@ def print_speed(bench: Bench, label: str, count: int, rounds: int) -> None:
     width, height, _ = SIZES[size]
     print(f"\n### JPEGs of {width} × {height}, {kilobytes:,.0f} kB in the mean")
     print_rates(samples, counts)
-    print_ratios(samples, counts, WANTED[label])
+    print_ratios(samples, counts, WANTED[label], findings)
+    rate = count / statistics.median(sample.result for sample in samples[OURS])
+    findings.rate(f"scrape, {kilobytes:.0f} kB", rate, available_cores(), peak_of(samples[OURS]))
 
 
 def print_rates(samples: Mapping[str, Sequence[Sample]], counts: Mapping[str, int]) -> None:
@@ -190,7 +193,10 @@ def print_rates(samples: Mapping[str, Sequence[Sample]], counts: Mapping[str, in
 
 
 def print_ratios(
-    samples: Mapping[str, Sequence[Sample]], counts: Mapping[str, int], wanted: Sequence[tuple[str, str, float]]
+    samples: Mapping[str, Sequence[Sample]],
+    counts: Mapping[str, int],
+    wanted: Sequence[tuple[str, str, float]],
+    findings: Findings,
 ) -> None:
     whole = {name: counts[name] / seconds_of(these) for name, these in samples.items()}
     work = {
@@ -202,9 +208,11 @@ def print_ratios(
     ]
     heads = ["images per second of", "over those of", "ratio", "without start-up", "wanted at least"]
     print(table(heads, rows), end="")
+    for what, of, least in wanted:
+        findings.compare(what, of, whole[what] / whole[of], bound=of == DECODE, wanted=least)
 
 
-def print_memory(bench: Bench, counts: Sequence[int], rounds: int) -> None:
+def print_memory(bench: Bench, counts: Sequence[int], rounds: int, findings: Findings) -> None:
     """Show how the memory of scrape.py grows with the length of the list."""
     runs = {f"{count:,}": partial(scrape, bench, "small", count, "full") for count in counts}
     samples = interleaved(rounds, runs)
@@ -216,7 +224,7 @@ def print_memory(bench: Bench, counts: Sequence[int], rounds: int) -> None:
     ]
     print(f"\n### Growth of {OURS}: JPEGs of about 30 kB")
     print(table(["candidates", "peak memory", "of the row above", "seconds, median (least to most)"], rows), end="")
-    print(f"\nMemory grows as candidates^{exponent(counts, peaks):.2f}, seconds as ^{exponent(counts, times):.2f}.")
+    findings.grow(f"{OURS}, candidates", counts, seconds=times, memory=peaks)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -235,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{latency} before each answer; client and server share the cores. What is without start-up is by")
     print("the own clocks of scrape.py and img2dataset.\n")
     print(f"{machine('aiohttp', 'pillow', 'requests')}; {rival}; rounds: {args.rounds}")
+    findings = Findings()
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder) / "pictures"
         call_apart(make_pictures, pictures)
@@ -243,9 +252,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             for part in args.part:
                 tell(f"part {part}")
                 if part == "memory":
-                    print_memory(bench, (100, 1_000) if args.quick else (100, 1_000, 10_000), args.rounds)
+                    print_memory(bench, (100, 1_000) if args.quick else (100, 1_000, 10_000), args.rounds, findings)
                 else:
-                    print_speed(bench, part, images, args.rounds)
+                    print_speed(bench, part, images, args.rounds, findings)
+    findings.close(args.findings)
     return 0
 
 

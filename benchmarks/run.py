@@ -1,0 +1,174 @@
+"""All benchmarks in one run, and the table of what everything costs.
+
+    python benchmarks/run.py                       all of them: under 30 minutes on two cores
+    python benchmarks/run.py ledger resize         only these; the others keep what was found last
+    python benchmarks/run.py --quick --out /tmp/results
+
+Writes benchmarks/RESULTS.md, and benchmarks/results.json from which that is made. README.md shows the rows for which a
+goal was set. Each script runs in the environment that it needs, which is built on first use. Run this one in that of
+requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project, on a machine that does
+nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.findings import Comparison, Growth, growth_table
+from benchmarks.measuring import stage_python, table, tell
+from pokefa.commands import checkout_variables
+from pokefa.environments import CHECKOUT
+from pokefa.errors import InputError, PokefaError
+from pokefa.table import replacing
+
+README_MARKS = ("<!-- begin: written by benchmarks/run.py -->\n", "<!-- end: written by benchmarks/run.py -->\n")
+
+HEAD = """\
+# What things cost
+
+Measured by the scripts beside this file, each thing beside what a user would use instead, and beside what bounds it, in
+one run. Compare the ratios, not the seconds. `python benchmarks/run.py` writes this page.
+"""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A script of this folder, the flags that keep it within a few minutes, and the environment that it needs."""
+
+    name: str
+    flags: tuple[str, ...] = ()
+    environment: str = "benchmarks"
+
+
+BENCHMARKS = (
+    Benchmark("ledger", ("--rows", "10000", "100000", "1000000", "--rounds", "1")),
+    Benchmark("scraping", ("--rounds", "1")),
+    Benchmark("nsfw"),
+    Benchmark("text_detection"),
+    Benchmark("inpainting", ("--sizes", "1024")),
+    Benchmark("resize"),
+    Benchmark("asking"),
+    Benchmark("phash"),
+    Benchmark("near_duplicates", environment="benchmarks_near_duplicates"),
+    Benchmark("species_matching", environment="benchmarks_species_matching"),
+    Benchmark("shards"),
+)
+
+
+def run_benchmark(benchmark: Benchmark, *, quick: bool) -> dict[str, Any]:
+    """Run a script; return its Markdown section, what it found, and the seconds it took.
+
+    Raises:
+        PokefaError: it failed; what it wrote to stderr went to ours.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        findings = Path(folder) / "findings.json"
+        flags = ["--quick"] if quick else list(benchmark.flags)
+        began = time.perf_counter()
+        done = subprocess.run(
+            [stage_python(benchmark.environment), f"benchmarks/{benchmark.name}.py", *flags, "--findings", findings],
+            cwd=CHECKOUT,
+            env=checkout_variables(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode:
+            raise PokefaError(f"benchmarks/{benchmark.name}.py ended with exit code {done.returncode}: see above")
+        seconds = time.perf_counter() - began
+        found: dict[str, Any] = json.loads(findings.read_text(encoding="utf-8"))
+    return {"seconds": round(seconds), "section": done.stdout.strip(), **found}
+
+
+def page(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return RESULTS.md: the comparisons, the growth, then each script's own section."""
+    parts = [HEAD, "\n## In short\n", comparison_table(comparisons(results))]
+    growths = [Growth(**growth) for result in results.values() for growth in result["growths"]]
+    parts += ["\n## How cost grows: cost = c · size^k\n", "\nFor seconds 1 is linear, for memory 0 is bounded.\n"]
+    parts += [growth_table(growths)]
+    parts += [f"\n{result['section']}\n" for result in results.values()]
+    took = ", ".join(f"{name} {result['seconds']}" for name, result in results.items())
+    total = sum(result["seconds"] for result in results.values())
+    return "".join([*parts, f"\n## Seconds that each took\n\n{took}; together {total / 60:.0f} minutes.\n"])
+
+
+def comparisons(results: Mapping[str, Mapping[str, Any]]) -> list[Comparison]:
+    return [Comparison(**comparison) for result in results.values() for comparison in result["comparisons"]]
+
+
+def comparison_table(found: Sequence[Comparison]) -> str:
+    """Return the comparisons as a Markdown table: speed as theirs over ours in seconds, memory as ours over theirs."""
+    rows = []
+    for one in found:
+        unit = "of its memory" if one.of == "memory" else "of the bound" if one.bound else "times as fast"
+        wanted = "" if one.wanted is None else f"{one.wanted:.2g}"
+        rows.append(
+            [one.what, one.beside, f"{one.ratio:,.2f}" if one.ratio < 10 else f"{one.ratio:,.0f}", unit, wanted]
+        )
+    return table(["ours", "beside", "ratio", "", "wanted at least"], rows)
+
+
+def with_table(readme: str, found: Sequence[Comparison]) -> str:
+    """Return the README with the comparisons for which a goal was set.
+
+    Raises:
+        InputError: the README does not say where.
+    """
+    begin, end = README_MARKS
+    before, found_begin, rest = readme.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise InputError(f"README.md lacks the lines {begin.strip()} and {end.strip()}")
+    goals = [one for one in found if one.wanted is not None]
+    return f"{before}{begin}{comparison_table(goals)}\n{end}{after}"
+
+
+def write(path: Path, text: str) -> None:
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    names = [benchmark.name for benchmark in BENCHMARKS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="small sizes: only to see that all of them work")
+    parser.add_argument(
+        "--out", type=Path, default=CHECKOUT / "benchmarks", metavar="DIR", help="where RESULTS.md and results.json go"
+    )
+    args = parser.parse_args(argv)
+    if unknown := [name for name in args.names if name not in names]:
+        parser.error(f"there is no benchmark {unknown[0]!r}: choose from {', '.join(names)}")
+    if args.quick and args.out == CHECKOUT / "benchmarks":
+        parser.error("--quick measures nothing worth keeping: give another folder with --out")
+    args.out.mkdir(parents=True, exist_ok=True)
+    stored = args.out / "results.json"
+    results = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
+    for benchmark in BENCHMARKS:
+        if args.names and benchmark.name not in args.names:
+            continue
+        tell(f"== {benchmark.name}")
+        try:
+            results[benchmark.name] = run_benchmark(benchmark, quick=args.quick)
+        except PokefaError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        ordered = {name: results[name] for name in names if name in results}
+        write(stored, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")  # after each: the next may take long
+        write(args.out / "RESULTS.md", page(ordered))
+    readme = CHECKOUT / "README.md"
+    if args.out == CHECKOUT / "benchmarks":
+        write(readme, with_table(readme.read_text(encoding="utf-8"), comparisons(results)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
