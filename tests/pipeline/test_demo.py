@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,39 +19,11 @@ import pytest
 
 from pokefa.commands import checkout_variables
 from pokefa.environments import CHECKOUT, ensure, environment
+from tests.pipeline.conftest import finish, start_demo
 
-PORT = 18965
 KILLS = 5
 
 pytestmark = pytest.mark.timeout(1500)
-
-
-def demo(root: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, CHECKOUT / "pipeline.py", "demo", "--root", root, "--port", str(PORT)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    stdout, stderr = process.communicate(timeout=900)
-    assert process.returncode == 0, f"{stdout}\n{stderr}"
-    return stdout
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root on which the demo has run once."""
-    root = tmp_path_factory.mktemp("demo") / "run"
-    stdout = finish(demo(root))
-    assert "stand-ins" in stdout
-    report = root / "metadata/report.html"
-    assert stdout.rstrip().endswith(str(report))
-    assert report.exists()
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +227,7 @@ def bytes_by_file(root: Path) -> dict[str, str]:
 
 def test_a_second_run_changes_no_file(finished):
     before = bytes_by_file(finished)
-    finish(demo(finished))
+    finish(start_demo(finished))
     assert bytes_by_file(finished) == before
 
 
@@ -274,10 +245,10 @@ def test_killed_anywhere_and_started_again_it_ends_with_the_same_bytes(finished,
     root = tmp_path / "run"
     chance = random.Random("demo kills")
     for _ in range(KILLS):
-        process = demo(root)
+        process = start_demo(root)
         time.sleep(chance.uniform(2, 25))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    finish(demo(root))
+    finish(start_demo(root))
     assert results(root) == results(finished)
     assert len(results(root)) > 5
