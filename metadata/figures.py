@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,15 +20,17 @@ if TYPE_CHECKING:
 BLUE = "#3b82c4"
 ORANGE = "#d97706"
 GREY = "#8b94a3"
+COLOURS = (BLUE, GREY, ORANGE)
 
 # A colour that nothing else uses; the page's text colour takes its place in the SVG.
 INK = "#010203"
 
-WIDTH_IN = 5.2
+# Small for its letters, so that these can be read when a phone's width shows the whole of it.
+WIDTH_IN = 4.6
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and is drawn in the page's font
     "svg.hashsalt": "pokefa",
-    "font.size": 9.5,
+    "font.size": 10.5,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -59,7 +62,7 @@ def drawing(name: str, alt: str, height_in: float) -> Iterator[tuple[Axes, list[
         result.append(_inline(stream.getvalue(), name, alt))
 
 
-def bars(name: str, alt: str, counts: Sequence[tuple[str, int]], *, total: int | None = None) -> str:
+def bars(name: str, alt: str, counts: Sequence[tuple[str, float]], *, total: int | None = None) -> str:
     """Return horizontal bars, the first on top, each with its number; with `total`, with its share as well."""
     with drawing(name, alt, 0.4 + 0.29 * max(1, len(counts))) as (axes, result):
         labels = [label for label, _ in counts]
@@ -69,53 +72,79 @@ def bars(name: str, alt: str, counts: Sequence[tuple[str, int]], *, total: int |
         axes.bar_label(drawn, shares, padding=1)
         axes.set_yticks(range(len(counts)), labels)
         axes.invert_yaxis()
-        axes.set_xlim(0, max([*values, 1]) * 1.28)
-        axes.spines["bottom"].set_visible(False)
-        axes.spines["left"].set_visible(False)
+        axes.set_xlim(0, max([*values, 1]) * 1.36)
+        axes.spines[["bottom", "left"]].set_visible(False)
         axes.tick_params(length=0)
         axes.set_xticks([])
+    return result[0]
+
+
+def stacked_bars(name: str, alt: str, labels: Sequence[str], groups: Mapping[str, Sequence[float]]) -> str:
+    """Return horizontal bars, the first on top, each made of one part for each of up to three groups."""
+    with drawing(name, alt, 0.75 + 0.29 * max(1, len(labels))) as (axes, result):
+        left = [0.0] * len(labels)
+        for colour, (group, values) in zip(COLOURS, groups.items(), strict=False):
+            drawn = axes.barh(range(len(labels)), values, left=left, color=colour, height=0.72, label=group)
+            left = [before + value for before, value in zip(left, values, strict=True)]
+        axes.bar_label(drawn, [f" {total:g}" for total in left], padding=1)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max([*left, 1]) * 1.16)
+        axes.spines[["bottom", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_xticks([])
+        axes.figure.legend(loc="outside upper center", ncols=len(groups))
     return result[0]
 
 
 def histogram(
     name: str,
     alt: str,
-    groups: Mapping[str, Sequence[float]],
+    groups: Mapping[str, Sequence[int]],
     edges: Sequence[float],
     *,
     label: str,
     gate: float | None = None,
 ) -> str:
-    """Return a histogram of up to three groups, one on the other, with a gate as a line."""
-    from matplotlib.ticker import MaxNLocator
+    """Return a histogram of up to three groups, one on the other, with a gate as a line.
 
+    Args:
+        groups: the counts of each class.
+        edges: of the classes, one more than there are counts.
+    """
     with drawing(name, alt, 2.5) as (axes, result):
-        colours = (BLUE, GREY, ORANGE)[: len(groups)]
-        axes.hist(list(groups.values()), bins=list(edges), stacked=True, color=list(colours), label=list(groups))
+        bottom = [0] * (len(edges) - 1)
+        for colour, (group, counts) in zip(COLOURS, groups.items(), strict=False):
+            axes.bar(
+                edges[:-1], counts, [high - low for low, high in pairwise(edges)], bottom, align="edge",
+                color=colour, label=group,
+            )  # fmt: skip
+            bottom = [before + count for before, count in zip(bottom, counts, strict=True)]
         if gate is not None:
             axes.axvline(gate, color=ORANGE, linestyle="--", linewidth=1.6, label=f"gate {gate:g}")
-        axes.set_xlabel(label)
-        axes.set_ylabel("images")
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        axes.figure.legend(loc="outside upper center", ncols=len(groups) + (gate is not None))
+        axes.set_xlim(edges[0], edges[-1])
+        _count_axis(axes, label)
+        if len(groups) > 1 or gate is not None:
+            axes.figure.legend(loc="outside upper center", ncols=len(groups) + (gate is not None))
     return result[0]
 
 
-def columns(name: str, alt: str, groups: Mapping[str, Sequence[int]], ticks: Sequence[str], *, label: str) -> str:
-    """Return upright bars, those of two groups side by side, over named classes."""
-    from matplotlib.ticker import MaxNLocator
-
+def columns(
+    name: str, alt: str, groups: Mapping[str, Sequence[int]], ticks: Sequence[str], *, label: str, count: str = "images"
+) -> str:
+    """Return upright bars, those of up to three groups side by side, over named classes."""
     with drawing(name, alt, 2.5) as (axes, result):
         width = 0.8 / len(groups)
         for place, (group, values) in enumerate(groups.items()):
             middles = [tick + (place - (len(groups) - 1) / 2) * width for tick in range(len(ticks))]
-            axes.bar(middles, values, width=width, color=(BLUE, GREY)[place], label=group)
+            drawn = axes.bar(middles, values, width=width, color=COLOURS[place], label=group)
+            if len(groups) == 1:
+                axes.bar_label(drawn, padding=1)
         axes.set_xticks(range(len(ticks)), ticks)
         axes.tick_params(axis="x", length=0)
-        axes.set_xlabel(label)
-        axes.set_ylabel("images")
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        axes.figure.legend(loc="outside upper center", ncols=len(groups))
+        _count_axis(axes, label, count)
+        if len(groups) > 1:
+            axes.figure.legend(loc="outside upper center", ncols=len(groups))
     return result[0]
 
 
@@ -125,12 +154,20 @@ def coverage(name: str, alt: str, ranks: Sequence[int], quotas: Sequence[int], k
         axes.plot(ranks, quotas, color=GREY, drawstyle="steps-mid", label="quota")
         have = [(rank, count) for rank, count in zip(ranks, kept, strict=True) if count]
         axes.scatter([rank for rank, _ in have], [count for _, count in have], s=10, color=BLUE, label="kept", zorder=3)
-        axes.set_xlabel("popularity rank of the species")
-        axes.set_ylabel("images")
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, max([*ranks, 1]))
         axes.set_ylim(bottom=0)
+        _count_axis(axes, "popularity rank of the species")
         axes.figure.legend(loc="outside upper center", ncols=2)
     return result[0]
+
+
+def _count_axis(axes: Axes, label: str, count: str = "images") -> None:
+    """Name the axes of a figure, and give the upright one a few whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(label)
+    axes.set_ylabel(count)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
 
 
 def _inline(svg: str, name: str, alt: str) -> str:

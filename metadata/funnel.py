@@ -1,14 +1,12 @@
-"""Where the images stand: the counts of each step, how far each image came, and what is to be run next.
+"""Where the images stand: the counts of each step, and how far each image came.
 
 Selection itself is defined in pokefa/selection.py; this module only counts with it.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
@@ -30,9 +28,6 @@ from pokefa.table import KEY, with_missing
 
 # Steps that decide over all rows at once have no `done` of their own; a filled cell here says they have decided.
 DECIDED_BY = {"rm_dups": "dupe_flag", "filter": "filter_decision", "split": "split"}
-
-# Extra words that a step's script needs on its command line.
-SUBCOMMANDS = {"ocr_detect": "run", "ocr_inpaint": "run"}
 
 TAKEN_DOWN = pl.col("drop_reason").str.starts_with("takedown:").fill_null(False)
 
@@ -170,40 +165,6 @@ def count_levels(images: pl.DataFrame) -> list[tuple[str, int]]:
         images = images.filter(reached)
         counts.append((name, len(images)))
     return counts
-
-
-def next_commands(counts: Sequence[StepCount], images: int, unpacked: Sequence[str], root: Path) -> list[str]:
-    """Return the commands that bring the dataset on, in order; none where every step is done.
-
-    Args:
-        counts: from `count_steps`.
-        images: rows of the ledger.
-        unpacked: the steps that bring the shards up to base.csv, once no image is pending.
-        root: the dataset's folder, for --root.
-    """
-    waiting = next((count.name for count in counts if count.pending), None)
-    if not images:
-        names = ["scrape"]
-    elif waiting is None:
-        names = list(unpacked)
-    else:
-        before = ["cap_filter"] if waiting == "hybrid_captions" else []  # what it drops needs no hybrid caption
-        names = [*before, waiting]
-    return [command(STEPS[name], root) for name in names]
-
-
-def retry_commands(counts: Sequence[StepCount], root: Path) -> list[str]:
-    """Return the commands that try failed images again."""
-    failed = [STEPS[count.name] for count in counts if count.errors]
-    return list(dict.fromkeys(f"{command(step, root)} --retry-errors" for step in failed))
-
-
-def command(step: Step, root: Path) -> str:
-    """Return the command line of a step, as typed at the checkout's top."""
-    words = ["python", step.script, *SUBCOMMANDS.get(step.name, "").split()]
-    if root != Path():
-        words += ["--root", str(root)]
-    return shlex.join(words)
 
 
 def _verdict(condition: pl.Expr, stage: str, fate: pl.Expr) -> pl.Expr:

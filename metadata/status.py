@@ -1,9 +1,10 @@
 """Where the dataset stands, on one screen.
 
-For each step: how many images it may work on, how many are done, waiting and failed. Then why images were left out,
-the last run of each stage, and the command to run next. Every image has one fate, so the reasons add up.
+For each step: how many images it may work on, how many are done, waiting and failed, and its last run. Then why
+images were left out, the quotas by popularity band, the money spent, what is running, and the commands to run next,
+with the flags that the stage was run with before. Every image has one fate, so the reasons add up.
 
-Reads   images.csv, base.csv, the run journals, webdataset/manifests
+Reads   images.csv, base.csv, the run journals, quotas/quotas.csv, metadata/batches, webdataset/manifests
 Writes  nothing
 
     python metadata/status.py
@@ -14,7 +15,7 @@ Writes  nothing
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,82 +23,176 @@ from typing import Any
 import polars as pl
 
 from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
-from metadata.funnel import (
-    KEPT,
-    StepCount,
-    Tables,
-    count_fates,
-    count_steps,
-    left_out,
-    next_commands,
-    read_tables,
-    retry_commands,
-)
+from metadata.funnel import KEPT, StepCount, Tables, count_fates, count_steps, left_out, read_tables
 from metadata.journals import Run, last_run_of_each_stage, read_runs
-from metadata.shards import listed_ids, lists_packed, read_stats
+from metadata.next_steps import next_commands, next_steps, read_situation, retry_commands, unpacked_steps
+from metadata.packed import read_stats
+from metadata.species_coverage import BandCoverage, read_coverage, sum_bands
+from metadata.spending import (
+    BY_LIST_PRICE,
+    StageCost,
+    cost_stages,
+    searches_left,
+    total_usd,
+    waiting_batches,
+)
+from metadata.underway import OpenRun, open_runs
+from pokefa.selection import ORDER, STEPS, eligible_rows
 from pokefa.table import KEY
 
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that the screen shows."""
+    """Everything that the screen shows.
+
+    Args:
+        fates: (step, fate, images), see `metadata.funnel.add_fate`.
+        open_runs: runs that have not closed their journal, by stage.
+        batches: questions that wait in batches, by stage.
+        awaited: the steps that come next, whether they run already or not; `next` has their commands if none does.
+        retry: commands that try failed images again.
+    """
 
     images: int
     kept: int
     steps: list[StepCount]
     fates: list[tuple[str, str, int]]
+    bands: list[BandCoverage]
+    costs: list[StageCost]
+    searches_left: int | None
+    batches: dict[str, int]
     last_runs: list[Run]
+    open_runs: dict[str, OpenRun]
+    awaited: list[str]
     next: list[str]
     retry: list[str]
 
 
 def read_status(reading: Reading) -> Status:
     """Collect the status of the dataset."""
+    root = reading.root
     tables = read_tables(reading.ledger)
-    steps = count_steps(tables)
+    images = len(tables.images)
+    counts = count_steps(tables)
     fates = count_fates(tables.images)
+    runs = read_runs(root)
+    open_now = open_runs(runs)
+    situation = read_situation(root, runs, open_now)
+    unpacked = unpacked_steps(tables, root)
     return Status(
-        images=len(tables.images),
+        images=images,
         kept=sum(count for _, fate, count in fates if fate == KEPT),
-        steps=steps,
+        steps=[*counts, count_packed(tables, root)],
         fates=fates,
-        last_runs=last_run_of_each_stage(read_runs(reading.root)),
-        next=next_commands(steps, len(tables.images), unpacked_steps(tables, reading.root), reading.root),
-        retry=retry_commands(steps, reading.root),
+        bands=sum_bands(read_coverage(root, tables.images)),
+        costs=cost_stages(runs, root),
+        searches_left=searches_left(runs),
+        batches=waiting_batches(root),
+        last_runs=last_run_of_each_stage(runs),
+        open_runs=open_now,
+        awaited=next_steps(counts, images, unpacked, situation),
+        next=next_commands(counts, images, unpacked, situation),
+        retry=retry_commands(counts, situation),
     )
 
 
-def unpacked_steps(tables: Tables, root: Path) -> list[str]:
-    """Return the steps that bring the shards up to base.csv; none where they hold its split, or there is none.
-
-    Raises:
-        InputError: split_stats.json is damaged.
-    """
-    in_set = tables.base.filter(pl.col("drop_reason").is_null())
-    listed = listed_ids(root)
-    sides = {split: set(in_set.filter(pl.col("split") == split)[KEY]) for split in listed}
-    if listed != sides:
-        return ["split", "webdataset"]
+def count_packed(tables: Tables, root: Path) -> StepCount:
+    """Return the count of the shards: images of the split that are packed, wait for it, and could not be packed."""
+    in_set = eligible_rows(tables.base, STEPS["webdataset"]).filter(pl.col("drop_reason").is_null())
+    eligible = len(in_set)
     stats = read_stats(root)
-    packed = stats is not None and lists_packed(root, stats)
-    return [] if packed or not any(sides.values()) else ["webdataset"]
+    if stats is None or unpacked_steps(tables, root):
+        return StepCount("webdataset", eligible, 0, eligible, 0)
+    failed = len(set(in_set[KEY]) & set(stats.left_out))
+    return StepCount("webdataset", eligible, eligible - failed, 0, failed)
 
 
 def screen(status: Status, root: Path) -> Iterator[str]:
     """Yield the lines of the screen."""
     yield f"PokeFA dataset {root.resolve().name}: {status.images} images, {status.kept} kept"
     yield ""
-    yield f"{'step':<16}{'eligible':>10}{'done':>10}{'pending':>10}{'errors':>10}"
-    for step in status.steps:
-        yield f"{step.name:<16}{step.eligible:>10}{step.done:>10}{step.pending:>10}{step.errors:>10}"
+    yield f"{'step':<16}{'eligible':>9}{'done':>9}{'pending':>9}{'errors':>9}  last run, UTC"
+    yield from _step_lines(status)
     yield from _section(
         "Left out", (f"{stage:<16}{fate:<24}{count:>6}" for stage, fate, count in left_out(status.fates))
     )
-    yield from _section(
-        "Last runs", (f"{run.stage:<16}{run.started[:19]:<21}{_ending(run)}" for run in status.last_runs)
+    yield from _section("Quotas, by the species that was searched for", _band_lines(status.bands))
+    yield from _section("Money spent", _money_lines(status))
+    under_way = (
+        f"{stage:<16}since {one.run.started[:16].replace('T', ' ')}, {one.state}"
+        for stage, one in status.open_runs.items()
+        if one.running is not False
     )
+    yield from _section("Under way", under_way)
     yield from _section("Failed images are tried again with", status.retry)
-    yield from _section("Next", status.next or ["nothing: every step is done"])
+    yield from _section("Next", _next_lines(status))
+
+
+def _step_lines(status: Status) -> Iterator[str]:
+    """Yield a line for each step that counts rows or has run, with the last run of its stage."""
+    counts = {step.name: step for step in status.steps}
+    runs = {run.stage: run for run in status.last_runs}
+    for name in ORDER:
+        step, run = counts.get(name), runs.get(STEPS[name].owner)
+        if step is None and run is None:
+            continue
+        cells = (step.eligible, step.done, step.pending, step.errors) if step else ("",) * 4
+        line = f"{name:<16}" + "".join(f"{cell:>9}" for cell in cells)
+        yield f"{line}  {_last_run(run, status.open_runs)}".rstrip() if run else line
+
+
+def _last_run(run: Run, open_now: dict[str, OpenRun]) -> str:
+    began = run.started[:16].replace("T", " ")
+    if run.summary is not None:
+        return f"{began}{run.seconds:>9.1f} s"
+    return f"{began}  {open_now[run.stage].state}"
+
+
+def _band_lines(bands: Sequence[BandCoverage]) -> Iterator[str]:
+    if not bands:
+        return
+    yield f"{'band':<18}{'species':>8}{'shown':>8}{'met':>8}{'quota':>9}{'found':>9}{'kept':>9}"
+    for band in bands:
+        name = f"{band.band} {band.part}"
+        yield (
+            f"{name:<18}{band.species:>8}{band.with_any:>8}{band.met:>8}"
+            f"{band.quota:>9}{band.downloaded:>9}{band.kept:>9}"
+        )
+
+
+def _money_lines(status: Status) -> Iterator[str]:
+    for cost in status.costs:
+        if not cost.asked:
+            continue
+        parts = [] if cost.usd is None else [f"${cost.usd:.4f}"]
+        if cost.input_tokens or cost.output_tokens:
+            parts.append(f"{cost.input_tokens} input and {cost.output_tokens} output tokens")
+        if cost.unpriced_tokens:
+            parts.append(f"of which {cost.unpriced_tokens} of a model whose price is not known")
+        if cost.searches:
+            parts.append(f"{cost.searches} searches paid")
+            if status.searches_left is not None:
+                parts.append(f"{status.searches_left} left on the account after the last run")
+        yield f"{cost.stage:<16}{', '.join(parts)}"
+    total = total_usd(status.costs)
+    if total is not None:
+        yield f"{'total':<16}${total:.4f}, {BY_LIST_PRICE}"
+    for stage, questions in status.batches.items():
+        yield f"{stage:<16}{questions} questions wait in batches: not counted before they are collected"
+
+
+def _next_lines(status: Status) -> list[str]:
+    if status.next:
+        return status.next
+    owners = [STEPS[name].owner for name in status.awaited]
+    busy = [stage for stage in dict.fromkeys(owners) if stage in status.open_runs]
+    return [f"nothing before {busy[0]} ends: it is running"] if busy else ["nothing: every step is done"]
+
+
+def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
+    rows = list(lines)
+    if rows:
+        yield from ("", title, *(f"  {row}" for row in rows))
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -109,23 +204,23 @@ def as_json(status: Status) -> dict[str, Any]:
     return {
         "steps": [asdict(step) for step in status.steps],
         "fates": [{"step": stage, "fate": fate, "images": count} for stage, fate, count in status.fates],
+        "quotas": [asdict(band) for band in status.bands],
+        "money": {
+            "usd": total_usd(status.costs),
+            "usd_is": BY_LIST_PRICE,
+            "searches_left": status.searches_left,
+            "batched_questions": status.batches,
+            "stages": [asdict(cost) for cost in status.costs],
+        },
         "last_runs": runs,
+        "open_runs": {
+            stage: {"run_id": one.run.run_id, "pid": one.pid, "host": one.run.host, "running": one.running}
+            for stage, one in status.open_runs.items()
+        },
+        "awaited": status.awaited,
         "next": status.next,
         "retry": status.retry,
     }
-
-
-def _section(title: str, lines: Iterator[str] | Sequence[str]) -> Iterator[str]:
-    rows = list(lines)
-    if rows:
-        yield from ("", title, *(f"  {row}" for row in rows))
-
-
-def _ending(run: Run) -> str:
-    if run.summary is None:
-        return "stopped before its end"
-    parts = [f"{name} {run.summary.get(name, 0)}" for name in ("done", "errors")]
-    return ", ".join([*parts, f"{run.seconds:.1f} s"])
 
 
 def show_status(reading: Reading, details_only: bool) -> None:
