@@ -21,6 +21,7 @@ from benchmarks.measuring import (
     Sample,
     bench_parser,
     call_apart,
+    cores,
     interleaved,
     machine,
     mebibytes,
@@ -155,6 +156,7 @@ def note(samples: dict[int, dict[str, list[Sample]]], findings: Findings) -> Non
     """Compare at the largest size, and fit how seconds and memory grow with the rows."""
     sizes = sorted(samples)
     largest = samples[sizes[-1]]
+    findings.rate("ledger: merge", sizes[-1] / seconds_of(largest[MERGE]), cores(), peak_of(largest[MERGE]))
     for name in OURS:
         for rival in RIVALS:
             wanted = MERGE_AT_LEAST if name == MERGE and rival == FASTEST else None

@@ -193,11 +193,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n" + "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
 
 
+def cores() -> int:
+    return os.cpu_count() or 1
+
+
 def machine(*distributions: str) -> str:
     """Return one line on what this ran on: Python, the named packages, and the cores."""
     packages = [f"{name} {version(name)}" for name in distributions]
     versions = ", ".join([f"Python {platform.python_version()}", *packages])
-    return f"{versions}; {os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+    return f"{versions}; {cores()} cores, {platform.machine()}, {platform.system()}"
 
 
 def bench_parser(doc: str | None, rounds: int) -> argparse.ArgumentParser:

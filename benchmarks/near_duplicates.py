@@ -27,6 +27,7 @@ from benchmarks.measuring import (
     Sample,
     bench_parser,
     call_apart,
+    cores,
     interleaved,
     machine,
     mebibytes,
@@ -232,7 +233,9 @@ def print_search(folder: Path, rounds: int, sizes: Sequence[int], findings: Find
     heads = ["hashes", "threshold", "seconds, median (least to most)", "peak memory", "recall"]
     print(table(heads, rows), end="")
     for threshold in THRESHOLDS:
-        findings.grow(f"{OURS} at {threshold}, hashes", sizes, seconds=seconds[threshold], memory=peaks[threshold])
+        what = f"{OURS} at {threshold}"
+        findings.grow(f"{what}, hashes", sizes, seconds=seconds[threshold], memory=peaks[threshold])
+        findings.rate(what, sizes[-1] / seconds[threshold][-1], cores(), int(peaks[threshold][-1]))
 
 
 def print_limits(folder: Path, rounds: int, sizes: Sequence[int]) -> None:

@@ -28,6 +28,7 @@ from benchmarks.measuring import (
     Sample,
     bench_parser,
     call_apart,
+    cores,
     interleaved,
     machine,
     mebibytes,
@@ -42,7 +43,6 @@ from benchmarks.measuring import (
 from benchmarks.scraping_rivals import decode, event_loop, one_at_a_time, only_receive
 from benchmarks.scraping_server import ADDRESSES, SIZES, addresses, make_pictures
 from pokefa.commands import checkout_variables
-from pokefa.engine import available_cores
 from pokefa.environments import environment
 
 LATENCY_S = 0.1
@@ -179,7 +179,7 @@ def print_speed(bench: Bench, label: str, count: int, rounds: int, findings: Fin
     print_rates(samples, counts)
     print_ratios(samples, counts, WANTED[label], findings)
     rate = count / statistics.median(sample.result for sample in samples[OURS])
-    findings.rate(f"scrape, {kilobytes:.0f} kB", rate, available_cores(), peak_of(samples[OURS]))
+    findings.rate(f"scrape, {kilobytes:.0f} kB", rate, cores(), peak_of(samples[OURS]))
 
 
 def print_rates(samples: Mapping[str, Sequence[Sample]], counts: Mapping[str, int]) -> None:
