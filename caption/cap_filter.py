@@ -2,11 +2,13 @@
 
 Reads   base.csv: caption, tags; images.csv: caption_model, caption_error; metadata/recap_captions.csv;
         quotas/popularity.csv of the checkout
-Writes  metadata/recap.csv: image_id, reasons; with --drop images.csv: drop_reason, and drops.csv
+Writes  metadata/recap.csv: image_id, reasons; with --drop images.csv: drop_reason, and drops.csv;
+        metadata/audit/misspelled.csv: image_id, name, species, score of the misspelled species
 
 The reasons: no_species, unknown_species, placeholder, refusal_language, wrong_length, repeated_text, same_sentence
-(as other images have), sentence_tags_disagree. recap.csv is the input of sentence_tags.py --only. Hopeless is what
-another try has not mended, unless it is only of the wrong length or said of other images too: --drop makes its
+(as other images have), sentence_tags_disagree. recap.csv is the input of sentence_tags.py --only. A misspelled
+species is no fault: webdataset/species.py mends it, and leaves out unknown names beside known ones. Hopeless is what
+another try has not mended, unless that, the length or a sentence said of other images too is all: --drop makes its
 drop_reason `cap_filter:<first reason>` and takes it out of recap.csv; --untried drops images without another try as
 well. A later --drop takes the images back whose captions have become good.
 
@@ -25,12 +27,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from caption.recap import all_recap_captions, tried_again, write_recap
-from caption.species_names import Mention, Species, known_species, without_sex
+from caption.species_matching import Match, SpeciesMatcher
+from caption.species_names import Mention, known_species, without_sex
 from caption.tags import Tags, tags_from_cell
 from pokefa.options import options_from, positive_int, stage_parser
 from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import eligible_rows
 from pokefa.table import KEY, with_missing
+from pokefa.text import write_text
+from quotas.coverage import csv_text
 
 # What sentence_tags.py asks for.
 MIN_WORDS = 12
@@ -44,6 +49,8 @@ MOST_WITH_SAME_SENTENCE = 2
 
 # A caption with one of these says something true about its picture: it may be tried again, but is never dropped.
 HARMLESS = frozenset({"wrong_length", "same_sentence"})
+
+MISSPELLED = "metadata/audit/misspelled.csv"
 
 _PLACEHOLDER = re.compile(
     r"\b(?:unknown|unidentified|unnamed|unspecified|placeholder|lorem ipsum|n/a|tbd|todo|xxx+)\b"
@@ -69,34 +76,52 @@ class Limits:
     max_words: int = MAX_WORDS
 
 
-def find_faults(sentence: str, tags: Tags, species: Species, limits: Limits) -> list[str]:
+def find_faults(sentence: str, tags: Tags, matcher: SpeciesMatcher, limits: Limits) -> list[str]:
     """Return the reason slugs of all that is wrong with a caption by itself, in a fixed order."""
-    tagged = set(tags["pokemon"])
-    known = tagged <= species.slugs
+    meant = species_meant(tags, matcher)
     faults = {
-        "no_species": not tagged,
-        "unknown_species": not known,
+        "no_species": not tags["pokemon"],
+        "unknown_species": None in meant.values(),
         "placeholder": bool(_PLACEHOLDER.search(sentence)),
         "refusal_language": bool(_REFUSAL.search(sentence)),
         "wrong_length": not limits.min_words <= len(sentence.split()) <= limits.max_words,
         "repeated_text": repeats_itself(sentence),
-        "sentence_tags_disagree": bool(tagged) and known and not agree(species.mentions_in(sentence), tags),
+        "sentence_tags_disagree": any(meant.values()) and not agree(sentence, tags, matcher),
     }
     return [slug for slug, found in faults.items() if found]
 
 
-def agree(mentions: Sequence[Mention], tags: Tags) -> bool:
-    """Tell whether a sentence with these species and the tags can be about one picture.
+def species_meant(tags: Tags, matcher: SpeciesMatcher) -> dict[str, Match | None]:
+    """Return what each name under `pokemon` means, as webdataset/species.py takes it; None for no species."""
+    return {name: matcher.match(name) for name in tags["pokemon"]}
+
+
+def agree(sentence: str, tags: Tags, matcher: SpeciesMatcher) -> bool:
+    """Tell whether a sentence and the tags can be about one picture.
 
     The sentence names one of the tagged species or more, none that is not tagged, and none as shiny or in a form that
-    its tags do not have. It need not say all that the tags say.
+    its tags do not have. It need not say all that the tags say. A misspelled species may be so in both.
     """
     words: dict[str, set[str]] = defaultdict(set)
     for name, form in zip(tags["pokemon"], tags["form"], strict=True):
-        words[without_sex(name)].update((form or "").split("_"))
+        match = matcher.match(name)
+        if match is None:
+            continue
+        own = words[without_sex(match.species)]
+        own.update((form or "").split("_"), (match.form or "").split("_"))
         if name in tags["shiny_pokemon"]:
-            words[without_sex(name)].add("shiny")
+            own.add("shiny")
+        if match.species != name:
+            sentence = spelled(sentence, name, match)
+    mentions: list[Mention] = matcher.species.mentions_in(sentence)
     return bool(mentions) and all(one.name in words and one.described <= words[one.name] for one in mentions)
+
+
+def spelled(sentence: str, name: str, match: Match) -> str:
+    """Return a sentence with a misspelled species as it is spelled, where the sentence has it as `name` has it."""
+    right = " ".join([*(match.form or "").split("_"), *match.species.split("_")])
+    written = r"[\W_]*".join(map(re.escape, name.split("_")))
+    return re.sub(rf"\b{written}(?=(?:e?s)?\b)", right, sentence, flags=re.IGNORECASE)
 
 
 def same_sentences(sentences: Iterable[str]) -> set[str]:
@@ -122,16 +147,24 @@ def repeats_itself(sentence: str) -> bool:
 
 def filter_captions(run: StageRun, limits: Limits, *, drop: bool, untried: bool) -> None:
     """List the captions that need another try; with `drop` mark the images of the hopeless."""
-    species = known_species()
+    matcher = SpeciesMatcher(known_species())
     frame = eligible_rows(run.table(), run.step)
     rows = [row for row in decode_rows(frame, ["caption", "tags", "drop_reason"], run.step) if row["caption"]]
     run.seen = len(rows)
     tried = images_tried_again(run, {str(row[KEY]): str(row["caption"]) for row in rows})
     same = same_sentences(str(row["caption"]) for row in rows)
     recap: dict[str, list[str]] = {}
+    misspelled: list[tuple[str, str, str, str]] = []
     for row in rows:
         image_id, sentence, dropped = str(row[KEY]), str(row["caption"]), str(row["drop_reason"] or "")
-        faults = find_faults(sentence, tags_from_cell(image_id, str(row["tags"] or "{}")), species, limits)
+        tags = tags_from_cell(image_id, str(row["tags"] or "{}"))
+        faults = find_faults(sentence, tags, matcher, limits)
+        meant = species_meant(tags, matcher)
+        misspelled += [
+            (image_id, name, match.species, f"{match.score:.4f}")
+            for name, match in meant.items()
+            if match is not None and match.score < 1
+        ]
         if _bare(sentence) in same:
             faults.append("same_sentence")
         for slug in faults:
@@ -139,12 +172,16 @@ def filter_captions(run: StageRun, limits: Limits, *, drop: bool, untried: bool)
         if faults:
             log.info("%s: %s: %s", image_id, ", ".join(faults), sentence)
         if drop:
-            dropped = mark(run, image_id, dropped, faults, given_up=untried or image_id in tried)
+            grave = [slug for slug in faults if slug not in HARMLESS]
+            if any(meant.values()):  # the unknown names are left out later, and the image stays
+                grave = [slug for slug in grave if slug != "unknown_species"]
+            dropped = mark(run, image_id, dropped, grave, faults, given_up=untried or image_id in tried)
         if faults and not dropped.startswith("cap_filter:"):
             recap[image_id] = faults
-    run.extra["to_caption_again"] = len(recap)
+    run.extra.update(to_caption_again=len(recap), misspelled_names=len(misspelled))
     if not run.options.dry_run:
         write_recap(run.root, recap)
+        write_text(run.root / MISSPELLED, csv_text("image_id,name,species,score", sorted(misspelled)))
 
 
 def images_tried_again(run: StageRun, captions: Mapping[str, str]) -> set[str]:
@@ -159,16 +196,18 @@ def images_tried_again(run: StageRun, captions: Mapping[str, str]) -> set[str]:
     }
 
 
-def mark(run: StageRun, image_id: str, dropped: str, faults: Sequence[str], *, given_up: bool) -> str:
+def mark(
+    run: StageRun, image_id: str, dropped: str, grave: Sequence[str], faults: Sequence[str], *, given_up: bool
+) -> str:
     """Drop an image, or take back one that this step has dropped; return its drop_reason as it is now.
 
     Args:
         dropped: its drop_reason so far; other stages' drops stay.
+        grave: those of its faults for which it may be dropped.
         given_up: it gets no other try. An image that was dropped before stays dropped until its caption is good.
     """
     if dropped and not dropped.startswith("cap_filter:"):
         return dropped
-    grave = [slug for slug in faults if slug not in HARMLESS]
     wanted = f"cap_filter:{grave[0]}" if grave and (given_up or dropped) else ""
     if wanted == dropped:
         return dropped

@@ -24,6 +24,10 @@ At 0.85 four of five names with one slip are recognised, practically none as ano
 a thousand passes. At 0.82, where one edit of 6 letters passes, it is 95 of 100, but twice as many words and people; at
 0.80 creatures of other works pass too; at 0.86, where 7 letters must be right, only 59 of 100 are recognised. What
 passes are words one letter from a name (`chameleon`, 0.90), so every match is recorded with its score.
+
+Of the 254 English words that pass, 44 are in common use (a Zipf frequency of 3 or more in wordfreq 3.1.1). They are
+not refused: as the name of a Pokémon `ghastly`, `polygon` or `meditate` is more likely a slip than the word. Nor are
+short names: without those of 6 and 7 letters 74 words would pass, but 4 of 10 species could not be mended.
 """
 
 from __future__ import annotations
@@ -53,7 +57,7 @@ _SEXES = {"female": "female", "male": "male", "f": "female", "m": "male"}
 # More words than any species has, by one: "mew_too", "iron_va_liant".
 MOST_WORDS = 3
 
-NOT_INSTALLED = "rapidfuzz is not installed: python -m pip install -r requirements/requirements_webdataset.txt"
+NOT_INSTALLED = "rapidfuzz is not installed: install the stage's file of requirements/ again"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class SpeciesMatcher:
     """Finds the species that names mean; each name is worked out once."""
 
     def __init__(self, species: Species, min_score: float = MIN_SCORE) -> None:
-        self._species = species
+        self.species = species
         self._min_score = min_score
         self._spellings = list(species.run_together)
         self.match = lru_cache(maxsize=100_000)(self._match)
@@ -85,16 +89,16 @@ class SpeciesMatcher:
         if RESEMBLING.intersection(words):
             return None
         for order in (words, _sex_last(words)):
-            species, form = self._species.split_form("_".join(order))
-            if species in self._species.slugs:
+            species, form = self.species.split_form("_".join(order))
+            if species in self.species.slugs:
                 return Match(species, form, 1.0)
         return self._misspelled(words)
 
     def _parted(self, word: str) -> list[str]:
         """Return `megacharizard` as two words; other words, and species that begin like a form, stay whole."""
-        if word not in self._species.run_together:
+        if word not in self.species.run_together:
             for form in FORM_WORDS:
-                if word.startswith(form) and word.removeprefix(form) in self._species.run_together:
+                if word.startswith(form) and word.removeprefix(form) in self.species.run_together:
                     return [form, word.removeprefix(form)]
         return [word]
 
@@ -124,7 +128,7 @@ class SpeciesMatcher:
         scorer, cutoff = OSA.normalized_similarity, self._min_score - LOOSER
         found = extract(text, self._spellings, scorer=scorer, score_cutoff=cutoff, limit=2)
         near = ((spelling, score) for spelling, score, _ in found if score >= self._min_score - ROUNDING)
-        return [(self._species.run_together[spelling], score) for spelling, score in near]
+        return [(self.species.run_together[spelling], score) for spelling, score in near]
 
 
 def _sex_last(words: list[str]) -> list[str]:

@@ -38,15 +38,16 @@ FACTS = {
 SHORT_BODY = "\n# Captioned Pokémon fan art\n\nRun `webdataset/card.py` for the rest of this card.\n"
 
 
-def update_card(root: Path, stats: Mapping[str, Any]) -> None:
+def update_card(root: Path, stats: Mapping[str, Any], target: Path | None = None) -> None:
     """Write what the shards hold into the card's head; the rest of an existing card stays.
 
     Args:
         stats: what split_stats.json says.
+        target: where the new card goes; by default it takes the place of the old one.
     """
     path = root / CARD
     head, body = read_card(path)
-    write_card(path, head | {"configs": None, "dataset_info": None} | describe_set(stats), body or SHORT_BODY)
+    write_card(target or path, head | {"configs": None, "dataset_info": None} | describe_set(stats), body or SHORT_BODY)
 
 
 def read_card(path: Path) -> tuple[dict[str, Any], str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metadata.shards import Stats, read_stats
+from metadata.packed import Stats, read_stats
 from pokefa.engine import Pool, Work, each, run_batches
 from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, PokefaError
 from pokefa.images import ImageError, check_image
@@ -52,9 +52,7 @@ def check_and_report(root: Path, workers: int | None) -> int:
     try:
         stats = manifest_of(root)
         found = list(read_all(root, stats, workers))
-        wrong = [line for one in found for line in one.wrong]
-        wrong += check_files(root, stats)
-        wrong += check_lists(root, stats, found)
+        wrong = what_differs(root, stats, found)
     except PokefaError as error:
         return report_error(error)
     except KeyboardInterrupt:
@@ -72,6 +70,12 @@ def check_and_report(root: Path, workers: int | None) -> int:
     }
     print(json.dumps(summary), flush=True)
     return EXIT_FAILED if wrong else EXIT_DONE
+
+
+def what_differs(root: Path, stats: Stats, found: list[Found]) -> list[str]:
+    """Return all that differs between the shards and the manifests, given what each shard of them holds."""
+    wrong = [line for one in found for line in one.wrong]
+    return [*wrong, *check_files(root, stats), *check_lists(root, stats, found)]
 
 
 def manifest_of(root: Path) -> Stats:

@@ -1,28 +1,28 @@
-"""Packing one shard: what the worker processes do."""
+"""Packing shards: what the worker processes do, and the map over them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from PIL import Image
 
-from pokefa.engine import Work, each
+from pokefa.engine import WORKER_DIED, Outcome, Pool, Work, each, run_batches
 from pokefa.errors import PokefaError
 from pokefa.images import MAX_BYTES, SUFFIXES, Facts, ImageError, check_image, flatten, open_image
 from pokefa.model_files import sha256_of
 from pokefa.table import replacing
 from pokefa.text import write_text
 from shards.plan import BUILDING, Encoding, Sample, to_json
-
-OWNER = "pokefa"
-SCRIPTS = Path(__file__).resolve().parents[1] / "webdataset"
+from shards.tar import HashingStream, open_tar
 
 # Pillow's own default of 75 is visible on line art; WebP at its default method is as small and four times as fast as
 # at the slowest.
@@ -31,7 +31,7 @@ SAVING: dict[str, dict[str, Any]] = {
     "PNG": {},
     "WEBP": {"quality": 95},
 }
-COPY_BYTES = 2**20  # tarfile's own 16 kB would cost a fifth of the speed
+log = logging.getLogger("pokefa")
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,17 @@ class Known:
 
 @dataclass(frozen=True)
 class Task:
-    """One shard to pack, or to find unchanged: `known` describes an earlier one of the same plan."""
+    """One shard to pack, or to find unchanged.
+
+    Args:
+        known: an earlier shard of the same plan.
+        deadly: ids of images that killed the process that worked on them; they are left out.
+    """
 
     plan: str
     samples: tuple[Sample, ...]
     known: Known | None = None
+    deadly: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -82,43 +88,115 @@ class PackShards:
     def pack(self, task: Task) -> Packed:
         if task.known is not None and is_unchanged(self.root, task.samples, task.known):
             return task.known.packed
-        return pack_shard(self.root, task, self.encoding)
+        return self.pack_shard(task)
+
+    def pack_shard(self, task: Task) -> Packed:
+        """Write the shard and its description under the building folder; return the description.
+
+        Raises:
+            PokefaError: it cannot be written.
+        """
+        built = built_shard(self.root, task.plan)
+        digest = Digest()
+        left_out: dict[str, str] = {}
+        with replacing(built) as stream:
+            hashing = HashingStream(stream)
+            with open_tar(hashing) as writer:
+                for sample in task.samples:
+                    content = read_image(self.root, sample.path)
+                    sha256 = digest.add(content)
+                    if sample.image_id in task.deadly:
+                        left_out[sample.image_id] = WORKER_DIED
+                        continue
+                    try:
+                        writer.write(self.members_of(sample, content, sha256))
+                    except ImageError as error:
+                        left_out[sample.image_id] = f"unreadable: {error}"
+        samples = len(task.samples) - len(left_out)
+        packed = Packed(task.plan, digest.hexdigest(), hashing.hexdigest(), hashing.bytes, samples, left_out)
+        write_text(built.with_suffix(".json"), json.dumps(vars(packed), sort_keys=True) + "\n")
+        return packed
+
+    def members_of(self, sample: Sample, exported: bytes | ImageError, sha256: str) -> dict[str, Any]:
+        """Return the sample as the library writes it: its key, and the bytes of each member by extension.
+
+        Of the facts, `md5` is that of the exported file and `sha256` that of the image as it stands in the shard.
+
+        Args:
+            exported: the image's file, or why it cannot be read.
+            sha256: of the exported file.
+
+        Raises:
+            ImageError: the image cannot be read, or does not decode.
+        """
+        if isinstance(exported, ImageError):
+            raise exported
+        seen = check_image(exported, decode=self.encoding.decode)
+        content = encode(exported, seen, self.encoding)
+        if content is not exported:
+            seen = check_image(content, decode=False)
+            sha256 = hashlib.sha256(content).hexdigest()
+        md5 = hashlib.md5(exported, usedforsecurity=False).hexdigest()
+        facts = sample.facts | {"md5": md5, "sha256": sha256, "width": seen.width, "height": seen.height}
+        members = {SUFFIXES[seen.format]: content, "txt": sample.caption.encode(), "json": to_json(facts)}
+        return {"__key__": sample.image_id, **members}
+
+
+@dataclass(frozen=True)
+class TryImages:
+    """A worker that does with images what packing does, and writes nothing: to see which of them kills it."""
+
+    packer: PackShards
+
+    def __call__(self) -> Work[Sample, None]:
+        return each(self.try_image)
+
+    def try_image(self, sample: Sample) -> None:
+        with suppress(ImageError):
+            self.packer.members_of(sample, read_image(self.packer.root, sample.path), "")
+
+
+def pack_tasks(
+    packer: PackShards, tasks: Sequence[Task], pool: Pool, should_stop: Callable[[], bool]
+) -> Iterator[tuple[Task, Packed]]:
+    """Yield each shard as it is finished; an image that kills the process that works on it is left out.
+
+    Raises:
+        PokefaError: a shard cannot be packed.
+    """
+    killed: list[Task] = []
+    for outcome in run_batches(packer, tasks, pool, should_stop):
+        if outcome.error == WORKER_DIED:
+            killed.append(outcome.item)
+        else:
+            yield outcome.item, packed_by(outcome)
+    for task in killed:
+        log.warning("a process died twice over a shard of %d images: trying them one by one", len(task.samples))
+        tried = run_batches(TryImages(packer), task.samples, pool, should_stop)
+        deadly = frozenset(outcome.item.image_id for outcome in tried if outcome.error == WORKER_DIED)
+        for outcome in run_batches(packer, [replace(task, deadly=deadly)], replace(pool, workers=1), should_stop):
+            yield task, packed_by(outcome)
+
+
+def packed_by(outcome: Outcome[Task, Packed]) -> Packed:
+    if outcome.result is None:
+        raise PokefaError(f"a shard of {len(outcome.item.samples)} images cannot be packed: {outcome.error}")
+    return outcome.result
 
 
 def is_unchanged(root: Path, samples: Sequence[Sample], known: Known) -> bool:
-    """Tell whether a known shard is whole, and its images are what they were when it was packed."""
+    """Tell whether a known shard is whole, and its images are what they were when it was packed.
+
+    One that lacks an image because a process died is not: that may have been a want of memory.
+    """
+    if WORKER_DIED in known.packed.left_out.values():
+        return False
     if known.path is not None and (not known.path.is_file() or sha256_of(known.path) != known.packed.sha256):
         return False
     digest = Digest()
     for sample in samples:
         digest.add(read_image(root, sample.path))
     return digest.hexdigest() == known.packed.images
-
-
-def pack_shard(root: Path, task: Task, encoding: Encoding) -> Packed:
-    """Write the shard and its description under the building folder; return the description.
-
-    Raises:
-        PokefaError: it cannot be written.
-    """
-    digest = Digest()
-    left_out: dict[str, str] = {}
-    with replacing(built_shard(root, task.plan)) as stream:
-        hashing = HashingStream(stream)
-        with open_tar(hashing) as writer:
-            for sample in task.samples:
-                content = read_image(root, sample.path)
-                sha256 = digest.add(content)
-                try:
-                    if isinstance(content, ImageError):
-                        raise content
-                    writer.write(members_of(sample, content, sha256, encoding))
-                except ImageError as error:
-                    left_out[sample.image_id] = f"unreadable: {error}"
-    samples = len(task.samples) - len(left_out)
-    packed = Packed(task.plan, digest.hexdigest(), hashing.hexdigest(), hashing.bytes, samples, left_out)
-    write_text(built_shard(root, task.plan).with_suffix(".json"), json.dumps(vars(packed), sort_keys=True) + "\n")
-    return packed
 
 
 def built_shard(root: Path, plan: str) -> Path:
@@ -128,32 +206,12 @@ def built_shard(root: Path, plan: str) -> Path:
 def read_image(root: Path, path: str) -> bytes | ImageError:
     """Return the bytes of an image file, at most one more than `check_image` takes, or why there are none."""
     try:
-        with (root / path).open("rb") as stream:
-            return stream.read(MAX_BYTES + 1)
+        with (root / path).open("rb", buffering=0) as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_BYTES:
+                return stream.read(MAX_BYTES + 1)
+            return stream.readall()  # `read` would make room for MAX_BYTES every time, at twice the cost of hashing
     except OSError as error:
         return ImageError("missing_file", f"{path}: {error.strerror}")
-
-
-def members_of(sample: Sample, exported: bytes, sha256: str, encoding: Encoding) -> dict[str, Any]:
-    """Return the sample as the library writes it: its key, and the bytes of each member by extension.
-
-    Of the facts, `md5` is that of the exported file and `sha256` that of the image as it stands in the shard.
-
-    Args:
-        sha256: of the exported file.
-
-    Raises:
-        ImageError: the image does not decode.
-    """
-    seen = check_image(exported)
-    content = encode(exported, seen, encoding)
-    if content is not exported:
-        seen = check_image(content, decode=False)
-        sha256 = hashlib.sha256(content).hexdigest()
-    md5 = hashlib.md5(exported, usedforsecurity=False).hexdigest()
-    facts = sample.facts | {"md5": md5, "sha256": sha256, "width": seen.width, "height": seen.height}
-    members = {SUFFIXES[seen.format]: content, "txt": sample.caption.encode(), "json": to_json(facts)}
-    return {"__key__": sample.image_id, **members}
 
 
 def encode(exported: bytes, seen: Facts, encoding: Encoding) -> bytes:
@@ -191,60 +249,3 @@ class Digest:
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
-
-
-class HashingStream:
-    """A stream to write to, which hashes and counts what passes."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._hash = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        self.bytes += len(data)
-        return self._stream.write(data)
-
-    def tell(self) -> int:
-        return self.bytes
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
-
-def open_tar(stream: HashingStream) -> Any:
-    """Return the library's TarWriter on a stream, with a fixed owner and time.
-
-    It writes each member straight to the stream, where the library's own way goes through blocks of 10 kB.
-    """
-    library_writer = import_tar_writer()
-
-    class DirectTarWriter(library_writer):  # type: ignore[misc,valid-type]
-        @staticmethod
-        def tarmode(fileobj: object, compress: object = None) -> str:
-            return "w"
-
-    # A float as mtime would bring an extra header to every member.
-    writer = DirectTarWriter(stream, user=OWNER, group=OWNER, mode=0o644, mtime=0, encoder=False)
-    writer.tarstream.copybufsize = COPY_BYTES
-    return writer
-
-
-def import_tar_writer() -> Any:
-    """Return the library's TarWriter.
-
-    The folder of the scripts bears the library's name; where it stands on `sys.path`, as it does while one of them
-    runs, it is taken off first.
-
-    Raises:
-        PokefaError: the library is not installed.
-    """
-    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != SCRIPTS]
-    try:
-        from webdataset import TarWriter
-    except ImportError:
-        raise PokefaError(
-            "the webdataset library is missing: pip install -r requirements/requirements_webdataset.txt"
-        ) from None
-    return TarWriter

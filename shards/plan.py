@@ -43,15 +43,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How images stand in the shards.
+    """How images stand in the shards, and how closely they are looked at before.
 
     Args:
         format: `keep` for the files as they are, or `jpg`, `png` or `webp` for all of them in one format.
         max_side: pixels; an image with a longer side is made smaller.
+        decode: every image is decoded to its end; otherwise of those that are packed as they are only the header is
+            read, and damage behind it passes.
     """
 
     format: str = "keep"
     max_side: int | None = None
+    decode: bool = True
 
     @property
     def keeps(self) -> bool:
@@ -129,6 +132,8 @@ def tar_bytes(sample: Sample, root: Path) -> int:
 def plan_hash(samples: Sequence[Sample], encoding: Encoding) -> str:
     """Return a hash of all that goes into a shard, except for the image files themselves."""
     how = [LAYOUT, encoding.format, encoding.max_side]
+    if not encoding.decode:  # the same bytes, but such a shard must not pass for one of decoded images
+        how.append("header")
     content = [how, *([each.image_id, each.path, each.caption, each.facts] for each in samples)]
     return hashlib.sha256(to_json(content)).hexdigest()
 

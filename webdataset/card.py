@@ -22,7 +22,7 @@ import polars as pl
 
 from metadata.command import Reading, reading_parser, run_reading
 from metadata.journals import read_runs
-from metadata.shards import listed_ids
+from metadata.packed import listed_ids
 from pokefa.errors import InputError
 from pokefa.table import KEY, with_missing
 from pokefa.text import write_text

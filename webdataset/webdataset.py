@@ -6,9 +6,10 @@ Writes  webdataset/data/{train,val}-%05d.tar; webdataset/manifests/split_stats.j
         by which Hugging Face's datasets loads them; with --urls-only, webdataset/urls.parquet and nothing else
 
 A sample is `<image_id>.jpg`, `.png` or `.webp`, the exported file byte for byte, with `.txt`, the hybrid caption, and
-`.json`, its facts. Samples come in an order drawn from --seed. Every image is decoded as it is packed; a bad one is
-left out, counted, and named in split_stats.json. Shards are built apart and take the place of the old ones together at
-the end; one whose images and facts are as they were is kept. Same input, same bytes, with any number of --workers.
+`.json`, its facts. Samples come in an order drawn from --seed. Every image is decoded as it is packed; a bad one, or
+one over which the process dies, is left out, counted, and named in split_stats.json. Shards are built apart and take
+the place of the old ones together at the end; one whose images and facts are as they were is kept. Same input, same
+bytes, with any number of --workers.
 
     python webdataset/webdataset.py
     python webdataset/webdataset.py --root my-dataset --image-format jpg --max-side 1024 --shard-size 2000
@@ -23,15 +24,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pokefa.engine import Pool, run_batches
-from pokefa.errors import InputError, PokefaError
-from pokefa.options import options_from, positive_int, stage_parser
+from pokefa.engine import Pool
+from pokefa.errors import InputError
+from pokefa.options import add_cluster_options, options_from, positive_int, stage_parser
 from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import not_dropped_before
 from pokefa.table import KEY
 from shards.card import update_card
 from shards.check import check_and_report
-from shards.pack import Packed, PackShards, Task, built_shard
+from shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
 from shards.plan import (
     IMAGE_SUFFIXES,
     MANIFESTS,
@@ -46,6 +47,8 @@ from shards.plan import (
 )
 from shards.publish import clear_building, publish, read_ids, read_known, write_stats
 from shards.urls import URLS, write_urls
+
+CHECKS = {True: "full", False: "header"}
 
 COLUMNS = ("path", "source_url", "ae_relevance", "ae_aesthetic", "phash", "tags", "hybrid_caption", "species", "split")
 
@@ -63,6 +66,7 @@ class Settings:
     def told(self) -> dict[str, int | str | None]:
         """Return what the manifest says of them."""
         return {
+            "check": CHECKS[self.encoding.decode],
             "image_format": self.encoding.format,
             "max_side": self.encoding.max_side,
             "seed": self.seed,
@@ -148,13 +152,11 @@ def pack_all(run: StageRun, tasks: Sequence[Task], encoding: Encoding) -> dict[s
         Interrupted: a signal asked to stop.
     """
     packed: dict[str, Packed] = {}
+    packer, pool = PackShards(run.root, encoding), run.spread(Pool(workers=run.options.workers))
     with run.progress(sum(len(task.samples) for task in tasks)) as advance:
-        pool = Pool(workers=run.options.workers)
-        for outcome in run_batches(PackShards(run.root, encoding), tasks, pool, run.stop_asked):
-            if outcome.result is None:
-                raise PokefaError(f"a shard of {len(outcome.item.samples)} images cannot be packed: {outcome.error}")
-            packed[outcome.item.plan] = outcome.result
-            for _ in outcome.item.samples:
+        for task, shard in pack_tasks(packer, tasks, pool, run.stop_asked):
+            packed[task.plan] = shard
+            for _ in task.samples:
                 advance()
     run.check_stop()
     return {task.plan: packed[task.plan] for task in tasks}
@@ -209,20 +211,29 @@ def build_parser() -> argparse.ArgumentParser:
         help="one format for all, so that datasets shows one image column; files that have it stay as they are",
     )
     ask("--max-side", type=positive_int, metavar="PIXELS", help="make images with a longer side smaller")
+    ask(
+        "--check",
+        choices=list(CHECKS.values()),
+        default="full",
+        help="decode every image to its end, or read no more than its header, which is faster and lets damage pass",
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--verify", action="store_true", help="pack nothing: compare the shards with the manifests")
     instead.add_argument("--urls-only", action="store_true", help=f"pack nothing: write {URLS}, the set without images")
+    add_cluster_options(parser, "webdataset")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
-    encoding = Encoding(args.image_format, args.max_side)
+    encoding = Encoding(args.image_format, args.max_side, args.check == CHECKS[True])
     if args.shard_bytes is not None and not encoding.keeps:
         parser.error(
             "--shard-bytes plans with the files as they are: with --image-format or --max-side use --shard-size"
         )
+    if args.engine == "ray" and (args.verify or args.urls_only):
+        parser.error("--verify and --urls-only work on this machine alone: leave out --engine ray")
     if args.verify:
         return check_and_report(args.root, args.workers)
     settings = Settings(ShardSize(args.shard_size, args.shard_bytes), encoding, args.seed)

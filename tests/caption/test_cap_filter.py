@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from caption.cap_filter import MAX_WORDS, MIN_WORDS, Limits, find_faults, repeats_itself, same_sentences
 from caption.recap import RecapCaption, write_recap_captions
 from caption.sentence_tags import ADVICE, INSTRUCTIONS, model_name
+from caption.species_matching import SpeciesMatcher
 from caption.species_names import known_species
 from caption.tags import SCHEMA, clean_answer, tags_to_cell
 from tests.caption.conftest import FACTS
 from tests.conftest import Dataset
 
 SCRIPT = "caption/cap_filter.py"
-SPECIES = known_species()
+MATCHER = SpeciesMatcher(known_species())
 ROOMY = Limits(8, 32)  # for sentences that are about something else than their length
 GOOD = FACTS["caption"]
 BAD = "A strange creature sleeps on a mossy stone under the full moon."
@@ -32,17 +33,17 @@ def tags(*pokemon: str) -> dict[str, Any]:
 
 
 def faults(sentence: str, *pokemon: str) -> list[str]:
-    return find_faults(sentence, tags(*pokemon), SPECIES, ROOMY)
+    return find_faults(sentence, tags(*pokemon), MATCHER, ROOMY)
 
 
 def test_a_good_caption_has_no_faults() -> None:
-    assert find_faults(GOOD, tags("umbreon"), SPECIES, Limits()) == []
+    assert find_faults(GOOD, tags("umbreon"), MATCHER, Limits()) == []
 
 
 def test_a_sentence_is_as_long_as_the_model_is_told() -> None:
     def found(words: int) -> list[str]:
         numbered = " ".join(f"word{number}" for number in range(words - 1))
-        return find_faults(f"Umbreon {numbered}.", tags("umbreon"), SPECIES, Limits())
+        return find_faults(f"Umbreon {numbered}.", tags("umbreon"), MATCHER, Limits())
 
     assert [words for words in range(1, 40) if not found(words)] == list(range(MIN_WORDS, MAX_WORDS + 1))
     assert f"of {MIN_WORDS} to {MAX_WORDS} words" in INSTRUCTIONS
@@ -101,9 +102,28 @@ def test_species_are_found_in_sentences(sentence: str, pokemon: list[str]) -> No
 @given(st.text(alphabet=st.characters()), st.lists(st.text(max_size=20), max_size=4))
 def test_whatever_a_caption_says_its_faults_can_be_told(text: str, pokemon: list[str]) -> None:
     caption = clean_answer({**FACTS, "caption": f"Umbreon {text}", "pokemon": pokemon})
-    found = find_faults(caption.sentence, caption.tags, SPECIES, Limits())
+    found = find_faults(caption.sentence, caption.tags, MATCHER, Limits())
     assert set(found) <= set(ADVICE)
     assert ("no_species" in found) == (not caption.tags["pokemon"])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "pokemon", "found"),
+    [
+        ("Giraffarig grazes on a hill under a pale and cloudy sky.", ["giraffarig"], []),  # of Girafarig
+        ("Two Giraffarigs graze on a hill under a pale cloudy sky.", ["giraffarig"], []),
+        ("Girafarig grazes on a hill under a pale and cloudy sky.", ["giraffarig"], []),
+        ("Tapufini drifts over a reef while small waves roll ashore.", ["tapufini"], []),
+        ("Mega Charizzard breathes blue fire across a tower in the rain.", ["mega_charizzard"], []),
+        ("Umbreon looks at Espeon across a pond under the full moon.", ["giraffarig"], ["sentence_tags_disagree"]),
+        ("Umbreon rests beside Cinnapup on a stone under the moon.", ["umbreon", "cinnapup"], ["unknown_species"]),
+        (BAD, ["umbreon", "cinnapup"], ["unknown_species", "sentence_tags_disagree"]),
+    ],
+)
+def test_a_misspelled_species_is_one_and_others_are_unknown(
+    sentence: str, pokemon: list[str], found: list[str]
+) -> None:
+    assert faults(sentence, *pokemon) == found
 
 
 CHARIZARD = "{} breathes blue fire across a ruined tower in the rain."
@@ -125,7 +145,7 @@ def test_form_and_colours_of_the_sentence_are_in_the_tags(
     who: str, form: str | None, shiny: bool, disagree: bool
 ) -> None:
     facts = {**FACTS, "pokemon": ["charizard"], "form": [form], "shiny_pokemon": ["charizard"] if shiny else []}
-    found = find_faults(CHARIZARD.format(who), facts, SPECIES, ROOMY)
+    found = find_faults(CHARIZARD.format(who), facts, MATCHER, ROOMY)
     assert found == (["sentence_tags_disagree"] if disagree else [])
 
 
@@ -153,9 +173,9 @@ def test_repetitions_are_told_from_refrains(sentence: str, repeats: bool) -> Non
 
 def test_limits_can_be_set() -> None:
     short = "Umbreon sleeps at night."
-    assert find_faults(short, tags("umbreon"), SPECIES, Limits(4, 4)) == []
-    assert find_faults(short, tags("umbreon"), SPECIES, Limits(5, 9)) == ["wrong_length"]
-    assert find_faults(short, tags("umbreon"), SPECIES, Limits(1, 3)) == ["wrong_length"]
+    assert find_faults(short, tags("umbreon"), MATCHER, Limits(4, 4)) == []
+    assert find_faults(short, tags("umbreon"), MATCHER, Limits(5, 9)) == ["wrong_length"]
+    assert find_faults(short, tags("umbreon"), MATCHER, Limits(1, 3)) == ["wrong_length"]
 
 
 UNKNOWN = "Fakemon sleeps soundly on a mossy stone under the full moon tonight."
@@ -238,6 +258,23 @@ def test_what_another_try_has_not_mended_is_dropped(dataset: Dataset, captioned:
     dataset.run(SCRIPT, "--drop")
     assert drop_reasons(dataset) == ["", "cap_filter:unknown_species", "", ""]
     assert recap(dataset) == f"image_id,reasons\n{captioned[2]},wrong_length sentence_tags_disagree\n"
+
+
+MISSPELLED = "Giraffarig sleeps soundly on a mossy stone under the full moon tonight."
+
+
+def test_what_stage_9_mends_is_not_dropped(dataset: Dataset, ready: Ready) -> None:
+    mixed = "Umbreon sleeps beside a fakemon on a mossy stone under the full moon."
+    ids = ready(3, [(MISSPELLED, tags("giraffarig")), (mixed, tags("umbreon", "fakemon")), (UNKNOWN, tags("fakemon"))])
+    finished = dataset.run(SCRIPT, "--drop", "--untried")
+    assert drop_reasons(dataset) == ["", "", "cap_filter:unknown_species"]
+    assert recap(dataset) == f"image_id,reasons\n{ids[1]},unknown_species\n"
+    assert finished.summary["misspelled_names"] == 1
+    audit = dataset.root / "metadata/audit/misspelled.csv"
+    assert audit.read_text() == f"image_id,name,species,score\n{ids[0]},giraffarig,girafarig,0.9000\n"
+    before = audit.stat()
+    assert dataset.run(SCRIPT).code == 0
+    assert (audit.stat().st_mtime_ns, audit.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
 def test_a_true_sentence_of_the_wrong_length_is_not_dropped(dataset: Dataset, ready: Ready) -> None:

@@ -134,13 +134,14 @@ def test_a_missing_final_set_is_wrong_input(dataset: Dataset) -> None:
 
 def test_every_reason_of_cap_filter_has_advice() -> None:
     from caption.cap_filter import Limits
+    from caption.species_matching import SpeciesMatcher
     from caption.species_names import Species
 
     nothing = {**FACTS, "pokemon": []}
-    reasons = set(find_faults("", nothing, Species([]), Limits())) | set(
-        find_faults("I am sorry " * 9 + "for the unknown.", dict(FACTS), Species([]), Limits())
+    reasons = set(find_faults("", nothing, SpeciesMatcher(Species([])), Limits())) | set(
+        find_faults("I am sorry " * 9 + "for the unknown.", dict(FACTS), SpeciesMatcher(Species([])), Limits())
     )
-    reasons |= set(find_faults("Eevee.", dict(FACTS), Species(["Umbreon", "Eevee"]), Limits()))
+    reasons |= set(find_faults("Eevee.", dict(FACTS), SpeciesMatcher(Species(["Umbreon", "Eevee"])), Limits()))
     assert reasons | {"same_sentence"} == set(ADVICE)
 
 

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from caption.cap_filter import Limits, find_faults
+from caption.species_matching import SpeciesMatcher
 from caption.species_names import POPULARITY, read_species
 from caption.tags import SCHEMA, clean_answer
 from demo.creatures import SPECIES
@@ -292,7 +293,7 @@ def test_a_creature_of_no_hue_is_a_fakemon(pictures, sent):
 
 
 def test_captions_are_good_and_none_is_said_twice(pictures, sent):
-    species = read_species(POPULARITY)
+    matcher = SpeciesMatcher(read_species(POPULARITY))
     sentences = []
     for picture in of_kind(pictures, *GOOD, "no_species"):
         answer = describe(sent[picture["file"]])
@@ -301,7 +302,7 @@ def test_captions_are_good_and_none_is_said_twice(pictures, sent):
         assert caption.sentence == answer["caption"]
         assert caption.tags == {name: value for name, value in answer.items() if name != "caption"}
         expected = ["unknown_species"] if picture["kind"] == "no_species" else []
-        assert find_faults(caption.sentence, caption.tags, species, Limits(12, 25)) == expected, caption.sentence
+        assert find_faults(caption.sentence, caption.tags, matcher, Limits(12, 25)) == expected, caption.sentence
         sentences.append(caption.sentence)
     assert len(set(sentences)) == len(sentences)
 

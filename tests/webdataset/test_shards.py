@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pokefa.engine import Pool
+from pokefa.errors import PokefaError
 from pokefa.images import check_image
-from shards.check import read_samples
-from shards.pack import PackShards, Task, built_shard, encode
-from shards.plan import Encoding, ShardSize, fill_shards, make_sample, plan_hash, shuffled
+from shards.check import manifest_of, read_samples, read_shard, what_differs
+from shards.pack import Packed, PackShards, Task, built_shard, encode, pack_tasks
+from shards.plan import Encoding, Sample, ShardSize, fill_shards, make_sample, plan_hash, shuffled
 from shards.story import public_flags, steps_of
 from tests.webdataset.test_webdataset import (
     CHECKOUT,
@@ -131,12 +135,35 @@ def test_shard_bytes_cannot_be_planned_for_files_that_change(dataset: Any) -> No
     )
 
 
+# -- --check -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_decoding_damage_passes_until_a_full_check(dataset: Any, snapshot: Snapshot) -> None:
+    rows = write_set(dataset, train=4)
+    damaged = dataset.root / str(rows[1]["path"])
+    damaged.write_bytes(picture(1, "png", (200, 200))[:-40])
+    (dataset.root / str(rows[2]["path"])).write_bytes(b"no image")
+    assert dataset.run(SCRIPT, "--check", "header").summary["counts"] == {"packed": 3, "unreadable": 1}
+    assert damaged.read_bytes() in [sample.get("png") for sample in read_back(dataset, "train")]
+    assert stats(dataset)["settings"]["check"] == "header"
+    # Shards that were not decoded do not pass for decoded ones.
+    assert dataset.run(SCRIPT).summary["counts"] == {"packed": 2, "unreadable": 2}
+    damaged.write_bytes(picture(1, "png"))
+    (dataset.root / str(rows[2]["path"])).write_bytes(picture(2, "webp"))
+    dataset.run(SCRIPT)
+    whole = {name: data for name, (_, data) in snapshot(dataset.root / "webdataset/data").items()}
+    assert dataset.run(SCRIPT, "--check", "header").summary["counts"] == {"packed": 4}
+    assert {name: data for name, (_, data) in snapshot(dataset.root / "webdataset/data").items()} == whole
+
+
 # -- --verify ----------------------------------------------------------------------------------------------------------
 
 
-def verify(dataset: Any) -> tuple[int, list[str]]:
-    finished = dataset.run(SCRIPT, "--verify", "--workers", 1)
-    return finished.code, finished.stdout.splitlines()[:-1]
+def verify(dataset: Any) -> list[str]:
+    """Return what --verify prints, found without its worker processes."""
+    stats = manifest_of(dataset.root)
+    found = [read_shard(dataset.root, name, told) for name, told in sorted(stats.shards.items())]
+    return what_differs(dataset.root, stats, found)
 
 
 def test_verify_finds_nothing_wrong_and_needs_no_ledger(dataset: Any) -> None:
@@ -168,7 +195,10 @@ def test_verify_names_what_differs(dataset: Any) -> None:
     place = flipped.index(b"example.org", start)
     flipped[place] ^= 1
     first.write_bytes(flipped)
-    assert verify(dataset) == (1, ["webdataset/data/train-00000.tar has another SHA-256 than the manifest says"])
+    line = "webdataset/data/train-00000.tar has another SHA-256 than the manifest says"
+    finished = dataset.run(SCRIPT, "--verify")
+    assert (finished.code, finished.stdout.splitlines()[:-1]) == (1, [line])
+    assert verify(dataset) == [line]
 
     key = read_back(dataset, "train")[0]["__key__"]
     path = next(dataset.root / str(row["path"]) for row in rows if row["image_id"] == key)
@@ -176,15 +206,13 @@ def test_verify_names_what_differs(dataset: Any) -> None:
     place = flipped.index(path.read_bytes()) + len(path.read_bytes()) - 3
     flipped[place] ^= 1
     first.write_bytes(flipped)
-    code, lines = verify(dataset)
-    assert code == 1
+    lines = verify(dataset)
     assert lines[0] == "webdataset/data/train-00000.tar has another SHA-256 than the manifest says"
     assert any(line.startswith(f"webdataset/data/train-00000.tar, {key}: sha256 is ") for line in lines)
     first.write_bytes(whole[first])
 
     second.write_bytes(whole[second][:1000])
-    code, lines = verify(dataset)
-    assert code == 1
+    lines = verify(dataset)
     size = len(whole[second])
     assert lines[0] == f"webdataset/data/train-00001.tar has 1000 bytes, the manifest says {size}"
     assert lines[1].startswith("webdataset/data/train-00001.tar cannot be read to its end: ")
@@ -193,8 +221,7 @@ def test_verify_names_what_differs(dataset: Any) -> None:
     second.write_bytes(whole[second])
 
     third.rename(data / "train-00007.tar")
-    code, lines = verify(dataset)
-    assert code == 1
+    lines = verify(dataset)
     assert lines[:2] == [
         "webdataset/data/train-00002.tar is missing",
         "webdataset/data/train-00007.tar is not in the manifest",
@@ -202,7 +229,7 @@ def test_verify_names_what_differs(dataset: Any) -> None:
     (data / "train-00007.tar").rename(third)
 
     write_id_lists(dataset, rows[1:])
-    code, lines = verify(dataset)
+    lines = verify(dataset)
     assert lines == [
         "webdataset/manifests/train_ids.txt has other bytes than when the shards were packed",
         f"{rows[0]['image_id']} is in a train shard and not in train_ids.txt",
@@ -212,7 +239,7 @@ def test_verify_names_what_differs(dataset: Any) -> None:
     (dataset.root / "webdataset/manifests/val_species.csv").write_text(
         "pokemon,count,fraction\nabra,3,1.0\neevee,2,1.0\n"
     )
-    assert verify(dataset) == (1, ["webdataset/manifests/val_species.csv counts 3 of abra, the shards hold 2"])
+    assert verify(dataset) == ["webdataset/manifests/val_species.csv counts 3 of abra, the shards hold 2"]
 
 
 @pytest.mark.parametrize(
@@ -267,17 +294,28 @@ def test_the_set_without_images(dataset: Any, snapshot: Snapshot) -> None:
 # -- taken down, dropped -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reason", ["takedown:the artist asked", "cap_filter:no_subject", "species:no_known_species"])
-def test_dropped_images_leave_shards_and_addresses(dataset: Any, reason: str) -> None:
-    rows = write_set(dataset, train=4)
-    dataset.run(SCRIPT)
-    gone = rows[1]["image_id"]
+def drop(dataset: Any, rows: list[dict[str, object]], gone: object, reason: str) -> None:
     dataset.write_images(
         {"image_id": row["image_id"], "drop_reason": reason if row["image_id"] == gone else ""} for row in rows
     )
+
+
+@pytest.mark.parametrize("reason", ["takedown:the artist asked", "cap_filter:no_subject", "species:no_known_species"])
+def test_a_dropped_image_is_packed_no_more(dataset: Any, reason: str) -> None:
+    rows = write_set(dataset, train=4)
+    drop(dataset, rows, rows[1]["image_id"], reason)
     finished = dataset.run(SCRIPT)
     assert finished.code == 2  # the split still lists it
     assert finished.stderr.endswith("run webdataset/split.py again\n")
+    write_id_lists(dataset, rows[:1] + rows[2:])
+    assert dataset.run(SCRIPT, "--dry-run").summary["seen"] == 3
+
+
+def test_dropped_images_leave_shards_and_addresses(dataset: Any) -> None:
+    rows = write_set(dataset, train=4)
+    dataset.run(SCRIPT)
+    gone = rows[1]["image_id"]
+    drop(dataset, rows, gone, "takedown:the artist asked")
     write_id_lists(dataset, [row for row in rows if row["image_id"] != gone])
     assert dataset.run(SCRIPT).code == dataset.run(SCRIPT, "--urls-only").code == 0
     assert sorted(ids_in(dataset, "train")) == sorted(row["image_id"] for row in rows if row["image_id"] != gone)
@@ -331,7 +369,58 @@ def test_a_worker_that_dies_costs_the_retry_of_its_shard(dataset: Any) -> None:
     assert process.returncode == 0, stderr
     assert json.loads(stdout)["counts"] == {"packed": 16}
     assert [path.name for path in (dataset.root / "webdataset/data").iterdir() if path.name.startswith(".")] == []
-    assert verify(dataset) == (0, [])
+    assert verify(dataset) == []
+
+
+@dataclass(frozen=True)
+class DiesOver(PackShards):
+    """A packer whose process is killed by some images, as by a crash in a decoder."""
+
+    deadly: frozenset[str] = frozenset()
+
+    def members_of(self, sample: Sample, *arguments: Any) -> dict[str, Any]:
+        if sample.image_id in self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().members_of(sample, *arguments)
+
+
+@dataclass(frozen=True)
+class DiesAlways(PackShards):
+    def pack(self, task: Task) -> Packed:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().pack(task)
+
+
+def test_an_image_that_kills_the_process_is_left_out(
+    dataset: Any, load_script: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_set(dataset, train=5)
+    deadly = frozenset([str(rows[1]["image_id"])])
+    script = load_script(SCRIPT)
+    flags = ["--root", str(dataset.root), "--shard-size", "3", "--workers", "1", "--strict"]
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "PackShards", partial(DiesOver, deadly=deadly))
+        assert script.main(flags) == 1
+    summary = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert (summary["counts"], summary["errors"]) == ({"packed": 4, "worker_died": 1}, 1)
+    reason = "worker_died: the process that worked on this image was killed (out of memory, or a crash in a decoder)"
+    assert stats(dataset)["left_out"] == dict.fromkeys(deadly, reason)
+    assert set(ids_in(dataset, "train")) == {row["image_id"] for row in rows} - deadly
+    assert verify(dataset) == []
+    # The next run tries them again: a process may have died for want of memory.
+    assert dataset.run(SCRIPT, *flags[2:]).code == 0
+    assert set(ids_in(dataset, "train")) == {row["image_id"] for row in rows}
+
+
+def test_a_shard_that_kills_the_process_without_any_image(dataset: Any) -> None:
+    samples = tuple(make_sample(row) for row in write_set(dataset, train=2))
+    packer = DiesAlways(dataset.root, Encoding())
+    with pytest.raises(PokefaError) as raised:
+        list(pack_tasks(packer, [Task("plan", samples)], Pool(workers=1), lambda: False))
+    assert str(raised.value) == (
+        "a shard of 2 images cannot be packed: worker_died: the process that worked on this image was killed (out of "
+        "memory, or a crash in a decoder)"
+    )
 
 
 def test_a_full_disk_publishes_nothing(dataset: Any, snapshot: Snapshot) -> None:
@@ -352,9 +441,9 @@ def test_a_full_disk_publishes_nothing(dataset: Any, snapshot: Snapshot) -> None
     assert "Traceback" not in stderr
     after = {name: found for name, found in snapshot(dataset.root / "webdataset").items() if "/.building/" not in name}
     assert after == before
-    assert verify(dataset) == (0, [])
+    assert verify(dataset) == []
     assert dataset.run(SCRIPT, "--shard-size", 2).code == 0  # with room again
-    assert verify(dataset) == (0, [])
+    assert verify(dataset) == []
 
 
 def test_a_run_killed_between_two_renames_is_mended_by_the_next(dataset: Any) -> None:
@@ -421,7 +510,7 @@ def test_the_full_card(dataset: Any, snapshot: Snapshot) -> None:
         "5 images to train on and 1 to validate with",
         "| scores | `scorer-1 rubric-2` | 6 |",
         '| NSFW thresholds | `{"a": 0.3}` | 6 |',
-        "| --seed 7 | packed 6 |",
+        "| --seed 7 --workers 1 | packed 6 |",
         "| 50 to 59 | 0 | 5 |",
         "| 90 to 100 | 6 | 0 |",
         "| none | 0 | 1 |",

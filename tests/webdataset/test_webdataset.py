@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pokefa.errors import PokefaError
-from shards.pack import import_tar_writer
 from shards.plan import Sample, ShardSize, fill_shards, make_sample, tar_bytes
+from shards.tar import import_tar_writer
 
 SCRIPT = "webdataset/webdataset.py"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -175,6 +175,7 @@ def test_the_manifest_tells_of_every_shard_and_id_list(dataset: Any) -> None:
         assert facts == {"bytes": len(data), "samples": len(data.split()), "sha256": hashlib.sha256(data).hexdigest()}
     assert told["samples"] == {"train": 5, "val": 2}
     assert told["settings"] == {
+        "check": "full",
         "image_format": "keep",
         "max_side": None,
         "seed": 3,
