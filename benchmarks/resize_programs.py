@@ -1,11 +1,18 @@
-"""The pictures that benchmarks/resize.py resizes, and the programs that it compares resize.py with."""
+"""The pictures that benchmarks/resize.py resizes, and the programs that it compares resize.py with.
+
+    python benchmarks/resize_programs.py PROGRAM FOLDER_OF_FILES FOLDER_FOR_RESULTS
+
+runs one of PROGRAMS and writes to stdout how many images it did and in how many seconds, as JSON.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +32,7 @@ SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 SOURCE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 90}, "PNG": {}, "WEBP": {"quality": 85}}
 
 MIN_SIDE, MAX_SHORT, MAX_LONG = 1024, 2048, 4096
+LOOPED = 20  # files for the plain loops: every size twice, every format
 
 STRONGEST: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4", "optimize": True},
@@ -71,9 +79,9 @@ def target_size(width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def plain_loop(source: Path, out: Path, count: int, options: dict[str, dict[str, Any]]) -> int:
-    """Open, resize and save the first `count` files, one after the other."""
-    files = sorted(source.iterdir())[:count]
+def plain_loop(options: dict[str, dict[str, Any]], source: Path, out: Path) -> int:
+    """Open, resize and save the first LOOPED files, one after the other."""
+    files = sorted(source.iterdir())[:LOOPED]
     for path in files:
         image = Image.open(path)
         form = str(image.format)
@@ -108,8 +116,8 @@ def bare(out: Path, path: Path) -> None:
     image.resize(size, kernel).save(out / path.name, form, **DEFAULTS[form])
 
 
-def vips(out: Path, path: Path, *, check: bool = False) -> None:
-    """Do the same with libvips: shrink on load, cubic kernel, the same encoders; `check` decodes kept files."""
+def vips(out: Path, path: Path, *, check: bool, png: dict[str, Any]) -> None:
+    """Do the same with libvips: shrink on load, cubic kernel up, the same encoders; `check` decodes kept files."""
     import pyvips
 
     image = pyvips.Image.new_from_file(str(path), access="sequential")
@@ -125,22 +133,23 @@ def vips(out: Path, path: Path, *, check: bool = False) -> None:
         made = image.resize(size[0] / image.width, vscale=size[1] / image.height, kernel="cubic")
     options = {
         ".jpg": {"Q": 95, "subsample_mode": "off"},
-        ".png": {"compression": 6},
+        ".png": png,
         ".webp": {"Q": 95, "effort": 4},
     }
-    made.write_to_file(str(out / path.name), **options[path.suffix])
+    made.write_to_file(str(out / path.name), keep="none", **options[path.suffix])
 
 
-def bare_program(source: Path, out: Path) -> int:
-    return on_all_cores(bare, source, out)
+VIPS_PNG = {"compression": 6}  # libvips' own default, in size about what resize.py writes
+VIPS_PNG_TUNED = {"compression": 3, "filter": "avg"}  # as large, in half the time for pictures with grain
 
-
-def vips_copying(source: Path, out: Path) -> int:
-    return on_all_cores(vips, source, out)
-
-
-def vips_checking(source: Path, out: Path) -> int:
-    return on_all_cores(partial(vips, check=True), source, out)
+PROGRAMS: dict[str, Callable[[Path, Path], int]] = {
+    "plain-strongest": partial(plain_loop, STRONGEST),
+    "plain-defaults": partial(plain_loop, DEFAULTS),
+    "bare": partial(on_all_cores, bare),
+    "vips": partial(on_all_cores, partial(vips, check=True, png=VIPS_PNG)),
+    "vips-tuned": partial(on_all_cores, partial(vips, check=True, png=VIPS_PNG_TUNED)),
+    "vips-copying": partial(on_all_cores, partial(vips, check=False, png=VIPS_PNG)),
+}
 
 
 # Each way to encode: format, and what Pillow's `save` gets; None is resize.py's own PNG writer.
@@ -148,7 +157,7 @@ ENCODINGS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "JPEG 95, 4:4:4": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
     "JPEG 95, 4:2:0": ("JPEG", {"quality": 95, "subsampling": "4:2:0"}),
     "JPEG 95, 4:4:4, optimize": ("JPEG", {"quality": 95, "subsampling": "4:4:4", "optimize": True}),
-    "PNG, zlib-ng, level 6": ("PNG", None),
+    "PNG, zlib-ng, level 3": ("PNG", None),
     "PNG, Pillow, level 6": ("PNG", {"compress_level": 6}),
     "PNG, Pillow, level 9": ("PNG", {"compress_level": 9}),
     "WebP 95, method 4": ("WEBP", {"quality": 95, "method": 4}),
@@ -160,7 +169,9 @@ ENCODINGS: dict[str, tuple[str, dict[str, Any] | None]] = {
 def try_encodings(source: Path, most: int) -> dict[str, tuple[float, int, int]]:
     """Encode up to `most` pictures of each format in every way; return processor seconds, bytes and pixels."""
     from preprocess.resize.png import encode_png
+    from preprocess.resize.resize import PNG_LEVEL
 
+    encode_png(Image.new("RGB", (8, 8)), PNG_LEVEL)  # loads its libraries, which are no part of the time
     results: dict[str, tuple[float, int, int]] = {}
     for form in SUFFIXES:
         paths = [path for path in sorted(source.iterdir()) if path.suffix == f".{SUFFIXES[form]}"][:most]
@@ -171,7 +182,7 @@ def try_encodings(source: Path, most: int) -> dict[str, tuple[float, int, int]]:
             size, began = 0, time.process_time()
             for image in images:
                 if options is None:
-                    size += len(encode_png(image, 6))
+                    size += len(encode_png(image, PNG_LEVEL))
                 else:
                     stream = io.BytesIO()
                     image.save(stream, form, **options)
@@ -179,3 +190,13 @@ def try_encodings(source: Path, most: int) -> dict[str, tuple[float, int, int]]:
             pixels = sum(image.width * image.height for image in images)
             results[name] = (time.process_time() - began, size, pixels)
     return results
+
+
+def main(program: str, source: str, out: str) -> None:
+    began = time.perf_counter()
+    done = PROGRAMS[program](Path(source), Path(out))
+    print(json.dumps({"done": done, "seconds": time.perf_counter() - began}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -14,7 +14,7 @@ import itertools
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +37,7 @@ _ON_THEIR_SIDE = (5, 6, 7, 8)  # the EXIF orientations that swap width and heigh
 # What Pillow reads an orientation from; a PNG may have it behind the pixels, and is decoded to get there.
 _PNG_ORIENTATION = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_PIXELS = b"IDAT"
 _PNG_BIT_DEPTH = 24  # its offset: signature, then length, name, width and height of the IHDR chunk
 # Colours that a profile moves by no more than this look the same with and without it. The many sRGB profiles about
 # differ from each other by one or two levels of rounding.
@@ -85,6 +86,9 @@ def open_image(
         if reduce > 1:
             opened.draft(opened.mode, (opened.width // reduce, opened.height // reduce))
         opened.load()
+        if _orientation(opened, data) == 1:
+            # Pillow's public ways to an image that is no open file, such as exif_transpose, copy all pixels.
+            return _to_srgb(opened._new(opened.im))
         return _to_srgb(ImageOps.exif_transpose(opened))
 
     data = read_file(source, max_bytes)
@@ -263,9 +267,22 @@ def _open(
 
 def _orientation(opened: Image.Image, data: bytes) -> object:
     """Return the EXIF orientation of an opened file with the bytes `data`, whatever stands there; 1 is upright."""
-    if opened.format == "PNG" and not any(name in data for name in _PNG_ORIENTATION):
+    if opened.format == "PNG" and not any(name in chunk for chunk in _png_chunks(data) for name in _PNG_ORIENTATION):
         return 1
     return opened.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    """Yield the type and content of each chunk of a PNG that holds no pixels, as far as the chunks follow one another.
+
+    To look for a word in the pixels too would cost more than to hash them.
+    """
+    place = len(_PNG_SIGNATURE)
+    while place + 8 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] != _PNG_PIXELS:
+            yield data[place + 4 : place + 8 + length]
+        place += length + 12  # with the length itself, the type and the checksum
 
 
 def _unopened(data: bytes, formats: tuple[str, ...] | None) -> ImageError:

@@ -19,14 +19,14 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from pokefa.engine import Pool, Work, each
-from pokefa.errors import InputError, PokefaError, RunError
+from pokefa.engine import Pool, Work
+from pokefa.errors import PokefaError, RunError
 from pokefa.images import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -37,70 +37,27 @@ from pokefa.images import (
     place_file,
     read_file,
 )
-from pokefa.options import options_from, positive_int, stage_parser
+from pokefa.options import add_cluster_options, options_from, positive_int, stage_parser
 from pokefa.run import Row, StageRun, run_stage
 from pokefa.table import replacing, sync_folder
 from preprocess.resize.metadata import strip_metadata
 from preprocess.resize.png import encode_png
+from preprocess.resize.policy import Bounds, Target, target_size
+from preprocess.resize.resampling import resized_image
 
 FOLDER = "data_stage/resized"
-
-# Below this factor bicubic gives no better picture than the plain mean of the covered area, and takes longer.
-AREA_BELOW = Fraction(1, 2)
-
-# A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least so many times the target: the result
-# then differs from that of full decoding by a PSNR of at least 40 dB for drawings, and of at least 29 dB for noise and
-# for line art a few pixels wide; nearer to the target than twice, line art falls to 25 dB.
-DECODED_AT_LEAST = 2
 
 # An inpainted PNG is ours and has no loss, so it may be longer than the cap for strangers' files.
 MAX_INPAINTED_BYTES = 4 * MAX_PIXELS + MAX_BYTES
 
 # JPEG: at 95 the loss cannot be seen, and 4:4:4 keeps the edges of line art clean. WebP: method 4 takes less than half
-# the time of method 6, at a tenth more bytes. PNG: level 6 of zlib-ng takes a tenth of the time of Pillow's level 9, at
-# two per cent more bytes; benchmarks/resize.py measures them.
+# the time of method 6, at a tenth more bytes. PNG: level 3 of zlib-ng takes a fifth of the time of Pillow's level 6,
+# at as many bytes; benchmarks/resize.py measures them.
 ENCODERS: dict[str, dict[str, int | str]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95, "method": 4},
 }
-PNG_LEVEL = 6
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The sizes that are wanted, in pixels.
-
-    Raises:
-        InputError: no size meets them all.
-    """
-
-    min_side: int = 1024
-    max_short: int = 2048
-    max_long: int = 4096
-
-    def __post_init__(self) -> None:
-        if not self.min_side <= self.max_short <= self.max_long:
-            raise InputError(
-                f"--min-side {self.min_side}, --max-short {self.max_short} and --max-long {self.max_long} do not "
-                "rise: give sizes from small to large"
-            )
-
-
-@dataclass(frozen=True)
-class Target:
-    """The size that an image gets: both sides by `factor`, and whether the shorter one stays under the minimum."""
-
-    size: tuple[int, int]
-    factor: Fraction
-    strip: bool
-
-    @property
-    def action(self) -> str:
-        return "keep" if self.factor == 1 else "up" if self.factor > 1 else "down"
-
-    @property
-    def kernel(self) -> str:
-        return "none" if self.factor == 1 else "area" if self.factor < AREA_BELOW else "bicubic"
+PNG_LEVEL = 3
 
 
 @dataclass(frozen=True)
@@ -113,61 +70,6 @@ class Resized:
     target: Target
     source: str
     reason: str
-
-
-def target_size(width: int, height: int, bounds: Bounds) -> Target:
-    """Return the size that the policy gives to an image of `width` x `height` pixels.
-
-    One exact factor serves both sides. The side that decides gets its bound; the other is rounded to the nearest
-    pixel, half up, and is at least 1, so neither side is off by more than half a pixel from the image's shape.
-    """
-    short, long = min(width, height), max(width, height)
-    factor = min(
-        max(Fraction(1), Fraction(bounds.min_side, short)),
-        Fraction(bounds.max_short, short),
-        Fraction(bounds.max_long, long),
-    )
-    size = (scaled(width, factor), scaled(height, factor))
-    return Target(size, factor, strip=min(size) < bounds.min_side)
-
-
-def scaled(side: int, factor: Fraction) -> int:
-    """Return `side` times `factor`, rounded half up, at least 1."""
-    return max(1, (2 * side * factor.numerator + factor.denominator) // (2 * factor.denominator))
-
-
-def reduction(width: int, height: int, target: Target) -> int:
-    """Return 8, 4, 2 or 1: how many times smaller a JPEG of `width` x `height` is decoded on its way to `target`.
-
-    What is decoded has at least twice the target's sides. The result then has a PSNR of at least 40 dB against full
-    decoding for drawings, and of 29 dB for noise and line art.
-    """
-    fits = (by for by in (8, 4, 2) if not (width % by or height % by) and target.factor * by * DECODED_AT_LEAST <= 1)
-    return next(fits, 1)
-
-
-def resample(image: Image.Image, target: Target) -> Image.Image:
-    """Return the image in its new size; alpha is multiplied in first, so that hidden colours do not bleed."""
-    if target.kernel == "area":
-        return mean_of_area(image, target.size)
-    return image.resize(target.size, Image.Resampling.BICUBIC)  # widened when it makes smaller: antialiased
-
-
-def mean_of_area(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the image (RGB, RGBA, L or LA) made smaller: each pixel is the mean of the area that it covers.
-
-    Pixels that are covered in part count in part. Pillow's BOX counts them whole or not at all, which makes thin lines
-    uneven.
-    """
-    import cv2
-    import numpy as np
-
-    cv2.setNumThreads(1)  # the pool has a process for each core
-    mode = {"RGBA": "RGBa", "LA": "La"}.get(image.mode, image.mode)  # a small a: colours multiplied by alpha
-    pixels = np.asarray(image if mode == image.mode else image.convert(mode))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    made = Image.frombytes(mode, size, small.tobytes())
-    return made if mode == image.mode else made.convert(image.mode)
 
 
 def encode(image: Image.Image, form: str) -> bytes:
@@ -191,8 +93,8 @@ def make_file(source: Path, max_bytes: int, bounds: Bounds) -> tuple[bytes | Non
     if target.action == "keep":
         made, reason = keep_size(data, facts.format)
     else:
-        image = open_image(data, max_bytes=len(data), reduce=reduction(facts.width, facts.height, target))
-        made, reason = encode(resample(image, target), facts.format), target.action
+        image = resized_image(data, facts.format, (facts.width, facts.height), target)
+        made, reason = encode(image, facts.format), target.action
     return made, facts.format, target, "long_side_bound" if target.strip else reason
 
 
@@ -222,17 +124,24 @@ class ResizeRows:
     bounds: Bounds
 
     def __call__(self) -> Work[Row, Resized]:
-        return each(self.resize_row)
+        return self.resize_batch
 
-    def resize_row(self, row: Row) -> Resized:
+    def resize_batch(self, rows: Sequence[Row]) -> list[Resized]:
+        with ThreadPoolExecutor(1) as disk:  # a file reaches the disk while the next image is worked on
+            results, written = zip(*(self.resize_row(row, disk) for row in rows), strict=True)
+            for one in written:
+                one.result()
+        return list(results)
+
+    def resize_row(self, row: Row, disk: Executor) -> tuple[Resized, Future[None]]:
         inpainted = row["has_ocr"] is True and row["ocr_override"] is None and row["ocr_inpainted_path"] is not None
         raw = PurePosixPath(str(row["path_raw"]))
         source = self.root / (str(row["ocr_inpainted_path"]) if inpainted else raw)
         data, form, target, reason = make_file(source, MAX_INPAINTED_BYTES if inpainted else MAX_BYTES, self.bounds)
         name = f"{row['image_id']}.{SUFFIXES[form]}"
         path = str(PurePosixPath(FOLDER, raw.parent.parent.name, raw.parent.name, name))
-        write_file(self.root / path, data, source)
-        return Resized(path, *target.size, target, "inpainted" if inpainted else "raw", reason)
+        written = disk.submit(write_file, self.root / path, data, source)
+        return Resized(path, *target.size, target, "inpainted" if inpainted else "raw", reason), written
 
 
 def write_file(path: Path, data: bytes | None, source: Path) -> None:
@@ -256,7 +165,7 @@ def write_file(path: Path, data: bytes | None, source: Path) -> None:
 def resize_images(run: StageRun, bounds: Bounds) -> None:
     """Resize every pending image."""
     rows = run.rows(["path_raw", "has_ocr", "ocr_override", "ocr_inpainted_path"])
-    pool = Pool(workers=run.options.workers, batch_size=1)
+    pool = Pool(workers=run.options.workers, batch_size=4)
     for row, resized in run.map(ResizeRows(run.root, bounds), rows, pool):
         run.record(
             str(row["image_id"]),
@@ -282,6 +191,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("--max-long", default.max_long, "largest longer side"),
     ):
         parser.add_argument(flag, type=positive_int, default=pixels, metavar="PIXELS", help=meaning)
+    add_cluster_options(parser, "resize", batches=True)
     return parser
 
 

@@ -114,6 +114,15 @@ def test_plain(form: str) -> None:
     assert needs_conversion(encoded(corners(), form)) is None
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_metadata_is_not_carried_over(form: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Artist] = orientation, "An Artist's Name"
+    image = open_image(encoded(corners(), form, exif=exif, icc_profile=SRGB))
+    assert (type(image), image.info, dict(image.getexif())) == (Image.Image, {}, {})
+
+
 def test_cmyk_without_profile_is_inverted() -> None:
     data = encoded(corners().convert("CMYK"), "JPEG", quality=95)
     image = open_image(data)

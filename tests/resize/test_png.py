@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import pytest
 from hypothesis import given
@@ -34,3 +35,17 @@ def test_other_modes_are_refused() -> None:
     with pytest.raises(ValueError) as caught:
         encode_png(Image.new("CMYK", (2, 2)), 6)
     assert str(caught.value) == "no PNG of mode CMYK is written here"
+
+
+def filter_of(data: bytes) -> int:
+    start = data.index(b"IDAT")
+    return zlib.decompress(data[start + 4 : start + 4 + int.from_bytes(data[start - 4 : start], "big")])[0]
+
+
+def test_grain_and_flat_colours_have_filters_of_their_own() -> None:
+    flat = Image.linear_gradient("L").point(lambda value: value // 32 * 32).resize((700, 400), Image.Resampling.NEAREST)
+    grain = Image.blend(Image.radial_gradient("L"), Image.effect_noise((256, 256), 60), 0.3).resize((700, 400))
+    for image, expected in ((flat.convert("RGB"), 2), (grain.convert("RGB"), 3)):
+        data = encode_png(image, 3)
+        assert filter_of(data) == expected
+        assert Image.open(io.BytesIO(data)).tobytes() == image.tobytes()  # many strips are filtered one by one

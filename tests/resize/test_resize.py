@@ -23,7 +23,9 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFilter, JpegImagePl
 
 from pokefa.errors import InputError
 from pokefa.images import MAX_BYTES, open_image
-from preprocess.resize.resize import Bounds, Target, make_file, mean_of_area, reduction, resample, scaled, target_size
+from preprocess.resize.policy import Bounds, Target, scaled, target_size
+from preprocess.resize.resampling import reduction, resample
+from preprocess.resize.resize import make_file
 from tests.conftest import CHECKOUT, Dataset, Finished
 
 SCRIPT = "preprocess/resize/resize.py"
@@ -139,7 +141,7 @@ def test_pixels_that_are_covered_in_part_count_in_part() -> None:
 def test_the_mean_of_one_colour_is_that_colour(level: int, width: int, height: int, mode: str) -> None:
     colour = (level,) * (len(mode) - (mode != "RGB" and "A" in mode)) + ((255,) if "A" in mode else ())
     image = Image.new(mode, (width, height), colour if len(colour) > 1 else level)
-    small = mean_of_area(image, (max(1, width // 3), max(1, height // 3)))
+    small = resample(image, Target((max(1, width // 3), max(1, height // 3)), Fraction(1, 3), strip=False))
     assert small.mode == mode
     assert small.getcolors() == [(small.width * small.height, colour if len(colour) > 1 else level)]
 
@@ -148,7 +150,7 @@ def test_the_mean_of_one_colour_is_that_colour(level: int, width: int, height: i
 def test_hidden_colours_do_not_bleed_into_a_mean(mode: str) -> None:
     image = Image.new("RGBA", (90, 90), (255, 255, 255, 0))
     image.paste((0, 0, 0, 255), (0, 0, 40, 90))
-    small = mean_of_area(image.convert(mode), (20, 20)).convert("RGBA")
+    small = resample(image.convert(mode), Target((20, 20), Fraction(2, 9), strip=False)).convert("RGBA")
     assert {pixel[:3] for _, pixel in small.getcolors() if pixel[3]} == {(0, 0, 0)}
     assert {pixel[3] for _, pixel in small.getcolors()} == {0, 255, 227}  # column 8 covers 36 to 40.5: 8/9 of it
 
