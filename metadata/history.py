@@ -24,7 +24,7 @@ import polars as pl
 
 from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
 from metadata.journals import Run, entries_of_run, read_runs
-from metadata.shards import DATA_FOLDER, read_members, shard_paths
+from metadata.packed import DATA_FOLDER, read_members, shard_paths
 from pokefa.errors import InputError
 from pokefa.selection import find_ids
 from pokefa.table import KEY
@@ -133,6 +133,7 @@ def life_of(reading: Reading, name: str) -> dict[str, Any]:
     return {
         "image_id": image_id,
         "events": [asdict(event) for event in events_of(image_id, read_runs(reading.root))],
+        "taken_down": (row.get("drop_reason") or "").startswith("takedown:"),
         "files": files_of(reading.root, row, IMAGE_PATHS) + files_of(reading.root, base_row, BASE_PATHS),
         "base": {column: text for column, text in base_row.items() if text is not None},
         "shards": find_in_shards(reading.root, image_id),
@@ -154,7 +155,7 @@ def story(life: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "Now"
     for file in life["files"]:
-        yield f"    {file['path']}  {file['bytes']} bytes" if file["exists"] else f"    {file['path']}  is missing"
+        yield f"    {file['path']}  {_state(file, life['taken_down'])}"
     yield f"    {'in' if life['base'] else 'not in'} metadata/base.csv"
     for place in life["shards"]:
         yield f"    {place['shard']}  .{place['extension']} at byte {place['offset']}, {place['size']} bytes"
@@ -171,6 +172,13 @@ def show_history(reading: Reading, name: str, details_only: bool) -> None:
         return
     reading.extra = {"image_id": life["image_id"], "events": len(life["events"])}
     show([*story(life), ""])
+
+
+def _state(file: dict[str, Any], taken_down: bool) -> str:
+    """Return how large a file is, or why it is not there."""
+    if file["exists"]:
+        return f"{file['bytes']} bytes" + (", although the image was taken down" if taken_down else "")
+    return "is gone: taken down" if taken_down else "is missing"
 
 
 def _shown(values: dict[str, Any]) -> str:

@@ -1,14 +1,16 @@
 """Take images out of the dataset, for an artist who asks.
 
 Without --apply it shows what would go. With it, the images' bytes are removed from data_raw, data_stage and
-data_clean, with the generated pages that show them. The rows stay, marked with the reason: they are the proof, and
-keep a later scrape from bringing the same bytes back. The summary names the stages to run again, so that base.csv
-and the shards lose the images too; `metadata/verify.py` then proves that they are gone.
+data_clean, with the generated pages that show them, the stored answers about them and the questions that wait in a
+batch; the shards that held them, their manifests and base.csv are rewritten without them. The rows stay, marked with
+the reason, and a record says what was done: by both a later scrape knows the images again, by their bytes, their
+address and their look. `metadata/verify.py` then proves that nothing is left. A run that was killed is finished by
+the next one, whatever it names.
 
-Reads   images.csv: image_id, source_url, source_page, source_domain
-Writes  images.csv: drop_reason; drops.csv
+Reads   images.csv, base.csv, the run journals, the data folders, webdataset/, metadata/answers.sqlite and batches/
+Writes  images.csv: drop_reason; base.csv; drops.csv; webdataset/; metadata/takedowns/<run_id>.json
 
-    python metadata/takedown.py --domain example.com --reason "the artist asked"
+    python metadata/takedown.py --artist-page https://example.com/people/someone --reason "the artist asked"
     python metadata/takedown.py --domain example.com --reason "the artist asked" --apply
     python metadata/takedown.py --root my-dataset --id 3f2a 77c0 --reason copyright --apply
 """
@@ -17,27 +19,30 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import polars as pl
 
 from metadata.command import show
 from metadata.funnel import TAKEN_DOWN
-from metadata.shards import listed_ids
+from metadata.packed import listed_ids
+from metadata.takedowns import TAKEDOWNS_FOLDER, Record, hash_picture, read_records, require_libraries
+from metadata.traces import find_traces, near_copies, remove_traces
 from pokefa.errors import InputError
+from pokefa.journal import utc_now
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import find_ids
 from pokefa.table import KEY
+from shards.card import CARD
+from shards.withdraw import MOVES, finish
 
-BYTES_FOLDERS = ("data_raw", "data_stage", "data_clean")
-
-# Stages that carry the removal on to base.csv and the shards. Where another image of a duplicate group had been removed
-# in favour of one that is taken down, it may enter the set, and needs what every new image of the set needs.
-RUN_AGAIN = ("filter", "species", "split", "webdataset")
+# The filter's own column still says that the images are kept, and another image may now have their place. Where
+# another image of a duplicate group had been removed in favour of one that is taken down, that one may enter the set,
+# and needs what every new image of the set needs.
+RUN_AGAIN = ("filter",)
 RUN_AGAIN_WITH_COPIES = (
     *("rm_dups", "filter", "sentence_tags", "cap_filter"),
     *("hybrid_captions", "species", "split", "webdataset"),
@@ -46,13 +51,22 @@ RUN_AGAIN_WITH_COPIES = (
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: images by id, by address of the image or of its page, by host; and why."""
+    """What was asked for: images by id, by address of the image or of its page, by host, by an artist's page; why."""
 
     reason: str
     ids: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
+    artist_pages: tuple[str, ...] = ()
     apply: bool = False
+
+    def told(self) -> dict[str, list[str]]:
+        """Return what the record says of it."""
+        named = {"id": self.ids, "url": self.urls, "domain": self.domains, "artist_page": self.artist_pages}
+        return {name: list(values) for name, values in named.items() if values}
+
+
+# -- which images -----------------------------------------------------------------------------------------------------
 
 
 def find_images(images: pl.DataFrame, request: Request) -> list[str]:
@@ -64,61 +78,70 @@ def find_images(images: pl.DataFrame, request: Request) -> list[str]:
     wanted, unknown = find_ids(request.ids, images[KEY].to_list())
     missing = [f"id {name}" for name in unknown]
     chosen = set(wanted)
-    pages = images.select(KEY, "source_url", "source_page", "source_domain").rows()
-    for url in request.urls:
-        found = {image_id for image_id, image, page, _ in pages if url in (image, page)}
-        missing += [] if found else [f"url {url}"]
-        chosen |= found
-    for domain in request.domains:
-        host = domain.lower().strip(".")
-        found = {
-            image_id
-            for image_id, image, page, source in pages
-            if any(_is_under(name, host) for name in (source, _host(image), _host(page)))
-        }
-        missing += [] if found else [f"domain {domain}"]
-        chosen |= found
+    rows = images.select(KEY, "source_url", "source_page", "source_domain").rows()
+    sorts: list[tuple[str, tuple[str, ...], Callable[[str], Callable[[str | None], bool]]]] = [
+        ("url", request.urls, _is_address),
+        ("domain", request.domains, _is_on_host),
+        ("artist page", request.artist_pages, _is_under_page),
+    ]
+    for name, values, matching in sorts:
+        for value in values:
+            matches = matching(value)
+            found = {image_id for image_id, *addresses in rows if any(map(matches, addresses))}
+            missing += [] if found else [f"{name} {value}"]
+            chosen |= found
     if missing:
         raise InputError(f"no image has {', '.join(missing)}; nothing was changed: correct or leave out what is named")
     return [image_id for image_id in images[KEY] if image_id in chosen]
 
 
-def files_of(root: Path, image_ids: Iterable[str]) -> list[Path]:
-    """Return every file in the data folders whose name holds one of the ids: masks, boxes and temporaries too."""
-    ids = set(image_ids)
-    found = []
-    for folder in BYTES_FOLDERS:
-        for path in sorted((root / folder).rglob("*")):
-            owner = re.search(r"[0-9a-f]{32}", path.name)
-            if owner and owner.group() in ids and not path.is_dir():
-                found.append(path)
-    return found
+def _is_address(url: str) -> Callable[[str | None], bool]:
+    """Return whether a text is an address, whatever the scheme, a `www.`, a fragment and a slash at the end."""
+    wanted = _plain(url)
+    return lambda text: _plain(text) == wanted
 
 
-def pages_showing(root: Path, images: pl.DataFrame, image_ids: Sequence[str]) -> list[Path]:
-    """Return the generated pages that show a thumbnail of one of the images.
+def _is_on_host(domain: str) -> Callable[[str | None], bool]:
+    """Return whether an address, or a host by itself, is of a host or of one under it."""
+    host = domain.lower().strip(".")
 
-    A page of duplicates shows the kept image beside the removed one and names only the latter, so a page that names
-    any image of the same group counts.
-    """
-    ids = {*image_ids, *same_groups(images, image_ids)[KEY]}
-    return [
-        path
-        for path in sorted((root / "metadata").glob("*.html"))
-        if not ids.isdisjoint(re.findall(r"[0-9a-f]{32}", path.read_text(encoding="utf-8", errors="replace")))
-    ]
+    def matches(text: str | None) -> bool:
+        name = (_host(text) or text or "").lower()
+        return name == host or name.endswith(f".{host}")
+
+    return matches
 
 
-def near_copies(images: pl.DataFrame, image_ids: Sequence[str]) -> list[str]:
-    """Return other images of the same duplicate groups: the same picture, found elsewhere."""
-    others = same_groups(images, image_ids).filter(~pl.col(KEY).is_in(image_ids))
-    return others.filter(~TAKEN_DOWN)[KEY].to_list()
+def _is_under_page(page: str) -> Callable[[str | None], bool]:
+    """Return whether an address is a page or lies under it: /someone/art/1 is under /someone, /someone-else is not."""
+    wanted = _plain(page)
+
+    def matches(text: str | None) -> bool:
+        found = _plain(text)
+        if wanted is None or found is None or wanted[0] != found[0]:
+            return False
+        return found == wanted or (not wanted[2] and f"{found[1]}/".startswith(f"{wanted[1]}/"))
+
+    return matches
 
 
-def same_groups(images: pl.DataFrame, image_ids: Sequence[str]) -> pl.DataFrame:
-    """Return the rows of the duplicate groups that the images belong to, the images among them."""
-    groups = images.filter(pl.col(KEY).is_in(image_ids) & pl.col("dupe_group").is_not_null())["dupe_group"]
-    return images.filter(pl.col("dupe_group").is_in(groups.to_list()))
+def _plain(url: str | None) -> tuple[str, str, str] | None:
+    """Return host, path and query of an address as far as they tell pages apart; None for what is no address."""
+    try:
+        parts = urlsplit(url or "")
+        host = parts.hostname
+    except ValueError:
+        return None
+    if host is None:
+        return ("", parts.path, f"{parts.query}#{parts.fragment}") if parts.scheme else None  # file:… of a folder
+    return host.removeprefix("www."), parts.path.rstrip("/"), parts.query
+
+
+def _host(url: str | None) -> str | None:
+    try:
+        return urlsplit(url or "").hostname
+    except ValueError:
+        return None
 
 
 def slug_of(reason: str) -> str:
@@ -133,18 +156,23 @@ def slug_of(reason: str) -> str:
     return slug
 
 
+# -- taking them down -------------------------------------------------------------------------------------------------
+
+
 def take_down(run: StageRun, request: Request) -> None:
-    """Mark the images that were asked for and remove their bytes; without `apply`, say what would go.
+    """Mark the images that were asked for and remove all there is of them; without `apply`, say what would go.
 
     Raises:
-        InputError: something that was named fits no image, or the reason is empty.
+        InputError: something that was named fits no image, the reason is empty, or a file is damaged.
     """
-    slug = slug_of(request.reason)
+    slug_of(request.reason)
     images = run.table()
+    base = run.ledger.base.read_keyed()
+    records = read_records(run.root)
+    unfinished = [record for record in records if record.finished is None]
+    reasons = {image_id: record.reason for record in unfinished for image_id in record.image_ids}
     chosen = find_images(images, request)
-    files = files_of(run.root, chosen)
-    pages = pages_showing(run.root, images, chosen)
-    copies = near_copies(images, chosen)
+    chosen += [image_id for image_id in images[KEY] if image_id in reasons and image_id not in chosen]
     gone = set(images.filter(TAKEN_DOWN)[KEY])
     addresses = dict(images.select(KEY, "source_url").iter_rows())
     run.seen = len(chosen)
@@ -152,6 +180,7 @@ def take_down(run: StageRun, request: Request) -> None:
         f"{image_id}  {addresses[image_id] or 'no address'}{'  (marked already)' if image_id in gone else ''}"
         for image_id in chosen
     )
+    copies = near_copies(images, chosen)
     if copies:
         show(
             [
@@ -160,65 +189,101 @@ def take_down(run: StageRun, request: Request) -> None:
             ]
         )
     apply = request.apply and not run.options.dry_run
+    if apply and (run.root / MOVES).exists():
+        finish(run.root)  # of a run that was killed while it rewrote the shards
+    in_split = len({image_id for ids in listed_ids(run.root).values() for image_id in ids} & set(chosen))
+    traces = find_traces(run.root, images, chosen)
     if apply:
-        mark(run, [image_id for image_id in chosen if image_id not in gone], slug, request.reason)
-        for path in (*files, *pages):
-            path.unlink(missing_ok=True)
-            show([f"    removed {path.relative_to(run.root)}"])
-    else:
-        show(f"    would remove {path.relative_to(run.root)}" for path in (*files, *pages))
+        known = {image_id for record in records for image_id in record.image_ids}
+        new = describe_images(run, images, [image_id for image_id in chosen if image_id not in known])
+        if new:
+            told = traces.told(run.root)
+            record = Record(run.run_id, utc_now(), request.reason, request.told(), tuple(new), told)
+            record.write(run.root)
+            unfinished.append(record)
+        mark(run, {each: reasons.get(each, request.reason) for each in chosen if each not in gone})
+        leave_base(run, base, set(chosen))
+        remove_traces(run.root, traces, base)
+        for record in unfinished:
+            replace(record, finished=utc_now()).write(run.root)
+    show(traces.lines(run.root, would=not apply))
+    if not apply:
         show(["Nothing was changed: add --apply to take them down."])
-    listed = {image_id for ids in listed_ids(run.root).values() for image_id in ids}
+    elif request.domains or request.artist_pages:
+        show(["Other images from there can come again: name the host in a file for scrape.py --exclude-domains."])
+    again = RUN_AGAIN_WITH_COPIES if copies else RUN_AGAIN
     run.extra = {
         "applied": apply,
-        "files": len(files),
-        "pages": [path.relative_to(run.root).as_posix() for path in pages],
+        "files": len(traces.files),
+        "pages": [path.relative_to(run.root).as_posix() for path in traces.pages],
+        "rewritten": traces.withdrawal.paths,
+        "answers": traces.answers,
+        "batches": [one.path.stem for one in traces.waiting],
         "near_copies": copies,
-        "in_split": len(listed & set(chosen)),
-        "run_again": list(RUN_AGAIN_WITH_COPIES if copies else RUN_AGAIN),
+        "in_split": in_split,
+        "records": [f"{TAKEDOWNS_FOLDER}/{record.run_id}.json" for record in unfinished] if apply else [],
+        "run_again": [*again, *(["card"] if in_split and (run.root / CARD).is_file() else [])],
     }
 
 
-def mark(run: StageRun, image_ids: Iterable[str], slug: str, reason: str) -> None:
+def describe_images(run: StageRun, images: pl.DataFrame, image_ids: Iterable[str]) -> list[Mapping[str, object]]:
+    """Return what the record says of images, with the hash of each file that is still there."""
+    ids = set(image_ids)
+    if ids:
+        require_libraries()
+    told: list[Mapping[str, object]] = []
+    columns = ("sha256", "source_url", "source_page", "path_raw")
+    for image_id, sha256, url, page, path in images.filter(pl.col(KEY).is_in(ids)).select(KEY, *columns).iter_rows():
+        hashed = hash_picture(run.root / path) if path else None
+        told.append(
+            {
+                KEY: image_id,
+                "sha256": sha256,
+                "source_url": url,
+                "source_page": page,
+                "phash": hashed and hashed.phash,
+                "phash_contrast": hashed and hashed.contrast,
+            }
+        )
+    return told
+
+
+def mark(run: StageRun, reasons: Mapping[str, str]) -> None:
     """Mark rows as taken down, on disk when this returns: no stage may work on bytes that are about to go."""
-    for image_id in image_ids:
+    for image_id, reason in reasons.items():
+        slug = slug_of(reason)
         run.record(image_id, {"drop_reason": f"takedown:{slug}"}, drop=slug, detail=reason, durable=True)
     run.save()
 
 
-def _host(url: str | None) -> str | None:
-    try:
-        return urlsplit(url or "").hostname
-    except ValueError:
-        return None
-
-
-def _is_under(name: str | None, host: str) -> bool:
-    """Tell whether `name` is `host` or lies under it: www.example.com is under example.com."""
-    name = (name or "").lower()
-    return name == host or name.endswith(f".{host}")
+def leave_base(run: StageRun, base: pl.DataFrame, image_ids: set[str]) -> None:
+    """Take rows out of base.csv."""
+    stay = [image_id for image_id in base[KEY] if image_id not in image_ids]
+    if len(stay) < len(base):
+        run.replace_rows("base", [{KEY: image_id} for image_id in stay])
+        run.save()
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
-    parser.add_argument(
-        "--id", nargs="+", default=[], metavar="ID", help="these images; the beginning of an id will do"
-    )
-    parser.add_argument("--url", nargs="+", default=[], metavar="URL", help="images from this address or on this page")
-    parser.add_argument(
-        "--domain", nargs="+", default=[], metavar="HOST", help="images from this host and those under it"
-    )
-    parser.add_argument("--reason", required=True, metavar="TEXT", help="why; kept in the row and in drops.csv")
-    parser.add_argument("--apply", action="store_true", help="do it; without this, only show what would go")
+    ask = parser.add_argument
+    ask("--id", nargs="+", default=[], metavar="ID", help="these images; the beginning of an id will do")
+    ask("--url", nargs="+", default=[], metavar="URL", help="images from this address or on this page")
+    ask("--domain", nargs="+", default=[], metavar="HOST", help="images from this host and those under it")
+    ask("--artist-page", nargs="+", default=[], metavar="URL", help="images on this page and on all pages under it")
+    ask("--reason", required=True, metavar="TEXT", help="why; kept in the row, in drops.csv and in the record")
+    ask("--apply", action="store_true", help="do it; without this, only show what would go")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
-    if not (args.id or args.url or args.domain):
-        parser.error("name the images with --id, --url or --domain")
-    request = Request(args.reason, tuple(args.id), tuple(args.url), tuple(args.domain), args.apply)
+    if not (args.id or args.url or args.domain or args.artist_page):
+        parser.error("name the images with --id, --url, --domain or --artist-page")
+    request = Request(
+        args.reason, tuple(args.id), tuple(args.url), tuple(args.domain), tuple(args.artist_page), args.apply
+    )
     return run_stage("takedown", lambda: options_from(args), lambda run: take_down(run, request), arguments=argv)
 
 

@@ -3,10 +3,12 @@
 Every row's files exist, and the raw bytes have the MD5 and SHA-256 that the row says. The data folders hold nothing
 that no row names, and no temporary files. base.csv holds only kept images, the shards hold base.csv, and the
 manifests fit the shards. The journals, replayed from the start, give the cells of the tables; what a person edited
-is named, and is no error. What is wrong is listed by kind, with how to mend it, and the exit code is 1.
+is named, and is no error. Of images that were taken down nothing is left: no file, no sample in a shard, no page, no
+stored answer, no question in a batch. What is wrong is listed by kind, with how to mend it, and the exit code is 1.
 
-Reads   images.csv, base.csv, the run journals, the data folders, webdataset/
-Writes  nothing; with --fix it removes temporary files that a killed run left behind
+Reads   images.csv, base.csv, the run journals, the data folders, webdataset/, metadata/takedowns/, answers and batches
+Writes  nothing; with --fix it removes temporary files that a killed run left behind, and empties the cells of masks,
+        inpainted and resized images whose file is missing, so that their stage makes them anew
 
     python metadata/verify.py
     python metadata/verify.py --root my-dataset
@@ -16,64 +18,41 @@ Writes  nothing; with --fix it removes temporary files that a killed run left be
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
-import re
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import polars as pl
-from tqdm import tqdm
-
+from metadata.checks import Missing, check_base, check_cells, check_files, check_sums, check_temporaries, missing_files
 from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
 from metadata.funnel import TAKEN_DOWN, Tables, read_tables
-from metadata.history import BASE_PATHS, IMAGE_PATHS
+from metadata.gone_checks import check_gone
 from metadata.replay import compare_with_journals
-from metadata.shards import (
-    DATA_FOLDER,
-    MANIFESTS_FOLDER,
-    SPLITS,
-    STATS,
-    Stats,
-    listed_ids,
-    read_members,
-    read_stats,
-    shard_paths,
-    split_of,
-)
-from pokefa.columns import BASE, IMAGES
-from pokefa.errors import EXIT_FAILED, InputError
-from pokefa.model_files import sha256_of
-from pokefa.selection import FLAGGED_NSFW, filled, is_true
+from metadata.shard_checks import check_shards
+from pokefa.errors import EXIT_FAILED
+from pokefa.options import Options
+from pokefa.run import StageRun
+from pokefa.selection import STEPS
 from pokefa.table import KEY
-
-DATA_FOLDERS = ("data_raw", "data_stage", "data_clean")
-WRITTEN_FOLDERS = (*DATA_FOLDERS, "metadata", "webdataset")
-
-# What belongs to an image: its name holds an image_id or ends like an image's. Stages keep other files beside them.
-IMAGE_FILE = re.compile(r"([0-9a-f]{32})|\.(?:jpe?g|png|webp|gif)$", re.IGNORECASE)
-
-# A younger temporary file may belong to a stage that is at work.
-TEMPORARY = re.compile(r"(^|/)\.[^/]*\.(tmp|part|link)$")
-LEFT_BEHIND_AFTER_S = 600.0
 
 # Examples of each kind on the screen; --json has them all.
 MOST_EXAMPLES = 5
 
+TAKE_DOWN_AGAIN = "name the images again with takedown.py --id … --apply, which finishes what was begun"
 MENDING = {
     "bad_cell": "correct the cell or empty it",
     "missing_raw": "put the file back, or take the row out with takedown.py",
-    "missing_file": "run the stage that writes it again with --redo --ids",
+    "missing_file": "mark it pending with --fix and run its stage; one of data_clean: run filter.py again",
     "wrong_md5": "the file was changed or damaged: put the original back",
     "wrong_sha256": "the file was changed or damaged: put the original back",
     "orphan_file": "no row names it: run the stage that writes it, or remove it",
     "temporary_file": "a killed run left it: remove it with --fix",
-    "taken_down_bytes": "run takedown.py again with --apply: bytes of a taken-down image are still there",
+    "taken_down_bytes": TAKE_DOWN_AGAIN,
+    "taken_down_named": TAKE_DOWN_AGAIN,
+    "taken_down_shown": TAKE_DOWN_AGAIN,
+    "taken_down_asked": TAKE_DOWN_AGAIN,
+    "takedown_unfinished": TAKE_DOWN_AGAIN,
     "base_not_in_images": "run preprocess/filter/filter.py again",
     "base_not_kept": "run preprocess/filter/filter.py again, then split and webdataset",
     "shard_damaged": "run webdataset/webdataset.py again",
@@ -83,18 +62,33 @@ MENDING = {
     "list_differs": "run webdataset/split.py and webdataset/webdataset.py again",
     "journal_damaged": "repair the line that is named, or remove it",
     "not_merged": "remove metadata/runs/merged.json: the next command merges every journal anew",
+    "looks_taken_down": "it looks like an image that was taken down: name it with takedown.py if it is meant",
     "edited_by_hand": "nothing to mend: no journal set this value, so a person did",
     "removed_by_hand": "nothing to mend: the journals added this row and a person removed it",
     "row_without_journal": "nothing to mend: no journal added this row, so a person did",
 }
-NOTES = ("edited_by_hand", "removed_by_hand", "row_without_journal")
+NOTES = ("looks_taken_down", "edited_by_hand", "removed_by_hand", "row_without_journal")
+OF_TAKEDOWNS = tuple(kind for kind, mending in MENDING.items() if mending == TAKE_DOWN_AGAIN)
+
+# The stage that makes a file again, from the raw image alone: the same file, since stages repeat their bytes.
+MADE_BY = {
+    "ocr_boxes_path": "ocr_detect",
+    "ocr_mask_path": "ocr_detect",
+    "ocr_inpainted_path": "ocr_detect",
+    "path_resized": "resize",
+}
 
 
 @dataclass
 class Findings:
-    """What was found, by kind, in the order in which it was found."""
+    """What was found, by kind, in the order in which it was found.
+
+    `pending` counts the cells of missing files that --fix has emptied, by stage; `gone` the images taken down.
+    """
 
     by_kind: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    pending: Counter[str] = field(default_factory=Counter)
+    gone: int = 0
 
     def add(self, kind: str, what: str) -> None:
         if kind not in MENDING:
@@ -110,162 +104,39 @@ class Findings:
         return {kind: found for kind, found in self.by_kind.items() if kind not in NOTES}
 
 
-def check_cells(frame: pl.DataFrame, schema_name: str) -> Iterator[tuple[str, str]]:
-    """Yield the cells that are not of their column's type."""
-    schema = {"images": IMAGES, "base": BASE}[schema_name]
-    for column in schema.columns:
-        if column.kind == "text" or column.name not in frame.columns:
-            continue
-        for image_id, text in frame.filter(filled(column.name)).select(KEY, column.name).iter_rows():
-            try:
-                column.decode(text)
-            except InputError as error:
-                yield "bad_cell", f"{schema.path}, image {image_id}, {error}"
-
-
-def check_files(tables: Tables, root: Path) -> Iterator[tuple[str, str]]:
-    """Yield files that are named and missing, that lie there unnamed, or that belong to a taken-down image."""
-    gone = set(tables.images.filter(TAKEN_DOWN)[KEY])
-    named: set[str] = set()
-    here = tables.images.filter(~TAKEN_DOWN)
-    base = tables.base.filter(~TAKEN_DOWN)
-    for frame, columns in ((here, IMAGE_PATHS), (base, BASE_PATHS)):
-        for column in columns:
-            kind = "missing_raw" if column == "path_raw" else "missing_file"
-            for image_id, path in frame.filter(filled(column)).select(KEY, column).iter_rows():
-                named.add(path)
-                if not (root / path).is_file():
-                    yield kind, f"{path} ({column} of {image_id})"
-    for path in files_under(root, DATA_FOLDERS):
-        found = IMAGE_FILE.search(path.rpartition("/")[2])
-        if found and found.group(1) in gone:
-            yield "taken_down_bytes", path
-        elif found and path not in named and not TEMPORARY.search(path):
-            yield "orphan_file", path
-
-
-def check_sums(images: pl.DataFrame, root: Path) -> Iterator[tuple[str, str]]:
-    """Yield raw files whose MD5 is not the image_id, or whose SHA-256 is not the row's."""
-    rows = images.filter(~TAKEN_DOWN & filled("path_raw")).select(KEY, "sha256", "path_raw")
-    for image_id, sha256, path in tqdm(
-        rows.iter_rows(), total=len(rows), desc="sums", unit="img", disable=not sys.stderr.isatty()
-    ):
-        try:
-            data = (root / path).read_bytes()
-        except OSError:
-            continue  # a missing file is a finding of its own
-        if hashlib.md5(data).hexdigest() != image_id:
-            yield "wrong_md5", path
-        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            yield "wrong_sha256", path
-
-
-def check_base(tables: Tables) -> Iterator[tuple[str, str]]:
-    """Yield rows of base.csv whose image is unknown, flagged, a duplicate, taken down, or not kept."""
-    images = tables.images
-    for image_id in tables.base.join(images, on=KEY, how="anti")[KEY]:
-        yield "base_not_in_images", image_id
-    in_base = images.join(tables.base.select(KEY), on=KEY, how="semi")
-    for why, wrong in out_of_set().items():
-        for image_id in in_base.filter(wrong)[KEY]:
-            yield "base_not_kept", f"{image_id} ({why})"
-
-
-def check_shards(tables: Tables, root: Path) -> Iterator[tuple[str, str]]:
-    """Yield what differs between the shards, their manifests, and base.csv; nothing before the first shards."""
-    shards = shard_paths(root)
-    try:
-        stats = read_stats(root)
-    except InputError as error:
-        yield "manifest_differs", str(error)
-        return
-    if stats is None:
-        if shards:
-            yield "manifest_differs", f"{STATS} is missing: these shards are not a whole set"
-        return
-    yield from check_manifest(root, shards, stats)
-    packed: dict[str, set[str]] = {split: set() for split in SPLITS}
-    for shard in shards:
-        try:
-            packed.setdefault(split_of(shard), set()).update(member.image_id for member in read_members(shard))
-        except InputError as error:
-            yield "shard_damaged", str(error)
-    out = [*out_of_set().values(), filled("drop_reason")]
-    refused = {image_id for wrong in out for image_id in tables.images.filter(wrong)[KEY]}
-    for split, ids in packed.items():
-        in_set = set(tables.base.filter(pl.col("split") == split)[KEY]) - refused
-        for image_id in sorted(ids - in_set):
-            yield "shard_not_in_base", f"{image_id} in {split}"
-        for image_id in sorted(in_set - ids - stats.left_out.keys()):
-            yield "shard_lacks_image", f"{image_id} in {split}"
-    for split, ids in listed_ids(root).items():
-        in_base = set(tables.base.filter(pl.col("split") == split)[KEY])
-        for image_id in sorted(ids ^ in_base):
-            yield "list_differs", f"{image_id} in {split}_ids.txt or base.csv, not in both"
-
-
-def check_manifest(root: Path, shards: Sequence[Path], stats: Stats) -> Iterator[tuple[str, str]]:
-    """Yield what split_stats.json says of a shard or id list and is not so."""
-    for shard in shards:
-        if shard.name not in stats.shards:
-            yield "manifest_differs", f"{shard.name} is not in {STATS}"
-    for folder, files in ((DATA_FOLDER, stats.shards), (MANIFESTS_FOLDER, stats.id_lists)):
-        for name, facts in files.items():
-            path = root / folder / name
-            if not path.is_file():
-                yield "manifest_differs", f"{folder}/{name} does not exist"
-            elif path.stat().st_size != facts["bytes"] or sha256_of(path) != facts["sha256"]:
-                yield "manifest_differs", f"{folder}/{name} has other bytes than when it was packed"
-
-
-def check_temporaries(root: Path, fix: bool, now: float) -> Iterator[tuple[str, str]]:
-    """Yield the temporary files that are left, having removed with `fix` those that no run can still be writing."""
-    for path in files_under(root, WRITTEN_FOLDERS):
-        if not TEMPORARY.search(path):
-            continue
-        age = now - (root / path).stat().st_ctime  # a new link to an old file has the old file's mtime
-        if fix and age > LEFT_BEHIND_AFTER_S:
-            (root / path).unlink()
-            print(f"removed {path}")
-        elif fix:
-            yield "temporary_file", f"{path} (changed {age:.0f} s ago: a stage may be writing it, so it was left)"
-        else:
-            yield "temporary_file", path
-
-
-def files_under(root: Path, folders: Iterable[str]) -> Iterator[str]:
-    """Yield the paths of all files, relative to the root, in order."""
-    for folder in folders:
-        for parent, subfolders, names in os.walk(root / folder):
-            subfolders.sort()
-            for name in sorted(names):
-                yield (Path(parent) / name).relative_to(root).as_posix()
-
-
-def out_of_set() -> dict[str, pl.Expr]:
-    """Return the rows of images.csv that may not stand in base.csv, by why."""
-    return {
-        "flagged as NSFW": FLAGGED_NSFW,
-        "a duplicate": is_true("dupe_removed"),
-        "taken down": TAKEN_DOWN,
-        "not kept by the filter": (pl.col("filter_decision") != "kept").fill_null(True),
-    }
-
-
 def verify(reading: Reading, fix: bool) -> Findings:
-    """Run every check."""
-    tables = read_tables(reading.ledger)
-    root, findings = reading.root, Findings()
-    reading.seen = len(tables.images)
+    """Run every check, having mended with `fix` what is safe to mend."""
+    tables, root, findings = read_tables(reading.ledger), reading.root, Findings()
+    if fix:
+        findings.pending = mark_pending(reading, tables, missing_files(tables, root))
+        tables = read_tables(reading.ledger)
+    reading.seen, findings.gone = len(tables.images), len(tables.images.filter(TAKEN_DOWN))
     findings.add_all(check_cells(tables.images, "images"))
     findings.add_all(check_cells(tables.base, "base"))
     findings.add_all(check_files(tables, root))
     findings.add_all(check_sums(tables.images, root))
     findings.add_all(check_base(tables))
     findings.add_all(check_shards(tables, root))
+    findings.add_all(check_gone(root, tables.images))
     findings.add_all(compare_with_journals(reading.ledger))
     findings.add_all(check_temporaries(root, fix, time.time()))
     return findings
+
+
+def mark_pending(reading: Reading, tables: Tables, missing: Sequence[Missing]) -> Counter[str]:
+    """Empty the cells of stages whose files are missing, where the raw image is there; return how many, by stage."""
+    raw = dict(tables.images.select(KEY, "path_raw").iter_rows())
+    stages: dict[str, set[str]] = defaultdict(set)
+    for file in missing:
+        if file.column in MADE_BY and (reading.root / (raw[file.image_id] or "missing")).is_file():
+            stages[MADE_BY[file.column]].add(file.image_id)
+    run = StageRun(STEPS["verify"], Options(root=reading.root), reading.ledger, ["--fix"])
+    for stage, image_ids in stages.items():
+        for image_id in sorted(image_ids):
+            run.clear(image_id, [stage], reason="file_missing")
+            run.counts["file_missing"] += 1
+    run.finish()
+    return Counter({STEPS[stage].script: len(image_ids) for stage, image_ids in stages.items()})
 
 
 def show_findings(reading: Reading, fix: bool, details_only: bool) -> None:
@@ -274,7 +145,10 @@ def show_findings(reading: Reading, fix: bool, details_only: bool) -> None:
     reading.errors = sum(len(found) for found in findings.errors.values())
     reading.done = reading.seen
     reading.code = EXIT_FAILED if reading.errors else reading.code
-    reading.extra = {"counts": dict(Counter({kind: len(found) for kind, found in findings.by_kind.items()}))}
+    reading.extra = {"counts": {kind: len(found) for kind, found in findings.by_kind.items()}}
+    reading.extra["taken_down"] = findings.gone
+    if fix:
+        reading.extra["pending"] = dict(findings.pending)
     if details_only:
         details: dict[str, Any] = {
             kind: {"mend": MENDING[kind], "is_error": kind not in NOTES, "found": found}
@@ -282,7 +156,7 @@ def show_findings(reading: Reading, fix: bool, details_only: bool) -> None:
         }
         reading.extra["findings"] = details
         return
-    show([*listing(findings), conclusion(reading.seen, reading.errors)])
+    show([*listing(findings), *conclusion(reading.seen, reading.errors, findings)])
 
 
 def listing(findings: Findings) -> Iterator[str]:
@@ -294,14 +168,26 @@ def listing(findings: Findings) -> Iterator[str]:
             yield f"    … and {len(found) - MOST_EXAMPLES} more (all with --json)"
 
 
-def conclusion(images: int, errors: int) -> str:
+def conclusion(images: int, errors: int, findings: Findings) -> Iterator[str]:
+    for script, count in findings.pending.items():
+        yield f"mended: {count} {_images(count)} without their file are pending again: run {script}"
+    if findings.gone and not findings.by_kind.keys() & OF_TAKEDOWNS:
+        yield f"{findings.gone} {_images(findings.gone)} taken down: nothing is left"
     checked = f"{images} images checked: "
-    return checked + (f"{errors} {'thing is' if errors == 1 else 'things are'} wrong" if errors else "all is well")
+    yield checked + (f"{errors} {'thing is' if errors == 1 else 'things are'} wrong" if errors else "all is well")
+
+
+def _images(count: int) -> str:
+    return "image" if count == 1 else "images"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = reading_parser(__doc__)
-    parser.add_argument("--fix", action="store_true", help="remove temporary files older than ten minutes")
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="remove temporary files older than ten minutes, and mark missing derived files as pending",
+    )
     add_json_flag(parser)
     return parser
 

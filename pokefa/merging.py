@@ -64,7 +64,11 @@ class Changes:
 
 
 def replace_rows(frame: pl.DataFrame, columns: list[str], rows: list[Cells]) -> pl.DataFrame:
-    """Return `rows` with `columns`, in their order; the frame's other columns are carried over by key."""
+    """Return `rows` with `columns`, in their order; the frame's other columns are carried over by key.
+
+    Columns stay in the order that they have, unless one of `columns` is new.
+    """
     new = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String))
     carried = frame.select(KEY, *(name for name in frame.columns if name not in columns))
-    return new.join(carried, on=KEY, how="left", maintain_order="left")
+    replaced = new.join(carried, on=KEY, how="left", maintain_order="left")
+    return replaced.select(frame.columns) if set(columns) <= set(frame.columns) else replaced

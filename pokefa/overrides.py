@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
-from pokefa.selection import ORDER, STEPS, find_ids, name_some
+from pokefa.selection import ORDER, STEPS, find_ids, name_some, stale_columns
 from pokefa.table import KEY
 
 UNFLAGGED = "unflagged"
@@ -30,6 +32,8 @@ class Overrule:
         flag: the model's column, True or False.
         override: the person's column.
         stale: later stages whose images.csv cells were made from what the flag led to, and must be made anew.
+        again: the first stage to run again; the first stale one by default.
+        again_undone: the same after an undo.
         undo: empty the override instead of setting it.
         note: kept in the journal with the images that were changed.
         ignore_unknown: go on without ids that the ledger does not hold.
@@ -38,6 +42,8 @@ class Overrule:
     flag: str
     override: str
     stale: tuple[str, ...] = ()
+    again: str | None = None
+    again_undone: str | None = None
     undo: bool = False
     note: str | None = None
     ignore_unknown: bool = False
@@ -50,6 +56,8 @@ def unflag_main(
     flag: str,
     override: str,
     stale: Sequence[str],
+    again: str | None = None,
+    again_undone: str | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run an unflag script and return its exit code.
@@ -57,7 +65,7 @@ def unflag_main(
     Args:
         doc: the script's docstring, the text of --help.
         step: name of the step in pokefa.selection.STEPS, which owns `override`.
-        flag, override, stale: as in `Overrule`.
+        flag, override, stale, again, again_undone: as in `Overrule`.
         argv: the command line; sys.argv by default.
     """
     parser = stage_parser(doc, rows=False)
@@ -69,7 +77,9 @@ def unflag_main(
     args = parser.parse_args(argv)
     if args.ids is None and args.ids_file is None:
         parser.error("name the images with --ids or --ids-file")
-    order = Overrule(flag, override, tuple(stale), args.undo, args.note, args.ignore_unknown)
+    order = Overrule(
+        flag, override, tuple(stale), again, again_undone or again, args.undo, args.note, args.ignore_unknown
+    )
     return run_stage(step, lambda: options_from(args), lambda run: overrule(run, order), arguments=argv)
 
 
@@ -93,28 +103,46 @@ def overrule(run: StageRun, order: Overrule) -> None:
         run.counts["unknown"] += 1
         log.warning("%s: not in the ledger", image_id)
     run.seen = len(wanted)
+    gone = set(table.filter(pl.col("drop_reason").str.starts_with("takedown:"))[KEY])
+    full = table.select(KEY, *stale_cells(order.stale, run.step.name))
+    cells = {row.pop(KEY): row for row in full.filter(pl.col(KEY).is_in(wanted)).to_dicts()}
     changed = []
     for image_id in wanted:
         reason = _verdict(flags[image_id] == "True", overrides[image_id] == UNFLAGGED, order.undo)
-        log.info("%s: %s", image_id, reason)
+        if image_id in gone:
+            reason = "taken_down"
         if reason != ("undone" if order.undo else UNFLAGGED):
+            log.info("%s: %s", image_id, reason)
             run.counts[reason] += 1
             continue
+        emptied = [name for name, text in cells[image_id].items() if text is not None]
+        log.info("%s: %s%s", image_id, reason, f", and emptied {', '.join(emptied)}" if emptied else "")
         run.record(image_id, {order.override: None if order.undo else UNFLAGGED}, reason=reason)
         if order.stale:
             run.clear(image_id, order.stale, reason=reason)
         changed.append(image_id)
     if changed and order.note is not None:
         run.note({"text": order.note, "image_ids": changed})
-    run.extra["run_again"] = later_stages(run.step.name, order.stale) if changed else []
+    again = order.again_undone if order.undo else order.again
+    run.extra["run_again"] = later_stages(run.step.name, order.stale, again) if changed else []
+    if changed and run.options.dry_run:
+        log.info("dry run: nothing was changed")
 
 
-def later_stages(step: str, stale: Sequence[str]) -> list[str]:
-    """Return the stages to run again once an override of `step` has changed: from the first stale one on.
+def stale_cells(stages: Sequence[str], step: str) -> list[str]:
+    """Return the columns of images.csv that hold nothing true once a decision of `step` was overturned."""
+    return [name for stage in stages for name in stale_columns(stage, after=step)]
 
-    Without stale stages all that come after are meant: their cells of a flagged image are empty.
+
+def later_stages(step: str, stale: Sequence[str], again: str | None = None) -> list[str]:
+    """Return the stages to run again once an override of `step` has changed: from `again` on.
+
+    Without it, from the first stale stage on. Without stale stages all that come after are meant: their cells of a
+    flagged image are empty.
     """
     first = min((ORDER.index(stage) for stage in stale), default=ORDER.index(step) + 1)
+    if again is not None:
+        first = ORDER.index(again)
     by_hand = ("nsfw_unflag", "ocr_unflag", "takedown")
     return list(dict.fromkeys(STEPS[name].owner for name in ORDER[first:] if name not in by_hand))
 

@@ -68,6 +68,8 @@ STEPS = {
     step.name: step
     for step in (
         Step("scrape", "images", "scraping/scrape.py", ANY_ROW, "path_raw"),
+        # Empties cells of later stages whose files are missing.
+        Step("verify", "images", "metadata/verify.py", ANY_ROW),
         Step(
             "nsfw_filter", "images", "preprocess/nsfw/nsfw_filter.py", filled("path_raw"),
             "is_nsfw", "nsfw_error", "nsfw_run_id", ("path_raw",),

@@ -5,8 +5,9 @@ Each species' folder holds `urls.jsonl`, one line for each address that was deci
     {"url": "…", "species": "Umbreon", "status": "http_404", "detail": "Not Found", "ts": "…"}
     {"url": "…", "species": "Umbreon", "status": "saved", "detail": null, "ts": "…", "row": {"image_id": "…", …}}
 
-Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, opted_out, excluded_domain, blocked_address,
-blocked_scheme, too_small, bad_aspect, too_many_bytes, too_many_pixels. Failures: http_<code>, dns_failed,
+Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, taken_down_address, taken_down_bytes,
+taken_down_picture, opted_out, excluded_domain, blocked_address, blocked_scheme, too_small, bad_aspect, too_many_bytes,
+too_many_pixels. Failures: http_<code>, dns_failed,
 connection_failed, tls_failed, timeout, host_busy, too_many_redirects, invalid_url, truncated, empty_file, not_an_image,
 hash_mismatch, missing_file.
 
@@ -41,6 +42,9 @@ DECISIONS = frozenset(
         "adopted",
         "duplicate_url",
         "duplicate_bytes",
+        "taken_down_address",
+        "taken_down_bytes",
+        "taken_down_picture",
         "opted_out",
         "excluded_domain",
         "blocked_address",
@@ -52,7 +56,7 @@ DECISIONS = frozenset(
     }
 )
 # Trying these again could bring nothing new.
-FINAL = frozenset({"saved", "duplicate_url", "duplicate_bytes"})
+FINAL = frozenset({"saved", "duplicate_url", "duplicate_bytes", "taken_down_address", "taken_down_bytes"})
 
 
 class Records:

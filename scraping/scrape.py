@@ -6,6 +6,9 @@ Writes  images.csv: one row for each image: image_id, sha256, species, … scrap
         data_raw/<band>/<rank>_<name>/urls.jsonl: what became of every address that was tried
         data_raw/serpapi/: every search that was paid for; none is paid for twice
 
+Images that metadata/takedown.py took down do not come back: neither their bytes nor their address nor a picture whose
+perceptual hash differs from theirs in at most --takedown-threshold of 64 bits.
+
 Searches go to SERPAPI_BASE_URL (https://serpapi.com) with the key in SERPAPI_API_KEY. Images can also come from a
 folder, whose sub-folders name the species, or from a list of addresses, for example of a published base.csv: then
 there is no search and no quota. No address is tried twice unless --retry-errors asks for it.
@@ -29,6 +32,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from metadata.takedowns import read_taken_down
 from pokefa.engine import Pool, run_batches
 from pokefa.errors import InputError, PokefaError
 from pokefa.options import options_from, stage_parser
@@ -70,9 +74,11 @@ def scrape(run: StageRun, settings: Settings) -> None:
     except Timeout:
         raise InputError(f"another scrape.py works on {run.root.absolute()}: wait until it has ended") from None
     try:
-        images = run.table().select(KEY, "species")
+        table = run.table()
+        images = table.select(KEY, "species")
         records = Records(run.root, dict(images.iter_rows()), retry=run.options.retry_errors)
-        shared = Shared(run.root, run.run_id, limits, records)
+        taken_down = read_taken_down(run.root, table, settings.takedown_threshold)
+        shared = Shared(run.root, run.run_id, limits, records, taken_down)
         saved = Counter(images["species"])
         for row in records.recover():
             record(run, Tried("adopted", row))
@@ -263,6 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         per_host=args.per_host,
         allow_private=args.allow_private,
         contact=args.contact,
+        takedown_threshold=args.takedown_threshold,
     )
     return run_stage(
         "scrape", lambda: options_from(args), lambda run: scrape(run, settings), arguments=argv, create=True

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from metadata.takedowns import THRESHOLD
 from pokefa.images import MAX_BYTES, MAX_PIXELS
-from pokefa.options import number, positive_int
+from pokefa.options import number, positive_int, whole_number
 from scraping.hosts import PER_HOST
 from scraping.utils import DEADLINE_S, MAX_ASPECT, MIN_SIDE, Limits
 
@@ -17,6 +18,8 @@ QUERY = "{name} Pokemon fanart"
 MAX_PAGES = 10
 WORKERS = 16  # species at once
 CONCURRENCY = 64
+
+HIGHEST_TAKEDOWN_THRESHOLD = 24
 
 # Flags that go to the search as they are, under the search's own names.
 SEARCH_FLAGS = ("hl", "gl", "safe", "tbs")
@@ -42,6 +45,7 @@ class Settings:
     per_host: int = PER_HOST
     allow_private: bool = False
     contact: str | None = None
+    takedown_threshold: int = THRESHOLD
 
     @property
     def searches(self) -> bool:
@@ -102,6 +106,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     download.add_argument("--ignore-opt-out", action="store_true", help="take images marked noai or noindex too")
     download.add_argument(
         "--exclude-domains", type=Path, metavar="FILE", help="take nothing from these domains, one a line"
+    )
+    download.add_argument(
+        "--takedown-threshold",
+        type=whole_number(0, HIGHEST_TAKEDOWN_THRESHOLD),
+        default=THRESHOLD,
+        metavar="BITS",
+        help="refuse what differs in so many bits of its hash from an image that was taken down",
     )
     download.add_argument("--allow-private", action="store_true", help="allow private networks and any port")
 

@@ -25,6 +25,7 @@ from scraping.sources import Candidate
 from scraping.utils import Download, Limits, Picture, Refused, Species, clean_text, examine, host_of
 
 if TYPE_CHECKING:
+    from metadata.takedowns import TakenDown
     from scraping.download import Downloader
 
 log = logging.getLogger("pokefa")
@@ -48,13 +49,16 @@ class Tried:
 
 
 class Shared:
-    """What the threads of a run have in common."""
+    """What the threads of a run have in common; `taken_down` is None where nothing was taken down."""
 
-    def __init__(self, root: Path, run_id: str, limits: Limits, records: Records) -> None:
+    def __init__(
+        self, root: Path, run_id: str, limits: Limits, records: Records, taken_down: TakenDown | None = None
+    ) -> None:
         self.root = root
         self.run_id = run_id
         self.limits = limits
         self.records = records
+        self.taken_down = taken_down
         self.tried: queue.SimpleQueue[Tried] = queue.SimpleQueue()
         # Decoding in more threads than cores gains nothing, and holds more decoded images in memory.
         self.decoders = threading.BoundedSemaphore(available_cores())
@@ -97,10 +101,15 @@ class GetImage:
         species, candidate = wanted
         limits = self._shared.limits
         check_domain(host_of(candidate.page), limits.excluded)  # the image's own host is for the download
+        taken_down = self._shared.taken_down
+        if taken_down is not None:
+            check_address(candidate, taken_down)
         got = read_file(candidate.path, limits) if candidate.path else self._downloader.fetch(candidate.url)
         check_sum(got.data, candidate.image_id)
         with self._shared.decoders:
             picture = examine(got.data, limits)
+            if taken_down is not None:
+                check_picture(picture.image_id, got.data, taken_down)
         return Got(picture, got.content_type, len(got.data), self._shared.records.keep(species, got.data))
 
 
@@ -220,6 +229,32 @@ def check_sum(data: bytes, image_id: str | None) -> None:
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != image_id:
         raise Refused("hash_mismatch", f"the bytes have MD5 {found}, not {image_id}")
+
+
+def check_address(candidate: Candidate, taken_down: TakenDown) -> None:
+    """Check that an image at an address was not taken down.
+
+    Raises:
+        Refused: it was.
+    """
+    if candidate.url in taken_down.addresses:
+        raise Refused("taken_down_address", "the image at this address was taken down")
+
+
+def check_picture(image_id: str, data: bytes, taken_down: TakenDown) -> None:
+    """Check that an image is none that was taken down, nor looks like one.
+
+    Raises:
+        Refused: it is, or does.
+    """
+    if image_id in taken_down.ids:
+        raise Refused("taken_down_bytes", f"{image_id} was taken down")
+    from metadata.takedowns import hash_picture
+
+    hashed = hash_picture(data)
+    near = taken_down.nearest(hashed) if hashed is not None else None
+    if near is not None:
+        raise Refused("taken_down_picture", f"its hash is {near[1]} bits from that of {near[0]}, which was taken down")
 
 
 def row_of(species: Species, candidate: Candidate, got: Got) -> Row:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from pokefa.engine import Pool, Work, each
 from pokefa.images import flatten, open_image
-from pokefa.options import options_from, stage_parser
+from pokefa.options import add_cluster_options, options_from, stage_parser
 from pokefa.run import Row, StageRun, run_stage
 
 # imagehash.phash makes the picture grey and this wide and high, and hashes its lowest 8 by 8 frequencies.
@@ -52,13 +52,16 @@ class Hashed:
     variants: str | None
 
 
-def shrink(path: Path) -> Image.Image:
-    """Return all that the hash sees of an image file: SIDE by SIDE grey pixels, upright, alpha laid on white.
+def shrink(source: Path | bytes) -> Image.Image:
+    """Return all that the hash sees of an image: SIDE by SIDE grey pixels, upright, alpha laid on white.
+
+    Args:
+        source: the image file, or its bytes.
 
     Raises:
-        ImageError: the file cannot be opened.
+        ImageError: it cannot be opened.
     """
-    return flatten(open_image(path)).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return flatten(open_image(source)).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def phash_of(small: Image.Image) -> str:
@@ -115,6 +118,7 @@ def hash_images(run: StageRun, *, with_variants: bool) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, workers=True)
     parser.add_argument("--with-variants", action="store_true", help="also hash the image mirrored and turned")
+    add_cluster_options(parser, "dup", batches=True)
     return parser
 
 

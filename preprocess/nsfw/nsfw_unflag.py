@@ -1,10 +1,11 @@
 """Stage 2, by hand: clear images that the NSFW screen flagged and a person found harmless.
 
 Reads   images.csv: is_nsfw
-Writes  images.csv: nsfw_override
+Writes  images.csv: nsfw_override, and empties the columns of rm_dups and filter
 
 The override outranks the model everywhere and survives every re-run of nsfw_filter.py; `is_nsfw` stays as the model
-said. The later stages find the image pending: the summary's `run_again` names them. Ids may be shortened to what is
+said. What rm_dups.py and filter.py decided about the image as a flagged one is emptied, and the later stages find it
+pending: the summary's `run_again` names them. Ids may be shortened to what is
 unique. Ids that the ledger does not hold change nothing and exit 2, unless --ignore-unknown.
 
     python preprocess/nsfw/nsfw_unflag.py --ids 0cc175b9 92eb5ffe --note "pink flowers"
@@ -18,9 +19,21 @@ from collections.abc import Sequence
 
 from pokefa.overrides import unflag_main
 
+# They decide over all images at once; what the others made of the image is as true as before.
+DECIDED_OVER_ALL = ("rm_dups", "filter")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return unflag_main(__doc__, step="nsfw_unflag", flag="is_nsfw", override="nsfw_override", stale=[], argv=argv)
+    return unflag_main(
+        __doc__,
+        step="nsfw_unflag",
+        flag="is_nsfw",
+        override="nsfw_override",
+        stale=DECIDED_OVER_ALL,
+        again="ocr_detect",
+        again_undone="rm_dups",
+        argv=argv,
+    )
 
 
 if __name__ == "__main__":

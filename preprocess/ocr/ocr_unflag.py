@@ -23,7 +23,13 @@ MADE_FROM_THE_IMAGE = ("resize", "score", "phash", "rm_dups", "filter")
 
 def main(argv: Sequence[str] | None = None) -> int:
     return unflag_main(
-        __doc__, step="ocr_unflag", flag="has_ocr", override="ocr_override", stale=MADE_FROM_THE_IMAGE, argv=argv
+        __doc__,
+        step="ocr_unflag",
+        flag="has_ocr",
+        override="ocr_override",
+        stale=MADE_FROM_THE_IMAGE,
+        again_undone="ocr_inpaint",  # an image that was cleared before it was painted over
+        argv=argv,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import shutil
@@ -20,6 +21,7 @@ from pokefa.ledger import Ledger
 from pokefa.options import Options
 from pokefa.run import StageRun
 from pokefa.selection import STEPS
+from tests.conftest import Finished
 
 
 @dataclass(frozen=True)
@@ -252,3 +254,23 @@ def sample(finished_sample: Sample, tmp_path: Path) -> Sample:
 def ask(run_script: Callable[..., Any], sample: Sample) -> Callable[..., Any]:
     """Run a script of metadata/ on the sample: `ask("status", "--json")`."""
     return lambda script, *arguments: run_script(f"metadata/{script}.py", "--root", sample.root, *arguments)
+
+
+@pytest.fixture
+def ask_here(sample: Sample, capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Run a script of metadata/ on the sample in this process, which spares the start of another one."""
+
+    def run(script: str, *arguments: object) -> Finished:
+        capsys.readouterr()
+        try:
+            code = importlib.import_module(f"metadata.{script}").main(
+                ["--root", str(sample.root), *map(str, arguments)]
+            )
+        except SystemExit as ended:  # argparse
+            code = int(ended.code or 0)
+        told = capsys.readouterr()
+        lines = told.out.strip().splitlines()
+        summary = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+        return Finished(code, summary, told.out, told.err)
+
+    return run

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def ask(ask_here: Ask) -> Ask:
+    return ask_here
 
 
 def test_life_is_told_in_order(ask: Ask, sample: Any) -> None:
@@ -71,6 +78,17 @@ def test_control_characters_are_shown_and_not_obeyed(ask: Ask, sample: Any) -> N
         run.record_row({"image_id": "ab" * 16, "title": "red \x1b[31m alarm\u202e"}, reason="saved")
     text = ask("history", "abab").stdout
     assert "    title = red \\x1b[31m alarm\\u202e\n" in text
+
+
+def test_a_takedown_ends_the_life(ask: Ask, sample: Any) -> None:
+    ask("takedown", "--id", sample.ids["good"], "--reason", "The artist asked", "--apply")
+    text = ask("history", sample.ids["good"][:8]).stdout
+    assert "  takedown: the_artist_asked\n    The artist asked\n    drop_reason = takedown:the_artist_asked\n" in text
+    assert "  takedown: left base.csv\n" in text
+    assert f"data_stage/resized/{sample.ids['good']}.jpg  is gone: taken down\n" in text
+    assert text.count("is gone: taken down") == 2
+    assert "    not in metadata/base.csv\n    in no shard\n" in text
+    assert ask("history", sample.ids["good"], "--json").summary["taken_down"] is True
 
 
 def test_unknown_id_is_one_line_and_exit_2(ask: Ask) -> None:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from metadata.command import Reading
 from metadata.takedown import slug_of
-from metadata.verify import verify
-from pokefa.ledger import Ledger
+from metadata.takedowns import hash_picture
+from pokefa.asking.answers import Answers, Stored
+from pokefa.asking.batches import BatchRecord
+from tests.conftest import CHECKOUT
 
 Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def ask(ask_here: Ask) -> Ask:
+    return ask_here
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -67,21 +78,29 @@ def test_apply_removes_bytes_and_pages_and_marks_the_row(ask: Ask, sample: Any) 
     )  # fmt: skip
     assert finished.summary["counts"] == {"the_artist_asked": 1}
     assert finished.summary["in_split"] == 1
-    assert finished.summary["run_again"] == ["filter", "species", "split", "webdataset"]
+    assert finished.summary["run_again"] == ["filter"]
+    assert "    rewrote webdataset/data/train-00000.tar without the images\n" in finished.stdout
 
 
-def test_verify_says_what_is_left_until_the_later_stages_ran(ask: Ask, sample: Any) -> None:
+def test_verify_proves_that_nothing_is_left_before_and_after_the_filter_ran(ask: Ask, sample: Any) -> None:
     image_id = sample.ids["text"]
+    before = (sample.root / "metadata/base.csv").read_text().splitlines()
     ask("takedown", "--id", image_id, "--reason", "asked", "--apply")
-    found = verify(Reading("verify", sample.root, Ledger.open(sample.root)), False).by_kind
-    assert found == {"base_not_kept": [f"{image_id} (taken down)"], "shard_not_in_base": [f"{image_id} in train"]}
-    assert ask("status").summary["next"][0].startswith("python preprocess/score/score.py")
+    finished = ask("verify")
+    assert finished.code == 0
+    assert finished.stdout.splitlines()[:-1] == [
+        "1 image taken down: nothing is left",
+        "9 images checked: all is well",
+    ]
+    assert (finished.summary["taken_down"], finished.summary["counts"]) == (1, {})
+    base = (sample.root / "metadata/base.csv").read_text().splitlines()
+    assert base == [line for line in before if image_id not in line]
+    assert len(base) == len(before) - 1
     with sample.run("filter") as run:
         run.record(image_id, {"filter_decision": "taken_down"})
         kept = [sample.ids[name] for name in ("good", "cleared", "fakemon")]
         run.replace_rows("base", [{"image_id": kept_id, "path": f"data_clean/base/{kept_id}.jpg"} for kept_id in kept])
-    found = verify(Reading("verify", sample.root, Ledger.open(sample.root)), False).by_kind
-    assert set(found) == {"shard_not_in_base", "list_differs"}
+    assert ask("verify").summary["counts"] == {}
 
 
 def test_taken_down_image_makes_the_filter_due(ask: Ask, sample: Any) -> None:
@@ -114,12 +133,32 @@ def test_second_apply_finishes_a_killed_one_and_writes_no_journal(ask: Ask, samp
         ("--url", "https://artist.example/art/5", {"copy"}),
         ("--domain", "artist.example", {"good", "copy"}),
         ("--domain", "CDN.artist.example", {"good", "copy"}),
+        ("--url", "http://www.artist.example/art/5/#comments", {"copy"}),
+        ("--artist-page", "https://artist.example/art", {"good", "copy"}),
+        ("--artist-page", "http://www.artist.example/art/1/", {"good"}),
+        ("--artist-page", "https://cdn.artist.example", {"good", "copy"}),
     ],
 )
 def test_images_are_found_by_address_and_host(ask: Ask, sample: Any, flag: str, value: str, names: set[str]) -> None:
     finished = ask("takedown", flag, value, "--reason", "asked")
     listed = {line.split()[0] for line in finished.stdout.splitlines() if "https://" in line}
     assert listed == {sample.ids[name] for name in names}
+
+
+@pytest.mark.parametrize("page", ["https://artist.example/ar", "https://artist.example/art/1?page=2", "artist"])
+def test_what_only_begins_like_a_page_is_another_page(ask: Ask, page: str) -> None:
+    finished = ask("takedown", "--artist-page", page, "--reason", "asked", "--apply")
+    assert finished.code == 2
+    assert finished.stderr == (
+        f"error: no image has artist page {page}; nothing was changed: correct or leave out what is named\n"
+    )
+
+
+def test_a_host_that_is_named_can_be_kept_out(ask: Ask) -> None:
+    finished = ask("takedown", "--domain", "artist.example", "--reason", "asked", "--apply")
+    assert "Other images from there can come again: name the host in a file for scrape.py --exclude-domains.\n" in (
+        finished.stdout
+    )
 
 
 def test_part_of_a_host_name_is_another_host(ask: Ask) -> None:
@@ -147,6 +186,18 @@ def test_same_picture_from_elsewhere_is_named(ask: Ask, sample: Any) -> None:
     assert finished.summary["run_again"][:2] == ["rm_dups", "filter"]
 
 
+def test_the_same_picture_that_is_in_no_group_yet_is_named(ask: Ask, sample: Any) -> None:
+    with sample.run("phash") as run:
+        for name, phash in (
+            ("dull", "0f0f0f0f0f0f0f0f"),
+            ("waiting", "0f0f0f0f0f0f0f00"),
+            ("text", "f0f0f0f0f0f0f0f0"),
+        ):
+            run.record(sample.ids[name], {"phash64": phash, "phash_contrast": 30.0})
+    finished = ask("takedown", "--id", sample.ids["dull"], "--reason", "asked")
+    assert finished.summary["near_copies"] == [sample.ids["waiting"]]
+
+
 def test_a_page_that_shows_the_image_under_the_name_of_its_copy_goes_too(ask: Ask, sample: Any) -> None:
     """A page of duplicates names the removed image and shows the kept one beside it."""
     page = sample.root / "metadata/review-dup.html"
@@ -156,10 +207,173 @@ def test_a_page_that_shows_the_image_under_the_name_of_its_copy_goes_too(ask: As
     assert not page.exists()
 
 
+def record_of(sample: Any) -> dict[str, Any]:
+    paths = list((sample.root / "metadata/takedowns").iterdir())
+    assert len(paths) == 1
+    return dict(json.loads(paths[0].read_text()))
+
+
+def test_the_record_says_what_was_asked_and_what_went(ask: Ask, sample: Any) -> None:
+    image_id = sample.ids["good"]
+    hashed = hash_picture(sample.root / f"data_raw/001-150/0001_gengar/{image_id}.jpg")
+    finished = ask("takedown", "--url", "https://cdn.artist.example/good.jpg", "--reason", "Please!", "--apply")
+    record = record_of(sample)
+    assert finished.summary["records"] == [f"metadata/takedowns/{finished.summary['run_id']}.json"]
+    assert (record["run_id"], record["reason"]) == (finished.summary["run_id"], "Please!")
+    assert record["asked"] == {"url": ["https://cdn.artist.example/good.jpg"]}
+    assert record["ts"] <= record["finished"]
+    assert record["images"][0]["image_id"] == image_id
+    assert hashed is not None and record["images"][0]["phash"] == hashed.phash
+    assert record["images"][0]["source_page"] == "https://artist.example/art/1"
+    assert record["removed"]["rewritten"] == ["webdataset/data/train-00000.tar", "webdataset/manifests/train_ids.txt"]
+    assert len(record["removed"]["files"]) == 3
+
+
+def test_a_dry_run_of_an_image_that_never_reached_the_hash_is_hashed_when_it_goes(ask: Ask, sample: Any) -> None:
+    assert images(sample.root)[sample.ids["nsfw"]]["phash64"] == ""
+    ask("takedown", "--id", sample.ids["nsfw"], "--reason", "asked", "--apply")
+    assert len(record_of(sample)["images"][0]["phash"]) == 16
+    assert images(sample.root)[sample.ids["nsfw"]]["phash64"] == ""  # which belongs to another stage
+
+
+def test_a_file_that_does_not_open_is_taken_down_without_a_hash(ask: Ask, sample: Any) -> None:
+    assert ask("takedown", "--id", sample.ids["broken"], "--reason", "asked", "--apply").code == 0
+    assert record_of(sample)["images"][0]["phash"] is None
+    assert ask("verify").summary["counts"] == {}
+
+
+def test_shards_lose_the_image_and_keep_the_others(ask: Ask, sample: Any) -> None:
+    ask("takedown", "--id", sample.ids["text"], "--reason", "asked", "--apply")
+    root = sample.root
+    with tarfile.open(root / "webdataset/data/train-00000.tar") as tar:
+        assert {name.partition(".")[0] for name in tar.getnames()} == {sample.ids["good"]}
+    stats = json.loads((root / "webdataset/manifests/split_stats.json").read_text())
+    assert stats["shards"]["train-00000.tar"]["samples"] == 1
+    assert stats["samples"] == {"train": 1, "val": 1}
+    assert (root / "webdataset/manifests/train_ids.txt").read_text() == f"{sample.ids['good']}\n"
+
+
+def test_the_last_image_of_a_split_takes_the_shard_with_it(ask: Ask, sample: Any) -> None:
+    ask("takedown", "--id", sample.ids["cleared"], "--reason", "asked", "--apply")
+    assert not (sample.root / "webdataset/data/val-00000.tar").exists()
+    assert ask("verify").summary["counts"] == {}
+
+
+def test_a_damaged_shard_stops_it_before_anything_changes(ask: Ask, sample: Any) -> None:
+    shard = sample.root / "webdataset/data/val-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:700])
+    before = files(sample.root)
+    finished = ask("takedown", "--id", sample.ids["good"], "--reason", "asked", "--apply")
+    assert finished.code == 2
+    assert finished.stderr == (
+        "error: webdataset/data/val-00000.tar is not a whole tar (empty header): run webdataset/webdataset.py again\n"
+    )
+    assert files(sample.root) == before
+
+
+# -- what was asked about the image -----------------------------------------------------------------------------------
+
+
+def store_answers(sample: Any) -> None:
+    """Score two images through the journal, and store both answers as the stage does."""
+    answers = Answers(sample.root)
+    with sample.run("score") as run:
+        for name in ("good", "dull"):
+            usage = {"request": f"request about {name}", "response": "r", "question": "score"}
+            answers.put(Stored(usage["request"], "score", "m", "r", {"why": f"a secret about {name}"}, usage))
+            run.record(sample.ids[name], {"ae_relevance": 90}, usage=usage)
+
+
+def test_stored_answers_about_the_image_go_and_others_stay(ask: Ask, sample: Any) -> None:
+    store_answers(sample)
+    finished = ask("takedown", "--id", sample.ids["good"], "--reason", "asked")
+    assert "    would remove 1 stored answers about the images\n" in finished.stdout
+    assert Answers(sample.root).get("request about good") is not None
+    ask("takedown", "--id", sample.ids["good"], "--reason", "asked", "--apply")
+    answers = Answers(sample.root)
+    assert answers.get("request about good") is None
+    assert answers.get("request about dull") is not None
+    content = (sample.root / "metadata/answers.sqlite").read_bytes()
+    assert b"a secret about good" not in content and b"a secret about dull" in content
+    assert ask("verify").summary["counts"] == {}
+
+
+def write_batch(sample: Any, state: str, names: Sequence[str], **more: str) -> Path:
+    """Write a file of questions and its record as pokefa.asking.batches does."""
+    folder = sample.root / "metadata/batches"
+    folder.mkdir(exist_ok=True)
+    requests = {sample.ids[name]: f"request about {name}" for name in names}
+    record = BatchRecord("b-001", "score", "1", "m", "responses", state, requests, **more)
+    (folder / "b-001.json").write_text(json.dumps(asdict(record)))
+    if state != "submitted":
+        lines = [json.dumps({"custom_id": image_id, "body": "picture"}) + "\n" for image_id in requests]
+        (folder / "b-001.jsonl").write_text("".join(lines))
+    return Path(folder / "b-001.json")
+
+
+def test_questions_that_wait_are_taken_back(ask: Ask, sample: Any) -> None:
+    path = write_batch(sample, "written", ("good", "dull"))
+    finished = ask("takedown", "--id", sample.ids["good"], "--reason", "asked", "--apply")
+    assert finished.summary["batches"] == ["b-001"]
+    assert "    took 1 questions out of the batch b-001\n" in finished.stdout
+    assert list(json.loads(path.read_text())["requests"]) == [sample.ids["dull"]]
+    assert [json.loads(line)["custom_id"] for line in path.with_suffix(".jsonl").read_text().splitlines()] == [
+        sample.ids["dull"]
+    ]
+    assert ask("verify").summary["counts"] == {}
+    ask("takedown", "--id", sample.ids["dull"], "--reason", "asked", "--apply")
+    assert list(path.parent.iterdir()) == []  # a file without questions is none
+
+
+def test_pictures_that_a_service_has_are_named(ask: Ask, sample: Any) -> None:
+    path = write_batch(sample, "submitted", ("good",), file_id="file-1", batch_id="batch_2")
+    finished = ask("takedown", "--id", sample.ids["good"], "--reason", "asked", "--apply")
+    assert "    the service has the pictures of b-001 (file-1, batch_2): have it delete them\n" in finished.stdout
+    record = json.loads(path.read_text())
+    assert (record["requests"], record["batch_id"]) == ({}, "batch_2")
+
+
+# -- kills ------------------------------------------------------------------------------------------------------------
+
+
+KILLED = (
+    "metadata.takedown.mark", "metadata.takedown.leave_base", "metadata.takedown.remove_traces",
+    "metadata.traces.withdraw", "shards.withdraw.finish", "shards.withdraw.clear", "metadata.traces.forget_answers",
+    "metadata.traces.withdraw_questions",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("step", KILLED)
+def test_killed_run_is_finished_by_the_next_one_whatever_it_names(sample: Any, ask: Ask, step: str) -> None:
+    store_answers(sample)
+    write_batch(sample, "written", ("good", "dull"))
+    module, _, function = step.rpartition(".")
+    killing = (
+        f"import os, sys, {module} as module, metadata.takedown as script\n"
+        f"def die(*arguments, **named):\n"
+        f"    if {function!r} != 'clear' or (arguments[0] / 'webdataset/data/.withdrawing/moves.json').exists():\n"
+        f"        os._exit(9)\n"
+        f"module.{function} = die\n"
+        f"script.main(sys.argv[1:])\n"
+    )
+    arguments = ("--root", sample.root, "--id", sample.ids["good"], "--reason", "asked", "--apply")
+    killed = subprocess.run([sys.executable, "-c", killing, *map(str, arguments)], cwd=CHECKOUT, timeout=60)
+    assert killed.returncode == 9
+    found = ask("verify")
+    assert (found.code, "takedown_unfinished" in found.summary["counts"]) == (1, True)
+    finished = ask("takedown", "--id", sample.ids["fakemon"], "--reason", "other", "--apply")
+    assert finished.code == 0, finished.stderr
+    rows = images(sample.root)
+    assert rows[sample.ids["good"]]["drop_reason"] == "takedown:asked"
+    assert rows[sample.ids["fakemon"]]["drop_reason"] == "takedown:other"
+    found = ask("verify")
+    assert (found.summary["counts"], found.summary["taken_down"]) == ({}, 2)
+
+
 def test_usage_errors(ask: Ask) -> None:
     finished = ask("takedown", "--reason", "asked")
     assert finished.code == 2
-    assert finished.stderr.endswith("takedown.py: error: name the images with --id, --url or --domain\n")
+    assert finished.stderr.endswith("error: name the images with --id, --url, --domain or --artist-page\n")
     finished = ask("takedown", "--domain", "artist.example", "--reason", " !? ")
     assert finished.code == 2
     assert finished.stderr == "error: --reason ' !? ' says nothing: write why the images go\n"

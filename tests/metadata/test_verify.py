@@ -5,19 +5,30 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from metadata.checks import check_temporaries
 from metadata.command import Reading
-from metadata.verify import MENDING, NOTES, check_temporaries, verify
+from metadata.takedowns import Record
+from metadata.verify import MENDING, NOTES, TAKE_DOWN_AGAIN, verify
+from pokefa.asking.answers import Answers, Stored
 from pokefa.ledger import Ledger
+from pokefa.selection import STEPS, pending_rows
 
 Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def ask(ask_here: Ask) -> Ask:
+    return ask_here
 
 
 def raw_of(sample: Any, name: str) -> Path:
@@ -75,9 +86,58 @@ def temporary_file(sample: Any) -> None:
     (sample.root / "data_stage/resized" / f".{sample.ids['good']}.jpg.abc.tmp").write_bytes(b"x")
 
 
-def taken_down_bytes(sample: Any) -> None:
+def take_down(sample: Any, name: str, **hashed: object) -> None:
+    """Mark an image and write the record, and remove nothing."""
     with sample.run("takedown") as run:
-        run.record(sample.ids["dull"], {"drop_reason": "takedown:asked"}, drop="asked")
+        run.record(sample.ids[name], {"drop_reason": "takedown:asked"}, drop="asked")
+        told = ({"image_id": sample.ids[name], **hashed},)
+        Record(run.run_id, "2026-11-23T00:00:00.000Z", "asked", {}, told, finished="2999-01-01T00:00:00Z").write(
+            sample.root
+        )
+
+
+def remove_files(sample: Any, name: str) -> None:
+    for folder in ("data_raw", "data_stage", "data_clean"):
+        for path in (sample.root / folder).rglob(f"*{sample.ids[name]}*"):
+            path.unlink()
+
+
+def taken_down_bytes(sample: Any) -> None:
+    take_down(sample, "dull")
+
+
+def taken_down_named(sample: Any) -> None:
+    take_down(sample, "dull")
+    remove_files(sample, "dull")
+    urls = {"image_id": [sample.ids["good"], sample.ids["dull"]]}
+    pl.DataFrame(urls).write_parquet(sample.root / "webdataset/urls.parquet")
+
+
+def taken_down_shown(sample: Any) -> None:
+    take_down(sample, "dull")
+    remove_files(sample, "dull")
+    (sample.root / "metadata/review-filter.html").write_text(f"<p>{sample.ids['dull']}</p>")
+
+
+def taken_down_asked(sample: Any) -> None:
+    usage = {"request": "about dull"}
+    with sample.run("score") as run:
+        run.record(sample.ids["dull"], {"ae_relevance": 90}, usage=usage)
+    Answers(sample.root).put(Stored("about dull", "score", "m", "r", {}, usage))
+    take_down(sample, "dull")
+    remove_files(sample, "dull")
+
+
+def takedown_unfinished(sample: Any) -> None:
+    (sample.root / "webdataset/data/.withdrawing").mkdir()
+
+
+def looks_taken_down(sample: Any) -> None:
+    with sample.run("phash") as run:
+        run.record(sample.ids["cleared"], {"phash64": "0f0f0f0f0f0f0f0e", "phash_contrast": 30.0})
+        run.record(sample.ids["text"], {"phash64": "f0f0f0f0f0f0f0f0", "phash_contrast": 30.0})
+    take_down(sample, "dull", phash="0f0f0f0f0f0f0f0f", phash_contrast=31.0)
+    remove_files(sample, "dull")
 
 
 def base_not_in_images(sample: Any) -> None:
@@ -156,6 +216,7 @@ ALSO = {
 }
 PLANTED = (
     bad_cell, missing_raw, missing_file, wrong_md5, wrong_sha256, orphan_file, temporary_file, taken_down_bytes,
+    taken_down_named, taken_down_shown, taken_down_asked, takedown_unfinished, looks_taken_down,
     base_not_in_images, base_not_kept, shard_damaged, shard_not_in_base, shard_lacks_image, manifest_differs,
     list_differs, journal_damaged, not_merged, edited_by_hand, removed_by_hand, row_without_journal,
 )  # fmt: skip
@@ -190,7 +251,7 @@ def test_errors_are_listed_with_mending_and_exit_1(ask: Ask, sample: Any) -> Non
     finished = ask("verify")
     assert finished.code == 1
     assert finished.stdout.splitlines()[:-1] == [
-        "missing_file: 1. run the stage that writes it again with --redo --ids",
+        "missing_file: 1. mark it pending with --fix and run its stage; one of data_clean: run filter.py again",
         f"    data_stage/resized/{sample.ids['dull']}.jpg (path_resized of {sample.ids['dull']})",
         "wrong_sha256: 1. the file was changed or damaged: put the original back",
         f"    {raw_of(sample, 'dull').relative_to(sample.root)}",
@@ -245,3 +306,143 @@ def test_fix_removes_old_temporaries_and_nothing_else(ask: Ask, sample: Any) -> 
     assert list(check_temporaries(sample.root, True, time.time() + 601)) == []
     left = {path for path in sample.root.rglob("*") if path.is_file()}
     assert {path.name for path in before - left} == set(names)
+
+
+# -- takedowns --------------------------------------------------------------------------------------------------------
+
+
+def found_in(sample: Any) -> dict[str, list[str]]:
+    return dict(verify(Reading("verify", sample.root, Ledger.open(sample.root)), False).by_kind)
+
+
+def test_what_is_left_of_an_image_is_told_and_a_takedown_mends_it(ask: Ask, sample: Any) -> None:
+    """Somebody marks the row by hand: nothing else has gone."""
+    image_id = sample.ids["good"]
+    edit(sample, "good", drop_reason="takedown:asked")
+    found = found_in(sample)
+    assert found["takedown_unfinished"] == [f"{image_id} is in no record of metadata/takedowns"]
+    assert f"{image_id} in webdataset/data/train-00000.tar" in found["taken_down_bytes"]
+    assert f"data_clean/base/{image_id}.jpg" in found["taken_down_bytes"]
+    assert found["taken_down_named"] == ["webdataset/manifests/train_ids.txt"]
+    assert found["base_not_kept"] == [f"{image_id} (taken down)"]
+    assert ask("takedown", "--id", image_id, "--reason", "asked", "--apply").code == 0
+    assert set(found_in(sample)) == {"edited_by_hand"}
+
+
+def test_only_what_looks_alike_is_named_and_is_no_error(ask: Ask, sample: Any) -> None:
+    looks_taken_down(sample)
+    assert found_in(sample) == {"looks_taken_down": [sample.ids["cleared"]]}
+    assert ask("verify").code == 0
+
+
+def test_a_record_that_was_not_finished_is_told(sample: Any) -> None:
+    Record("r1", "2026-11-23T00:00:00.000Z", "asked", {}, ({"image_id": sample.ids["dull"]},)).write(sample.root)
+    assert found_in(sample) == {"takedown_unfinished": ["metadata/takedowns/r1.json is not finished"]}
+
+
+def test_a_damaged_record_is_told(sample: Any) -> None:
+    (sample.root / "metadata/takedowns").mkdir()
+    (sample.root / "metadata/takedowns/r1.json").write_text("[]")
+    assert found_in(sample)["takedown_unfinished"][0].startswith("metadata/takedowns/r1.json is damaged (")
+
+
+def test_a_waiting_question_about_the_image_is_told(ask: Ask, sample: Any) -> None:
+    ask("takedown", "--id", sample.ids["dull"], "--reason", "asked", "--apply")
+    folder = sample.root / "metadata/batches"
+    folder.mkdir()
+    record = {"state": "submitted", "requests": {sample.ids["dull"]: "about dull"}}
+    (folder / "b-001.json").write_text(json.dumps(record))
+    assert found_in(sample) == {"taken_down_asked": ["1 questions in metadata/batches/b-001.json"]}
+    (folder / "b-001.json").write_text(json.dumps(record | {"state": "done"}))
+    assert found_in(sample) == {}
+    (folder / "b-001.json").write_text("{")
+    assert found_in(sample)["taken_down_asked"][0].startswith(
+        "cannot be told: metadata/batches/b-001.json is damaged ("
+    )
+
+
+def test_a_page_made_after_the_takedown_cannot_show_the_image(ask: Ask, sample: Any) -> None:
+    ask("takedown", "--id", sample.ids["dull"], "--reason", "asked", "--apply")
+    page = sample.root / "metadata/report.html"
+    page.write_text(f"<p>left out: {sample.ids['dull']}</p>")
+    assert found_in(sample) == {}
+    os.utime(page, (0, 0))
+    assert found_in(sample) == {"taken_down_shown": ["metadata/report.html"]}
+
+
+def test_what_a_broken_off_packing_left_is_looked_at(ask: Ask, sample: Any) -> None:
+    shard = (sample.root / "webdataset/data/train-00000.tar").read_bytes()
+    ask("takedown", "--id", sample.ids["good"], "--reason", "asked", "--apply")
+    building = sample.root / "webdataset/data/.building"
+    building.mkdir()
+    (building / "x.tar").write_bytes(shard)
+    place = f"{sample.ids['good']} in webdataset/data/.building/x.tar"
+    assert found_in(sample) == {"taken_down_bytes": [place]}
+    finished = ask("verify")
+    assert finished.stdout.splitlines()[:2] == [f"taken_down_bytes: 1. {TAKE_DOWN_AGAIN}", f"    {place}"]
+    ask("takedown", "--id", sample.ids["good"], "--reason", "asked", "--apply")
+    assert found_in(sample) == {}
+
+
+def test_species_tables_are_compared_with_base(sample: Any) -> None:
+    table = sample.root / "webdataset/manifests/train_species.csv"
+    table.write_text("pokemon,count,fraction\ngengar,2,1.000000\n")
+    assert found_in(sample) == {}
+    table.write_text("pokemon,count,fraction\ngengar,1,0.500000\nmew,1,0.500000\n")
+    assert found_in(sample) == {
+        "list_differs": [
+            "train_species.csv counts 1 of gengar, base.csv has 2",
+            "train_species.csv counts 1 of mew, base.csv has 0",
+        ]
+    }
+    table.write_text("pokemon,count,fraction\ngengar\n")
+    assert found_in(sample) == {"list_differs": ["train_species.csv is damaged"]}
+
+
+# -- what --fix mends -------------------------------------------------------------------------------------------------
+
+
+def test_fix_marks_missing_derived_files_as_pending(ask: Ask, sample: Any) -> None:
+    missing_file(sample)
+    (sample.root / f"data_stage/OCR_inpainted/{sample.ids['text']}.png").unlink()
+    (sample.root / f"data_clean/base/{sample.ids['good']}.jpg").unlink()
+    before = sample.root / "metadata/images.csv"
+    rows = {row["image_id"]: row for row in csv.DictReader(before.read_text().splitlines())}
+    finished = ask("verify", "--fix")
+    assert finished.summary["counts"] == {"missing_file": 1}  # the filter's, which decides over all rows at once
+    assert finished.summary["pending"] == {
+        "preprocess/ocr/ocr_pipeline.py": 1,
+        "preprocess/resize/resize.py": 1,
+    }
+    assert "mended: 1 image without their file are pending again: run preprocess/resize/resize.py\n" in finished.stdout
+    after = {row["image_id"]: row for row in csv.DictReader(before.read_text().splitlines())}
+    changed = {
+        (image_id, column)
+        for image_id, row in rows.items()
+        for column, text in row.items()
+        if after[image_id][column] != text
+    }
+    of_resize = {column for image_id, column in changed if image_id == sample.ids["dull"]}
+    assert of_resize == {"path_resized", "resized_w", "resized_h", "resize_action", "resize_run_id"}
+    of_text = {column for image_id, column in changed if image_id == sample.ids["text"]}
+    assert of_text == {"has_ocr", "ocr_area_frac", "ocr_inpainted_path", "ocr_run_id"}
+    table = Ledger.open(sample.root).images.read()
+    assert sample.ids["dull"] in pending_rows(table, STEPS["resize"])["image_id"]
+    assert sample.ids["text"] in pending_rows(table, STEPS["ocr_detect"])["image_id"]
+    assert finished.code == 1
+    life = ask("history", sample.ids["dull"], "--json").summary
+    assert (life["events"][-1]["stage"], life["events"][-1]["what"]) == ("verify", "file_missing")
+
+
+def test_fix_leaves_what_cannot_be_made_again(ask: Ask, sample: Any) -> None:
+    missing_raw(sample)
+    (sample.root / f"data_stage/resized/{sample.ids['good']}.jpg").unlink()
+    finished = ask("verify", "--fix")
+    assert finished.summary["counts"] == {"missing_raw": 1, "missing_file": 1}
+    assert finished.summary["pending"] == {}
+
+
+def test_fix_of_a_well_dataset_changes_nothing(ask: Ask, sample: Any) -> None:
+    before = {path: path.read_bytes() for path in sample.root.rglob("*") if path.is_file()}
+    assert ask("verify", "--fix").code == 0
+    assert {path: path.read_bytes() for path in sample.root.rglob("*") if path.is_file()} == before

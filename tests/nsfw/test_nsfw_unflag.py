@@ -90,6 +90,34 @@ def test_undo_lets_the_model_count_again(flagged: Dataset) -> None:
     assert flagged.images() == before
 
 
+def test_what_was_decided_over_all_images_is_emptied_and_decided_anew(flagged: Dataset) -> None:
+    rows = list(flagged.images().values())
+    decided = {"filter_decision": "nsfw", "filter_score": "", "dupe_flag": "unique", "dupe_removed": "False"}
+    kept = {"path_resized": "a.png", "ae_aesthetic": "70", "phash64": "0f" * 8}
+    flagged.write_images([row | decided | kept for row in rows])
+    before = flagged.images()
+    finished = flagged.run(SCRIPT, "--ids", FLAGGED, "--dry-run")
+    assert f"{FLAGGED}: unflagged, and emptied dupe_flag, dupe_removed, filter_decision\n" in finished.stderr
+    assert "dry run: nothing was changed\n" in finished.stderr
+    assert flagged.images() == before
+    assert flagged.run(SCRIPT, "--ids", FLAGGED).summary["run_again"] == LATER
+    after = flagged.images()
+    assert after.pop(FLAGGED) == before[FLAGGED] | dict.fromkeys(decided, "") | {"nsfw_override": "unflagged"}
+    assert all(after[image_id] == before[image_id] for image_id in after)
+    undone = flagged.run(SCRIPT, "--ids", FLAGGED, "--undo")
+    assert undone.summary["run_again"] == LATER[LATER.index("rm_dups") :]
+
+
+def test_a_taken_down_image_stays_as_it_is(flagged: Dataset) -> None:
+    rows = flagged.images()
+    flagged.write_images([row | {"drop_reason": "takedown:asked"} for row in rows.values()])
+    before = flagged.images()
+    finished = flagged.run(SCRIPT, "--ids", FLAGGED)
+    assert finished.summary["counts"] == {"taken_down": 1}
+    assert finished.summary["run_again"] == []
+    assert flagged.images() == before
+
+
 def test_a_note_is_kept_with_the_images_it_is_about(flagged: Dataset) -> None:
     finished = flagged.run(SCRIPT, "--ids", FLAGGED, CLEAN, "--note", "pink flowers")
     journal = flagged.root / "metadata" / "runs" / f"{finished.summary['run_id']}.jsonl"

@@ -79,3 +79,38 @@ def test_undo_lets_the_detector_count_again(flagged: Dataset) -> None:
     assert undone.summary["counts"] == {"undone": 1}
     assert flagged.images()[TEXT]["ocr_override"] == ""
     assert pending(flagged.root, "resize") == [TEXT]
+
+
+def test_an_image_cleared_before_it_was_painted_over_goes_back_to_the_inpainter(dataset: Dataset) -> None:
+    dataset.write_images([{"image_id": TEXT, "path_raw": "x.png", "is_nsfw": "False", **DETECTED}])
+    assert dataset.run(SCRIPT, "--ids", TEXT).summary["run_again"][:2] == ["resize", "score"]
+    undone = dataset.run(SCRIPT, "--ids", TEXT, "--undo")
+    assert undone.summary["run_again"][:3] == ["ocr_pipeline", "resize", "score"]
+    assert pending(dataset.root, "ocr_inpaint") == [TEXT]
+
+
+def test_a_dry_run_names_the_cells_that_would_be_emptied(flagged: Dataset) -> None:
+    before = flagged.images()
+    finished = flagged.run(SCRIPT, "--ids", TEXT[:5], "--dry-run", "--note", "x")
+    assert (
+        f"{TEXT}: unflagged, and emptied {', '.join(sorted(LATER, key=list(before[TEXT]).index))}\n" in finished.stderr
+    )
+    assert flagged.images() == before
+    assert not (flagged.root / "metadata/runs").exists()
+
+
+def test_ids_come_from_a_file_and_unknown_ones_change_nothing(flagged: Dataset) -> None:
+    ids = flagged.root / "ids.txt"
+    ids.write_text(f"{TEXT[:8]}\ncccc\n")
+    before = flagged.images()
+    refused = flagged.run(SCRIPT, "--ids-file", ids)
+    assert refused.code == 2
+    assert refused.stderr == (
+        "error: not in metadata/images.csv: cccc; nothing was changed: correct the ids, or leave them out with "
+        "--ignore-unknown\n"
+    )
+    assert flagged.images() == before
+    done = flagged.run(SCRIPT, "--ids-file", ids, "--ignore-unknown", "--note", "letters")
+    assert done.summary["counts"] == {"unflagged": 1, "unknown": 1}
+    journal = (flagged.root / "metadata/runs" / f"{done.summary['run_id']}.jsonl").read_text()
+    assert f'"note":{{"text":"letters","image_ids":["{TEXT}"]}}' in journal

@@ -1,0 +1,148 @@
+"""What there is of some images, outside the rows of images.csv: everything that a takedown removes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from metadata.asked import Waiting, forget_answers, questions_about, requests_about, stored_answers, withdraw_questions
+from metadata.funnel import TAKEN_DOWN
+from metadata.takedowns import Hash, look_alikes
+from pokefa.table import KEY
+from shards.withdraw import Withdrawal, plan_withdrawal, withdraw
+
+BYTES_FOLDERS = ("data_raw", "data_stage", "data_clean")
+IMAGE_ID = re.compile(r"[0-9a-f]{32}")
+IMAGE_HASH = re.compile(r"[0-9a-fA-F]{16}")
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What there is of some images.
+
+    Args:
+        files: in the data folders; masks, boxes and temporary files too.
+        pages: generated pages that show one.
+        withdrawal: what has to change in the shards and their manifests.
+        requests: what was asked about them; `answers` of the answers are stored.
+        waiting: files of questions about them that are not done.
+    """
+
+    files: tuple[Path, ...]
+    pages: tuple[Path, ...]
+    withdrawal: Withdrawal
+    requests: frozenset[str]
+    answers: int
+    waiting: tuple[Waiting, ...]
+
+    def told(self, root: Path) -> dict[str, object]:
+        """Return what a record says of them."""
+        return {
+            "files": [path.relative_to(root).as_posix() for path in self.files],
+            "pages": [path.relative_to(root).as_posix() for path in self.pages],
+            "rewritten": self.withdrawal.paths,
+            "answers": self.answers,
+            "batches": [one.path.stem for one in self.waiting],
+        }
+
+    def lines(self, root: Path, *, would: bool) -> Iterator[str]:
+        """Yield what goes, a line each."""
+        for path in (*self.files, *self.pages):
+            yield f"    {'would remove' if would else 'removed'} {path.relative_to(root)}"
+        for name in self.withdrawal.paths:
+            yield f"    {'would rewrite' if would else 'rewrote'} {name} without the images"
+        if self.answers:
+            yield f"    {'would remove' if would else 'removed'} {self.answers} stored answers about the images"
+        for one in self.waiting:
+            name = one.path.stem
+            yield f"    {'would take' if would else 'took'} {len(one.image_ids)} questions out of the batch {name}"
+            if one.at_service:
+                yield f"    the service has the pictures of {name} ({one.at_service}): have it delete them"
+
+
+def find_traces(root: Path, images: pl.DataFrame, image_ids: Collection[str]) -> Traces:
+    """Look for images everywhere.
+
+    Args:
+        images: cell texts of images.csv.
+
+    Raises:
+        InputError: a shard, a journal or a record is damaged.
+        RunError: the stored answers cannot be read.
+    """
+    requests = requests_about(root, image_ids)
+    return Traces(
+        tuple(files_of(root, image_ids)),
+        tuple(pages_showing(root, {*image_ids, *same_groups(images, image_ids)[KEY]})),
+        plan_withdrawal(root, image_ids),
+        frozenset(requests),
+        stored_answers(root, requests),
+        tuple(questions_about(root, image_ids)),
+    )
+
+
+def remove_traces(root: Path, traces: Traces, base: pl.DataFrame) -> None:
+    """Remove them; a run that is killed in the middle is finished by the next one.
+
+    Args:
+        base: cell texts of base.csv, as they were with the images in it.
+
+    Raises:
+        PokefaError: something cannot be removed.
+    """
+    species = {}
+    if "species" in base.columns:
+        named = base.filter(pl.col("species").is_not_null()).select(KEY, "species").iter_rows()
+        species = {image_id: tuple(dict.fromkeys(names.split(","))) for image_id, names in named}
+    withdraw(root, traces.withdrawal, species)
+    for path in (*traces.files, *traces.pages):
+        path.unlink(missing_ok=True)
+    forget_answers(root, traces.requests)
+    for waiting in traces.waiting:
+        withdraw_questions(waiting)
+
+
+def files_of(root: Path, image_ids: Iterable[str]) -> list[Path]:
+    """Return every file in the data folders whose name holds one of the ids: masks, boxes and temporaries too."""
+    ids = set(image_ids)
+    found = []
+    for folder in BYTES_FOLDERS:
+        for path in sorted((root / folder).rglob("*")):
+            owner = IMAGE_ID.search(path.name)
+            if owner and owner.group() in ids and not path.is_dir():
+                found.append(path)
+    return found
+
+
+def pages_showing(root: Path, image_ids: Collection[str]) -> list[Path]:
+    """Return the generated pages that name one of the images.
+
+    A page of duplicates shows the kept image beside the removed one and names only the latter, so who looks for an
+    image asks for its duplicate group.
+    """
+    return [
+        path
+        for path in sorted((root / "metadata").rglob("*.html"))
+        if not set(image_ids).isdisjoint(IMAGE_ID.findall(path.read_text(encoding="utf-8", errors="replace")))
+    ]
+
+
+def near_copies(images: pl.DataFrame, image_ids: Sequence[str]) -> list[str]:
+    """Return other images of the same duplicate groups, and those with nearly the same hash that are in no group yet.
+
+    They are the same picture, found elsewhere.
+    """
+    rows = images.filter(pl.col(KEY).is_in(list(image_ids)))
+    hashes = [Hash(text, None) for text in rows["phash64"].drop_nulls() if IMAGE_HASH.fullmatch(text)]
+    alike = {*same_groups(images, image_ids)[KEY], *look_alikes(images, hashes)}.difference(image_ids)
+    return images.filter(pl.col(KEY).is_in(sorted(alike)) & ~TAKEN_DOWN)[KEY].to_list()
+
+
+def same_groups(images: pl.DataFrame, image_ids: Collection[str]) -> pl.DataFrame:
+    """Return the rows of the duplicate groups that the images belong to, the images among them."""
+    groups = images.filter(pl.col(KEY).is_in(list(image_ids)) & pl.col("dupe_group").is_not_null())["dupe_group"]
+    return images.filter(pl.col("dupe_group").is_in(groups.to_list()))
