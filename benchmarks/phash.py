@@ -14,15 +14,18 @@ from __future__ import annotations
 import csv
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
+from benchmarks.findings import Findings
 from benchmarks.measuring import (
     Sample,
     bench_parser,
     call_apart,
+    cores,
     interleaved,
     machine,
     mebibytes,
@@ -42,6 +45,7 @@ OURS = "phash.py"
 VARIANTS = "phash.py --with-variants"
 DECODE = "bound: only decode, all cores"
 SHRINK = "bound: only decode, make grey, make 32 by 32, all cores"
+GROWTH = (10, 100, 1_000)
 LOOP_PROGRAM = """
 import json, pathlib, sys, time
 import imagehash
@@ -89,7 +93,7 @@ def make_dataset(root: Path, count: int) -> None:
         writer.writerows(row | decided for row in rows)
 
 
-def hash_all(root: Path, *flags: str) -> Sample:
+def hash_all(root: Path, *flags: object) -> Sample:
     """Run phash.py over all images; the ledger forgets it afterwards."""
     ledger = root / "metadata/images.csv"
     before = ledger.read_bytes()
@@ -135,6 +139,21 @@ def loop(root: Path) -> Sample:
     return replace(sample, result=sample.result["seconds"])
 
 
+def note(samples: Mapping[str, Sequence[Sample]], count: int, findings: Findings) -> None:
+    """Compare phash.py with the bounds and the loop, without their start-up."""
+    working = {name: median(sample.result for sample in these) for name, these in samples.items()}
+    for other in (DECODE, SHRINK, LOOP):
+        findings.compare(OURS, other, working[other] / working[OURS], bound=other != LOOP)
+    findings.rate(OURS, count / working[OURS], cores(), peak_of(samples[OURS]))
+
+
+def note_growth(root: Path, counts: Sequence[int], findings: Findings) -> None:
+    """Hash more and more of the images."""
+    samples = interleaved(1, {f"{count:,} images": partial(hash_all, root, "--limit", count) for count in counts})
+    seconds = [seconds_of(these) for these in samples.values()]
+    findings.grow(f"{OURS}, images", counts, seconds=seconds, memory=[peak_of(these) for these in samples.values()])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = bench_parser(__doc__, rounds=2)
     parser.add_argument("--images", type=int, default=1000, metavar="N", help="how many images (default: 1000)")
@@ -145,6 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "`python benchmarks/phash.py`: seven of ten images are JPEGs, two PNGs and one a WebP, of 1 to 2 megapixels.\n"
     )
     print(f"{machine('pillow')}; rounds: {args.rounds}")
+    findings = Findings()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         call_apart(make_dataset, root, count)
@@ -156,6 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             LOOP: partial(loop, root),
         }
         samples = interleaved(args.rounds, runs)
+        note(samples, count, findings)
+        if not args.quick:
+            note_growth(root, GROWTH, findings)
     rows = [
         [
             name,
@@ -168,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     heads = ["what", "images per second, median (least to most)", "of only decoding", "of decoding and shrinking"]
     print(table([*heads, "without start-up", "peak memory"], rows), end="")
+    findings.close(args.findings)
     return 0
 
 

@@ -32,12 +32,12 @@ IMAGES = (1_000_000, 10_000_000, 100_000_000)
 
 # The rates that the stages are reckoned with, as the benchmark scripts name them.
 SCRAPE = "scrape, 512 kB"
-NSFW = "nsfw_filter"
-DETECT = "ocr_detect"
+NSFW = "nsfw_filter.py --batch-size 8"
+DETECT = "ocr_pipeline.py detect"
 INPAINT = "inpaint, 5% of 1024 px"
-RESIZE = "resize"
-PHASH = "phash"
-SHARDS = "webdataset"
+RESIZE = "resize.py"
+PHASH = "phash.py"
+SHARDS = "webdataset.py"
 LEDGER = "ledger: merge"
 MERGE = "ledger: journal and merge 5,000 results"
 SEARCH = "rm_dups' search at 6"
