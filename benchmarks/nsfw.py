@@ -1,11 +1,12 @@
 """What the NSFW stage's worker costs: images per second, from file to score, beside the bare model on ready arrays.
 
-    python benchmarks/nsfw.py                              batches of 1, 8 and 32: three to four minutes on two cores
+    python benchmarks/nsfw.py                              batches of 1, 8 and 32: five minutes on two cores
     python benchmarks/nsfw.py --batch 8 --rounds 3
 
 The model is a DeepDanbooru project with the real v3 layers, 9,176 tags and random weights, which cost what trained ones
 do; the pictures are drawn JPEGs of about a megapixel. Every measurement runs in a process of its own, in the nsfw
-stage's environment, and leaves its start-up out. Writes Markdown to stdout. Run it in the environment of
+stage's environment, and leaves its start-up out. The bare model is left out where memory does not suffice for it: it
+needs more than a gigabyte for every image of a batch. Writes Markdown to stdout. Run it in the environment of
 requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project.
 """
 
@@ -18,6 +19,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import psutil
+
+from benchmarks.findings import Findings
 from benchmarks.measuring import (
     Sample,
     bench_parser,
@@ -31,6 +35,7 @@ from benchmarks.measuring import (
     table,
     tell,
 )
+from pokefa.engine import available_cores
 from pokefa.environments import environment
 
 BARE = "bare `model(x)` on ready arrays"
@@ -41,6 +46,9 @@ WANTED = 0.9
 BATCHES = (1, 8, 32)
 LEAST = 8
 
+# What `model(x)` held at batches of 1 and 8, and a little more, for each image.
+BARE_BYTES = 3 * 2**29
+
 
 def measure(python: str, project: Path, program: str, batch: int, images: int) -> Sample:
     """Run one program; the result is its images per second."""
@@ -49,7 +57,9 @@ def measure(python: str, project: Path, program: str, batch: int, images: int) -
     return replace(sample, result=images / sample.result["seconds"])
 
 
-def print_batch(batch: int, images: Mapping[str, int], samples: Mapping[str, Sequence[Sample]]) -> None:
+def print_batch(
+    batch: int, images: Mapping[str, int], samples: Mapping[str, Sequence[Sample]], findings: Findings
+) -> None:
     rates = {name: statistics.median(sample.result for sample in these) for name, these in samples.items()}
     rows = [
         [
@@ -64,6 +74,13 @@ def print_batch(batch: int, images: Mapping[str, int], samples: Mapping[str, Seq
     print(f"\n### Batches of {batch}")
     heads = ["what", "images", "images per second", f"the worker's over that (wanted: {WANTED:g})", "peak memory"]
     print(table(heads, rows), end="", flush=True)
+    if BARE not in samples:
+        print(f"\n{BARE}: not measured, memory would not suffice.")
+    for name, rate in rates.items():
+        if name != WORKER:
+            findings.compare(f"NSFW screening, batches of {batch}", name, rates[WORKER] / rate, wanted=WANTED)
+    peak = peak_of(samples[WORKER])
+    findings.rate(f"nsfw_filter.py --batch-size {batch}", rates[WORKER], available_cores(), peak)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print("all cores. Model and process are warm when the clock starts.\n")
     print(f"{machine()}; {pinned['tensorflow-cpu']}, {pinned['keras']}; rounds: {args.rounds}")
+    findings = Findings()
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "v3"
         run_apart([python, "-m", "benchmarks.nsfw_programs", "build", project])
@@ -89,8 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             runs = {
                 name: partial(measure, python, project, program, batch, images[name])
                 for name, program in PROGRAMS.items()
+                if name != BARE or batch * BARE_BYTES < psutil.virtual_memory().available
             }
-            print_batch(batch, images, interleaved(args.rounds, runs))
+            print_batch(batch, images, interleaved(args.rounds, runs), findings)
+    findings.close(args.findings)
     return 0
 
 

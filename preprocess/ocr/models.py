@@ -2,6 +2,10 @@
 
 Both are PP-OCRv6 small, run by PaddleOCR on ONNX Runtime. Their files come in the wheel `rapidocr`, so a machine
 without a network detects text as soon as the requirements are installed. All are Apache-2.0.
+
+A model works in the thread that calls it and in no other, and several threads may call one model at once. A picture for
+each core gets more done than one picture on all of them: what comes before and after a network runs on one core anyway,
+and no thread waits for another's share of a layer.
 """
 
 from __future__ import annotations
@@ -82,9 +86,13 @@ DETECTOR_SETTINGS: dict[str, Any] = {
     },
 }
 READER_HEIGHT = 48
+# Shorter lines are padded. PaddleOCR pads to 320, at which a word costs three times as much and is read no better.
+READER_LEAST_WIDTH = 96
 READER_SETTINGS: dict[str, Any] = {
     "Global": {"model_name": READER.name},
-    "PreProcess": {"transform_ops": [DECODE, {"RecResizeImg": {"image_shape": [3, READER_HEIGHT, 320]}}]},
+    "PreProcess": {
+        "transform_ops": [DECODE, {"RecResizeImg": {"image_shape": [3, READER_HEIGHT, READER_LEAST_WIDTH]}}]
+    },
     "PostProcess": {"name": "CTCLabelDecode"},
 }
 
@@ -98,20 +106,20 @@ Detector = Callable[[Image.Image], list[TextPolygon]]
 Reader = Callable[[Image.Image, Sequence[TextPolygon]], list[tuple[str, float]]]
 
 
-def load_detector(name: str | None, threads: int, min_confidence: float, looks: Looks) -> tuple[Detector, str]:
+def load_detector(name: str | None, min_confidence: float, looks: Looks) -> tuple[Detector, str]:
     """Return the detector, a function of an RGB image, and what to call it: its name and 12 digits of its SHA-256.
 
     The polygons come look by look, so what two looks find comes twice.
 
     Args:
         name: a detector that PaddleOCR downloads, as `PP-OCRv6_medium_det`; None for the embedded one.
-        threads: how many cores it may use.
         min_confidence: polygons below this, and below the model's own threshold, are not returned.
 
     Raises:
         PokefaError: the model cannot be had.
     """
-    _prepare(threads)
+    _prepare()
+    import cv2
     import numpy as np
     from paddleocr import TextDetection
 
@@ -120,11 +128,11 @@ def load_detector(name: str | None, threads: int, min_confidence: float, looks: 
         "limit_side_len": LARGEST_SIDE,  # views come in the size at which they are to be looked at
         "limit_type": "max",
         "box_thresh": max(min(min_confidence, threshold), 0.01),  # PaddleX takes 0 for "not given"
-        **_engine(threads),
+        **_engine(),
     }
     if name is None:
         label = f"{DETECTOR.name} {DETECTOR.sha256[:12]}"
-        with _model_folder(DETECTOR, DETECTOR_SETTINGS) as folder:
+        with model_folder(DETECTOR, DETECTOR_SETTINGS) as folder:
             model = TextDetection(model_name=DETECTOR.name, model_dir=folder, **options)
     else:
         try:
@@ -137,7 +145,7 @@ def load_detector(name: str | None, threads: int, min_confidence: float, looks: 
             ) from None
 
     def detect(image: Image.Image) -> list[TextPolygon]:
-        bgr = np.asarray(image)[:, :, ::-1]
+        bgr = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
         polygons = []
         for view in views_of(image.size, looks):
             found = model.predict(view.cut(bgr))[0]
@@ -150,26 +158,22 @@ def load_detector(name: str | None, threads: int, min_confidence: float, looks: 
     return detect, label
 
 
-def load_reader(threads: int) -> Reader:
+def load_reader() -> Reader:
     """Return the reader, a function of an RGB image and polygons: for each what it says, and how sure that is, 0 to 1.
 
     Raises:
         PokefaError: the model cannot be had.
     """
-    _prepare(threads)
+    _prepare()
+    import cv2
     import numpy as np
-    import onnxruntime
     from paddleocr import TextRecognition
 
-    # The characters that the network knows stand in its file.
-    known = onnxruntime.InferenceSession(str(embedded_file(READER)), providers=["CPUExecutionProvider"])
-    characters = known.get_modelmeta().custom_metadata_map["character"].split("\n")
-    decode = READER_SETTINGS["PostProcess"] | {"character_dict": characters}
-    with _model_folder(READER, READER_SETTINGS | {"PostProcess": decode}) as folder:
-        model = TextRecognition(model_name=READER.name, model_dir=folder, **_engine(threads))
+    with model_folder(READER, reader_settings()) as folder:
+        model = TextRecognition(model_name=READER.name, model_dir=folder, **_engine())
 
     def read(image: Image.Image, polygons: Sequence[TextPolygon]) -> list[tuple[str, float]]:
-        bgr = np.asarray(image)[:, :, ::-1]
+        bgr = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
         return [max(map(read_line, straighten(bgr, polygon)), key=lambda line: line[1]) for polygon in polygons]
 
     def read_line(part: NDArray[np.uint8]) -> tuple[str, float]:
@@ -177,6 +181,19 @@ def load_reader(threads: int) -> Reader:
         return str(line["rec_text"]).strip(), round(float(line["rec_score"]), 4)
 
     return read
+
+
+def reader_settings() -> dict[str, Any]:
+    """Return the reader's settings with the characters that the network knows, which stand in its file.
+
+    Raises:
+        PokefaError: the model cannot be had.
+    """
+    import onnxruntime
+
+    known = onnxruntime.InferenceSession(str(embedded_file(READER)), providers=["CPUExecutionProvider"])
+    characters = known.get_modelmeta().custom_metadata_map["character"].split("\n")
+    return READER_SETTINGS | {"PostProcess": READER_SETTINGS["PostProcess"] | {"character_dict": characters}}
 
 
 def straighten(image: NDArray[np.uint8], polygon: TextPolygon) -> list[NDArray[np.uint8]]:
@@ -194,9 +211,7 @@ def straighten(image: NDArray[np.uint8], polygon: TextPolygon) -> list[NDArray[n
     height = max(1, round(float(np.linalg.norm(corners[3] - corners[0]))))
     target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     matrix = cv2.getPerspectiveTransform(corners, target)
-    part = cv2.warpPerspective(
-        np.ascontiguousarray(image), matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
+    part = cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     if height < UPRIGHT * width:
         return [part]
     return [np.ascontiguousarray(np.rot90(part, quarters)) for quarters in (1, 3)]
@@ -220,28 +235,28 @@ def embedded_file(model: EmbeddedModel) -> Path:
     return path
 
 
-def _prepare(threads: int) -> None:
+def _prepare() -> None:
     """Keep PaddleX from asking the model hubs one by one whether they are there, and its files out of the home."""
     os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
     os.environ.setdefault("PADDLE_PDX_CACHE_HOME", str(cache_folder() / "paddlex"))
     import cv2
 
-    cv2.setNumThreads(threads)
+    cv2.setNumThreads(1)
 
 
-def _engine(threads: int) -> dict[str, Any]:
+def _engine() -> dict[str, Any]:
     import onnxruntime
 
     has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     return {
         "engine": "onnxruntime",
         "device": "gpu" if has_gpu else "cpu",
-        "engine_config": {"intra_op_num_threads": threads, "inter_op_num_threads": 1},
+        "engine_config": {"intra_op_num_threads": 1, "inter_op_num_threads": 1},
     }
 
 
 @contextmanager
-def _model_folder(model: EmbeddedModel, settings: dict[str, Any]) -> Iterator[str]:
+def model_folder(model: EmbeddedModel, settings: dict[str, Any]) -> Iterator[str]:
     """Yield a folder as PaddleX wants it: inference.onnx and inference.yml."""
     file = embedded_file(model)
     with tempfile.TemporaryDirectory() as folder:

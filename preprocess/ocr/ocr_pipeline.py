@@ -13,7 +13,7 @@ The detector comes with the requirements. The weights of LaMa (205,669,692 bytes
 names others. Each worker holds a model of its own (1 GB and more), and the workers share the cores evenly.
 
     python preprocess/ocr/ocr_pipeline.py run
-    python preprocess/ocr/ocr_pipeline.py detect --scales 1 1.5 --verify-text all --limit 100
+    python preprocess/ocr/ocr_pipeline.py detect --scales 1 0.5 1.5 --verify-text all --limit 100
     LAMA_MODEL=weights/big-lama.pt python preprocess/ocr/ocr_pipeline.py inpaint --workers 2
 """
 
@@ -26,10 +26,11 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from pokefa.engine import Pool, available_cores
-from pokefa.options import number, options_from, positive_int, stage_parser, whole_number
+from pokefa.images import ImageError
+from pokefa.options import add_cluster_options, number, options_from, positive_int, stage_parser, whole_number
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import STEPS
-from preprocess.ocr.detect import DetectRows, TextRules, Verify, boxes_path, mask_path
+from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, Verify, boxes_path, mask_path, spread_rows
 from preprocess.ocr.inpaint import InpaintRows, inpainted_path
 from preprocess.ocr.inpainters import Kind, find_inpainter, weights_by_hand
 from preprocess.ocr.views import Looks
@@ -55,11 +56,15 @@ class Plan:
     inpainter: Kind
 
 
-def share_cores(workers: int | None) -> tuple[int, int]:
-    """Return how many workers there are, and how many threads each may use so that together they fill the cores."""
+def share_cores(workers: int | None, threads: int | None = None) -> tuple[int, int]:
+    """Return how many workers there are, and how many threads each may use so that together they fill the cores.
+
+    Args:
+        threads: of each, where it is not this machine's cores that they share.
+    """
     cores = available_cores()
     workers = workers or max(1, cores // CORES_PER_WORKER)
-    return workers, max(1, cores // workers)
+    return workers, threads or max(1, cores // workers)
 
 
 def do_halves(run: StageRun, plan: Plan) -> None:
@@ -80,12 +85,15 @@ def do_halves(run: StageRun, plan: Plan) -> None:
 
 def detect_text(run: StageRun, plan: Plan) -> None:
     """Look for text in every pending image."""
-    workers, threads = share_cores(run.options.workers)
+    workers, threads = share_cores(run.options.workers, run.options.node_threads)
     work = DetectRows(run.root, plan.det_model, plan.looks, plan.rules, threads)
     rejected: Counter[str] = Counter()
     rows = run.rows(["path_raw"], STEPS["ocr_detect"])
-    for row, found in run.map(work, rows, Pool(workers=workers)):
+    for row, found in run.map(work, rows, spread_rows(len(rows), workers, threads)):
         image_id = str(row["image_id"])
+        if isinstance(found, ImageError):
+            run.fail(image_id, str(found))
+            continue
         rejected += found.rejected
         dominated = found.area_frac > plan.rules.max_text_frac
         files = [boxes_path(image_id), mask_path(image_id)]
@@ -125,7 +133,7 @@ def inpaint_text(run: StageRun, plan: Plan) -> None:
     if not rows:
         return
     model = find_inpainter(plan.inpainter)
-    workers, threads = share_cores(run.options.workers)
+    workers, threads = share_cores(run.options.workers, run.options.node_threads)
     for row, path in run.map(InpaintRows(run.root, model, threads), rows, Pool(workers=workers)):
         cells = {"ocr_inpainted_path": path, "ocr_inpainter": model.label}
         run.record(str(row["image_id"]), cells, reason="inpainted")
@@ -143,6 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_detect_flags(parser.add_argument_group("detect"))
     inpaint = parser.add_argument_group("inpaint")
     inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="what paints over the text")
+    add_cluster_options(parser, "ocr", cpus=CORES_PER_WORKER)
     return parser
 
 
@@ -176,7 +185,6 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--turns", action="store_true", help="look again after a quarter turn; takes twice the time")
     for flag, default, letter, text in (
-        ("--min-confidence", rules.min_confidence, "P", "least score of a polygon that is text for sure"),
         ("--min-doubtful", rules.min_doubtful, "P", "least score of a polygon that is text if it can be read"),
         ("--min-readable", rules.min_readable, "P", "how sure the reader has to be of what it reads"),
         ("--min-area-frac", rules.min_area_frac, "F", "least area of a polygon, as a share of the image"),
@@ -185,17 +193,25 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
     ):
         group.add_argument(flag, type=number(0, 1), default=default, metavar=letter, help=text)
     group.add_argument(
+        "--min-confidence",
+        type=number(0, 1),
+        metavar="P",
+        help="least score of a polygon that is text for sure "
+        f"(default: {rules.min_confidence}, and {UNREAD.min_confidence} with --verify-text none)",
+    )
+    group.add_argument(
         "--min-aspect",
         type=number(1),
-        default=rules.min_aspect,
         metavar="R",
-        help="least ratio of longer to shorter side of what is text for sure: eyes and dots are round, words are not",
+        help="least ratio of longer to shorter side of what is text for sure: eyes and dots are round, words are not "
+        f"(default: {rules.min_aspect:g}, and {UNREAD.min_aspect:g} with --verify-text none)",
     )
     group.add_argument(
         "--verify-text",
         choices=get_args(Verify),
         default=rules.verify,
-        help="what has to be readable to count as text: nothing, what is doubtful by score or shape, or everything",
+        help="what has to be readable to count as text: nothing (faster, but eyes become text), what is doubtful by "
+        "score or shape, or everything",
     )
 
 
@@ -203,9 +219,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     halves = ("detect", "inpaint") if args.halves == "run" else (args.halves,)
     looks = Looks(tuple(args.scales), args.max_side, args.tile, turns=args.turns)
+    usual = UNREAD if args.verify_text == "none" else TextRules()
     rules = TextRules(
-        min_confidence=args.min_confidence,
-        min_aspect=args.min_aspect,
+        min_confidence=usual.min_confidence if args.min_confidence is None else args.min_confidence,
+        min_aspect=usual.min_aspect if args.min_aspect is None else args.min_aspect,
         min_doubtful=args.min_doubtful,
         min_area_frac=args.min_area_frac,
         verify=args.verify_text,

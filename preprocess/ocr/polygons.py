@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # around both: the same line found twice, or a line that the edge of a tile cut in two.
 LEAST_FILL = 0.75
 MOST_UNLIKE = 2.0
+
+# The closer look draws the tighter outline; it is taken alone where it is about as long as the other one.
+LEAST_LENGTH = 0.9
 
 # A polygon lies in another when this much of it does.
 LEAST_INSIDE = 0.8
@@ -57,7 +60,8 @@ def merge(polygons: Iterable[TextPolygon]) -> list[TextPolygon]:
     """Return the polygons with those that mean the same text made one, the surest first; the order given is no matter.
 
     A merged polygon is the smallest rectangle around its parts, with the best score among them and all that goes with
-    it. What merely lies in another, as a small word in a large figure, stays.
+    it; of a line that looks at different scales found whole it is the outline of the closest look. What merely lies in
+    another, as a small word in a large figure, stays.
     """
     kept: list[TextPolygon] = []
     for polygon in sorted(polygons, key=_surest_first):
@@ -96,6 +100,9 @@ def _merged(first: TextPolygon, second: TextPolygon) -> TextPolygon | None:
     if cv2.contourArea(one) + cv2.contourArea(other) - shared < LEAST_FILL * around[1][0] * around[1][1]:
         return None
     best = min(first, second, key=_surest_first)
+    closer, farther = sorted((first, second), key=lambda polygon: -polygon.scale)
+    if closer.scale > farther.scale and measure(closer.points)[0] >= LEAST_LENGTH * measure(farther.points)[0]:
+        return replace(closer, score=best.score)
     corners = tuple((round(float(x)), round(float(y))) for x, y in cv2.boxPoints(around))
     return TextPolygon(corners, best.score, best.scale, best.turned)
 

@@ -1,7 +1,8 @@
 """How an image is looked at: at which scales, in which tiles, and turned or not.
 
-A detector sees text of about 12 to 200 pixels. So small text is looked at enlarged, and what is large is cut into
-tiles that overlap, since memory grows with what is looked at in one piece.
+A detector sees text of about 12 to 100 pixels. So an image is looked at twice, the second time shrunk for large text; a
+third look may enlarge it for small text. What is large is cut into tiles that overlap, since memory grows with what is
+looked at in one piece.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Looks:
         turns: whether each look is taken again after a quarter turn, for text that runs upwards or downwards.
     """
 
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[float, ...] = (1.0, 0.5)
     max_side: int = 4096
     tile: int = 1280
     overlap: int = 160

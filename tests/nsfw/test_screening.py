@@ -178,7 +178,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_tried_picture_by_picture(datas
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_run_costs_nothing(dataset: Dataset, files: Path) -> None:
     """Real weights, a real signal: the run begins another process and goes on with what the first was at."""
-    names = ["blue", "black", "red"] * 40
+    names = ["blue", "black", "red"] * 24
     fill(dataset, files, names)
     run = subprocess.Popen(
         [sys.executable, "preprocess/nsfw/nsfw_filter.py", "--root", dataset.root, "--backend", "opennsfw"],

