@@ -26,7 +26,7 @@ from caption.tags import SCHEMA, Caption, clean_answer, tags_to_cell
 from pokefa.asking.question import Ask, Question
 from pokefa.asking.rows import ask_rows
 from pokefa.asking.settings import Settings, add_options, settings_from
-from pokefa.options import options_from, stage_parser
+from pokefa.options import add_data_option, options_from, stage_parser
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import choose_ids, eligible_rows
 from pokefa.table import KEY
@@ -176,7 +176,7 @@ def asks(
 
     def ask_of(row: Row) -> Ask:
         image_id = str(row[KEY])
-        return Ask(run.root / str(row["path"]), note_of(species.get(image_id), reasons.get(image_id, ())))
+        return Ask(run.data / str(row["path"]), note_of(species.get(image_id), reasons.get(image_id, ())))
 
     return ask_of
 
@@ -189,6 +189,7 @@ def model_name(model: str, *, hinted: bool, again: bool = False) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__)
+    add_data_option(parser)
     parser.add_argument(
         "--species-hint",
         action="store_true",

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pokefa.environments import CHECKOUT, ensure, environment, file_lock
+from pokefa.environments import CHECKOUT, Environment, ensure, environment, file_lock
 from pokefa.errors import EXIT_INTERRUPTED, InputError, PokefaError
 
 
@@ -92,7 +92,7 @@ class Runner:
         """
         number = "" if command.stage is None else f"{command.stage} "
         print(f"\n[{number}{command.name}]\n  {self.show(command, *arguments)}", flush=True)
-        ensure(environment(command.environment))
+        ensure(self._environment(command))
         code, stdout = self._run_child(command, arguments)
         lines = stdout.strip().splitlines()
         summary: dict[str, Any] = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
@@ -119,7 +119,7 @@ class Runner:
     def start(self, command: Command, *arguments: str) -> subprocess.Popen[str]:
         """Start a command with its stdin and stdout as pipes, and leave it running."""
         print(f"\n[{command.name}, in the background]\n  {self.show(command, *arguments)}", flush=True)
-        ensure(environment(command.environment))
+        ensure(self._environment(command))
         return subprocess.Popen(
             self._words(command, arguments),
             cwd=CHECKOUT,
@@ -130,8 +130,12 @@ class Runner:
             start_new_session=True,  # Ctrl-C is for the stages; they may still need the services to finish
         )
 
+    def _environment(self, command: Command) -> Environment:
+        flags = " ".join(self.flags.get(command.name, ())).replace("=", " ")
+        return environment(f"{command.environment}+ray" if "--engine ray" in flags else command.environment)
+
     def _words(self, command: Command, arguments: Sequence[str]) -> list[str]:
-        python = str(environment(command.environment).python)
+        python = str(self._environment(command).python)
         root = () if command.script[0] == "-m" else ("--root", str(self.root))
         return [python, *command.script, *root, *self.flags.get(command.name, ()), *arguments]
 

@@ -1,8 +1,8 @@
-"""`run_batches`: the one map that every stage uses, over local processes or threads.
+"""`run_batches`: the one map that every stage uses, over local processes or threads, or over a Ray cluster.
 
 A stage hands in a factory. Each worker calls it once, so a model is loaded once per worker, and then calls what it
-returned with one batch of items after the other. The shape is that of an actor pool, so a cluster can take the place
-of the local pools without a change in any stage.
+returned with one batch of items after the other. The shape is that of an actor pool, so a cluster (`pokefa.ray_engine`)
+takes the place of the local pools without a change in any stage.
 
 A batch that fails is tried again item by item, so one bad item costs itself and no other. The same goes for a worker
 process that dies (out of memory, a segfault in a decoder): the batches that were in flight are tried again item by
@@ -23,6 +23,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from pokefa.errors import PokefaError, RunError
@@ -49,15 +50,37 @@ class Outcome(Generic[Item, Result]):
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster that does the work in the place of this machine's processes.
+
+    Args:
+        address: of its head, `HOST:PORT` or `auto`; None = Ray is started on this machine, and ended after the map.
+        requirements: the stage's file is requirements/requirements_<requirements>.txt.
+        install: the nodes install the stage's requirements before they start; otherwise they have them.
+        cpus: cores of a node that each worker takes.
+        gpus: GPUs that each worker takes; two workers with 0.5 share one.
+        root: folder that every node must see.
+    """
+
+    address: str | None
+    requirements: str
+    install: bool
+    cpus: int = 1
+    gpus: float = 0.0
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
 class Pool:
     """How to spread the work.
 
     Args:
         kind: processes for work in Python and C, threads for waiting on the network.
-        workers: how many; None = one for each core.
+        workers: how many; None = one for each core, of the whole cluster where there is one.
         batch_size: items in one call of the work function.
         queued: batches that wait for each worker; bounds memory.
         grace: seconds that batches in flight get to finish after a stop was asked for.
+        cluster: where the workers are; None = on this machine.
     """
 
     kind: Kind = "process"
@@ -65,6 +88,7 @@ class Pool:
     batch_size: int = 1
     queued: int = 2
     grace: float = 10.0
+    cluster: Cluster | None = None
 
 
 def each(function: Callable[[Item], Result]) -> Work[Item, Result]:
@@ -102,8 +126,13 @@ def run_batches(
     Args:
         make_work: called once in each worker; must be picklable for processes.
     """
+    if pool.cluster is not None:
+        from pokefa.ray_engine import run_on_ray
+
+        yield from run_on_ray(make_work, items, pool, pool.cluster, should_stop)
+        return
     workers = pool.workers or available_cores()
-    batches = _batched(items, pool.batch_size)
+    batches = batched(items, pool.batch_size)
     suspects: deque[Item] = deque()
     deaths = 0
     executor = _executor(pool.kind, workers, make_work)
@@ -141,15 +170,24 @@ def run_batches(
                 _end(executor)
                 for outcome in _try_alone(make_work, suspects, should_stop):
                     deaths = deaths + 1 if outcome.error == WORKER_DIED else 0
-                    if deaths == MOST_DEATHS_IN_A_ROW:
-                        raise PokefaError(
-                            f"{deaths} worker processes died one after the other: give them more memory, or fewer "
-                            "--workers, and run again"
-                        )
+                    check_deaths(deaths)
                     yield outcome
                 executor = _executor(pool.kind, workers, make_work)
     finally:
         _end(executor)
+
+
+def check_deaths(in_a_row: int) -> None:
+    """End the map when workers do nothing but die.
+
+    Raises:
+        PokefaError: MOST_DEATHS_IN_A_ROW workers have died one after the other.
+    """
+    if in_a_row >= MOST_DEATHS_IN_A_ROW:
+        raise PokefaError(
+            f"{in_a_row} worker processes died one after the other: give them more memory, or fewer --workers, and run "
+            "again"
+        )
 
 
 def _finish_started(
@@ -185,7 +223,8 @@ def _try_alone(
         _end(executor)
 
 
-def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield the items in lists of `size`, taking no more than the next list needs."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
@@ -232,7 +271,7 @@ def _end(executor: Executor) -> None:
         process.join()
 
 
-def _try_batch(work: Work[Item, Result], batch: Sequence[Item]) -> list[Outcome[Item, Result]]:
+def try_batch(work: Work[Item, Result], batch: Sequence[Item]) -> list[Outcome[Item, Result]]:
     """Run one batch; if it fails, run its items one by one, so that only the bad ones become errors."""
     try:
         results = work(batch)
@@ -243,7 +282,7 @@ def _try_batch(work: Work[Item, Result], batch: Sequence[Item]) -> list[Outcome[
     except Exception as error:
         if len(batch) == 1:
             return [Outcome(batch[0], error=describe(error))]
-        return [outcome for item in batch for outcome in _try_batch(work, [item])]
+        return [outcome for item in batch for outcome in try_batch(work, [item])]
     return [Outcome(item, result) for item, result in zip(batch, results, strict=True)]
 
 
@@ -279,7 +318,7 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _set_up(make_work: Callable[[], Any]) -> Any:
+def set_up(make_work: Callable[[], Any]) -> Any:
     """Call the factory; its failure, a missing model say, ends the run: it is no fault of the images."""
     try:
         return make_work()
@@ -292,11 +331,11 @@ def _set_up(make_work: Callable[[], Any]) -> Any:
 def _run_in_process(batch: list[Any]) -> list[Outcome[Any, Any]]:
     # The factory runs with the first batch and not in the initializer, whose errors would break the pool unread.
     if len(_process_work) == 1:
-        _process_work.append(_set_up(_process_work[0]))
-    return _try_batch(_process_work[1], batch)
+        _process_work.append(set_up(_process_work[0]))
+    return try_batch(_process_work[1], batch)
 
 
 def _run_in_thread(make_work: Callable[[], Work[Item, Result]], batch: list[Item]) -> list[Outcome[Item, Result]]:
     if getattr(_thread_work, "factory", None) is not make_work:
-        _thread_work.factory, _thread_work.work = make_work, _set_up(make_work)
-    return _try_batch(cast("Work[Item, Result]", _thread_work.work), batch)
+        _thread_work.factory, _thread_work.work = make_work, set_up(make_work)
+    return try_batch(cast("Work[Item, Result]", _thread_work.work), batch)

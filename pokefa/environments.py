@@ -18,12 +18,16 @@ import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pokefa.errors import InputError, PokefaError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MARKER = "complete.json"
+
+# Requirements that are no environment of their own: the tests' go into each, the others where a name asks for them.
+ADDED = ("test", "ray", "data_root")
 
 
 @dataclass(frozen=True)
@@ -64,27 +68,31 @@ def environments_folder() -> Path:
 def environment_names(checkout: Path = CHECKOUT) -> list[str]:
     """Return every environment that the checkout declares."""
     names = [path.stem.removeprefix("requirements_") for path in (checkout / "requirements").glob("requirements_*.txt")]
-    return sorted(name for name in names if name != "test" and not name.endswith("_nodeps"))
+    return sorted(name for name in names if name not in ADDED and not name.endswith("_nodeps"))
 
 
 def environment(name: str, checkout: Path = CHECKOUT) -> Environment:
     """Return the environment called `name`: its stage's requirements, and those of the tests.
 
+    A name such as `nsfw+ray` stands for the requirements of both.
+
     Raises:
         InputError: the checkout declares no such environment.
     """
     names = environment_names(checkout)
-    if name not in names:
+    parts = name.split("+")
+    if not {*parts} <= {*names, *ADDED} or parts[0] in ADDED:
         raise InputError(f"there is no environment {name!r}: choose from {', '.join(names)}")
+    lists = [requirements_of(part, checkout) for part in (*parts, "test")]
+    packages, without = (tuple(dict.fromkeys(chain.from_iterable(each))) for each in zip(*lists, strict=True))
+    return Environment(name, packages, without)
+
+
+def requirements_of(name: str, checkout: Path = CHECKOUT) -> tuple[list[str], list[str]]:
+    """Return the requirement lines of requirements_<name>.txt, and those that are installed without dependencies."""
     folder = checkout / "requirements"
-    packages = [*read_requirements(folder / f"requirements_{name}.txt")]
-    packages += read_requirements(folder / "requirements_test.txt")
-    without = folder / f"requirements_{name}_nodeps.txt"
-    return Environment(
-        name,
-        tuple(dict.fromkeys(packages)),
-        tuple(read_requirements(without)) if without.exists() else (),
-    )
+    apart = folder / f"requirements_{name}_nodeps.txt"
+    return read_requirements(folder / f"requirements_{name}.txt"), read_requirements(apart) if apart.exists() else []
 
 
 def read_requirements(path: Path) -> list[str]:

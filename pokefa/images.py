@@ -193,6 +193,13 @@ def place_file(source: Path, target: Path) -> bool:
     return True
 
 
+def to_png(image: Image.Image, level: int = -1) -> bytes:
+    """Return the PNG file of an image; `level` is zlib's, of which -1 is its own choice."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG", compress_level=level)
+    return stream.getvalue()
+
+
 def flatten(image: Image.Image) -> Image.Image:
     """Return the image as RGB, alpha laid on white."""
     if image.mode == "RGB":

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from pokefa.engine import Cluster
 from pokefa.errors import InputError
 
 
@@ -23,9 +26,17 @@ class Options:
     retry_errors: bool = False
     dry_run: bool = False
     workers: int | None = None
+    batch_size: int | None = None
+    cluster: Cluster | None = None
+    data_root: str | None = None
     strict: bool = False
     quiet: bool = False
     log_level: str = "INFO"
+
+    @property
+    def node_threads(self) -> int | None:
+        """Threads that a worker may use on a node of the cluster; None where the workers share this machine's cores."""
+        return self.cluster.cpus if self.cluster else None
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -62,21 +73,113 @@ def stage_parser(doc: str | None, *, rows: bool = True, workers: bool = False) -
     return parser
 
 
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Offer to read and write the images elsewhere than under the root."""
+    parser.add_argument(
+        "--data-root",
+        metavar="ADDRESS",
+        help="where the images lie, if not under --root: a folder, or an address such as s3://bucket/folder; the "
+        "ledger stays under --root",
+    )
+
+
+def add_cluster_options(
+    parser: argparse.ArgumentParser, requirements: str, *, cpus: int = 1, batches: bool = False
+) -> None:
+    """Offer the stage's work on a Ray cluster.
+
+    Args:
+        requirements: the stage's file is requirements/requirements_<requirements>.txt.
+        cpus: default of --cpus-per-worker.
+        batches: offer --batch-size.
+    """
+    parser.set_defaults(requirements=requirements)
+    group = parser.add_argument_group("on a Ray cluster")
+    group.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="this machine's processes, or Ray's on many machines",
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="the cluster's head as HOST:PORT, or auto on a node of it (default: $RAY_ADDRESS, else Ray is started on "
+        "this machine for the run)",
+    )
+    group.add_argument(
+        "--ray-runtime-env",
+        choices=["stage", "code"],
+        help="what a node gets first: the stage's requirements and this code, or the code alone where the nodes have "
+        "the requirements (default: stage, or code when Ray is started for the run)",
+    )
+    group.add_argument(
+        "--cpus-per-worker", type=positive_int, metavar="N", help=f"cores that each worker takes (default: {cpus})"
+    )
+    group.add_argument(
+        "--gpus-per-worker", type=number(0), metavar="X", help="GPUs that each worker takes; 0.5 lets two share one"
+    )
+    if batches:
+        group.add_argument(
+            "--batch-size",
+            dest="items_at_once",
+            type=positive_int,
+            metavar="N",
+            help="images that a worker gets at once; more cost a large cluster's driver less",
+        )
+    parser.set_defaults(default_cpus=cpus)
+
+
+def cluster_from(args: argparse.Namespace) -> Cluster | None:
+    """Return the cluster that a parsed command line names, or None for this machine's processes.
+
+    Raises:
+        InputError: Ray is not installed, or the options contradict each other.
+    """
+    given = vars(args)
+    if given.get("engine", "local") == "local":
+        flags = ("--ray-address", "--ray-runtime-env", "--cpus-per-worker", "--gpus-per-worker")
+        for flag in flags:
+            if given.get(flag[2:].replace("-", "_")) is not None:
+                raise InputError(f"{flag} is for a Ray cluster: add --engine ray, or leave it out")
+        return None
+    address = args.ray_address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None and "://" in address:
+        raise InputError(f"--ray-address {address}: give HOST:PORT, and run this on a node of the cluster")
+    if find_spec("ray") is None:
+        raise InputError(
+            "--engine ray needs Ray, which is not installed here: pip install -r requirements/requirements_ray.txt"
+        )
+    wanted = args.ray_runtime_env or ("stage" if address else "code")
+    return Cluster(
+        address,
+        args.requirements,
+        install=wanted == "stage",
+        cpus=args.cpus_per_worker or args.default_cpus,
+        gpus=args.gpus_per_worker or 0.0,
+        root=args.root.absolute(),
+    )
+
+
 def options_from(args: argparse.Namespace) -> Options:
     """Unpack the shared options of a parsed command line.
 
     Raises:
-        InputError: --ids-file cannot be read.
+        InputError: --ids-file cannot be read, or those of the cluster contradict each other.
     """
     given = vars(args)
+    cluster = cluster_from(args)
     return Options(
-        root=args.root,
+        root=cluster.root if cluster and cluster.root else args.root,  # a node has another working folder
         limit=given.get("limit"),
         ids=read_ids(given.get("ids"), given.get("ids_file")),
         redo=given.get("redo", False),
         retry_errors=given.get("retry_errors", False),
         dry_run=args.dry_run,
         workers=given.get("workers"),
+        batch_size=given.get("items_at_once"),
+        cluster=cluster,
+        data_root=given.get("data_root"),
         strict=args.strict,
         quiet=args.quiet,
         log_level=args.log_level,

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -40,6 +41,7 @@ from pokefa.selection import (
     require_columns,
     stale_columns,
 )
+from pokefa.storage import data_folder
 from pokefa.table import KEY, with_missing
 
 Row = dict[str, Value]
@@ -60,6 +62,8 @@ class StageRun:
         self.options = options
         self.ledger = ledger
         self.root = options.root
+        # The folder under which the paths of images begin.
+        self.data = data_folder(options.data_root, options.root)
         self.run_id = new_run_id(step.owner)
         self.seen = 0
         self.done = 0
@@ -196,10 +200,14 @@ class StageRun:
         self.done += 1
 
     def replace_rows(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
-        """Journal the new set of rows of a table, in order; columns of later stages are kept for rows that stay."""
+        """Journal the new set of rows of a table, in order; columns of later stages are kept for rows that stay.
+
+        A stage that owns none of the columns gives the keys of the rows that stay, and nothing else of them changes.
+        """
         schema = SCHEMAS[table]
-        encoded = [schema.encode_cells(self.step.owner, row) for row in rows]
-        self._append({"table": table, "rows": encoded, "columns": schema.owned_by(self.step.owner), "ts": utc_now()})
+        owned = schema.owned_by(self.step.owner)
+        encoded = [schema.encode_cells(self.step.owner, row) for row in rows] if owned else [dict(row) for row in rows]
+        self._append({"table": table, "rows": encoded, "columns": owned or [KEY], "ts": utc_now()})
 
     def fail(self, image_id: str, message: str, *, usage: Mapping[str, Any] | None = None) -> None:
         """Record that an image failed: its error column says why, and the run goes on.
@@ -255,13 +263,23 @@ class StageRun:
             Interrupted: a signal asked to stop, and all that was in flight has been yielded.
         """
         with self.progress(len(rows)) as advance:
-            for outcome in run_batches(make_work, rows, pool, self.stop_asked):
+            for outcome in run_batches(make_work, rows, self.spread(pool), self.stop_asked):
                 advance()
                 if outcome.error is not None:
                     self.fail(str(outcome.item[KEY]), outcome.error)
                 else:
                     yield outcome.item, outcome.result  # type: ignore[misc]
         self.check_stop()
+
+    def spread(self, pool: Pool) -> Pool:
+        """Return a stage's pool as --engine and --batch-size want it; a cluster has other cores than this machine."""
+        cluster = self.options.cluster
+        return replace(
+            pool,
+            cluster=cluster,
+            workers=self.options.workers if cluster else pool.workers,
+            batch_size=self.options.batch_size or pool.batch_size,
+        )
 
     @contextmanager
     def progress(self, total: int) -> Iterator[Callable[[], object]]:

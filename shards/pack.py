@@ -19,6 +19,7 @@ from pokefa.engine import WORKER_DIED, Outcome, Pool, Work, each, run_batches
 from pokefa.errors import PokefaError
 from pokefa.images import MAX_BYTES, SUFFIXES, Facts, ImageError, check_image, flatten, open_image
 from pokefa.model_files import sha256_of
+from pokefa.storage import is_remote
 from pokefa.table import replacing
 from pokefa.text import write_text
 from shards.plan import BUILDING, Encoding, Sample, to_json
@@ -77,16 +78,25 @@ class Task:
 
 @dataclass(frozen=True)
 class PackShards:
-    """The worker: packs shards that have to be packed."""
+    """The worker: packs shards that have to be packed.
+
+    Args:
+        images: the folder under which the paths of images begin; None = the root.
+    """
 
     root: Path
     encoding: Encoding
+    images: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.root if self.images is None else self.images
 
     def __call__(self) -> Work[Task, Packed]:
         return each(self.pack)
 
     def pack(self, task: Task) -> Packed:
-        if task.known is not None and is_unchanged(self.root, task.samples, task.known):
+        if task.known is not None and is_unchanged(self.folder, task.samples, task.known):
             return task.known.packed
         return self.pack_shard(task)
 
@@ -103,7 +113,7 @@ class PackShards:
             hashing = HashingStream(stream)
             with open_tar(hashing) as writer:
                 for sample in task.samples:
-                    content = read_image(self.root, sample.path)
+                    content = read_image(self.folder, sample.path)
                     sha256 = digest.add(content)
                     if sample.image_id in task.deadly:
                         left_out[sample.image_id] = WORKER_DIED
@@ -153,7 +163,7 @@ class TryImages:
 
     def try_image(self, sample: Sample) -> None:
         with suppress(ImageError):
-            self.packer.members_of(sample, read_image(self.packer.root, sample.path), "")
+            self.packer.members_of(sample, read_image(self.packer.folder, sample.path), "")
 
 
 def pack_tasks(
@@ -184,7 +194,7 @@ def packed_by(outcome: Outcome[Task, Packed]) -> Packed:
     return outcome.result
 
 
-def is_unchanged(root: Path, samples: Sequence[Sample], known: Known) -> bool:
+def is_unchanged(folder: Path, samples: Sequence[Sample], known: Known) -> bool:
     """Tell whether a known shard is whole, and its images are what they were when it was packed.
 
     One that lacks an image because a process died is not: that may have been a want of memory.
@@ -195,7 +205,7 @@ def is_unchanged(root: Path, samples: Sequence[Sample], known: Known) -> bool:
         return False
     digest = Digest()
     for sample in samples:
-        digest.add(read_image(root, sample.path))
+        digest.add(read_image(folder, sample.path))
     return digest.hexdigest() == known.packed.images
 
 
@@ -203,10 +213,13 @@ def built_shard(root: Path, plan: str) -> Path:
     return root / BUILDING / f"{plan}.tar"
 
 
-def read_image(root: Path, path: str) -> bytes | ImageError:
+def read_image(folder: Path, path: str) -> bytes | ImageError:
     """Return the bytes of an image file, at most one more than `check_image` takes, or why there are none."""
     try:
-        with (root / path).open("rb", buffering=0) as stream:
+        if is_remote(folder):
+            with (folder / path).open("rb") as stream:
+                return stream.read(MAX_BYTES + 1)
+        with (folder / path).open("rb", buffering=0) as stream:
             if os.fstat(stream.fileno()).st_size > MAX_BYTES:
                 return stream.read(MAX_BYTES + 1)
             return stream.readall()  # `read` would make room for MAX_BYTES every time, at twice the cost of hashing

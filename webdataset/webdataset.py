@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 
 from pokefa.engine import Pool
 from pokefa.errors import InputError
-from pokefa.options import add_cluster_options, options_from, positive_int, stage_parser
+from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
 from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import not_dropped_before
 from pokefa.table import KEY
@@ -140,7 +140,7 @@ def pack_dataset(run: StageRun, settings: Settings) -> None:
 
 def plan_shards(run: StageRun, samples: Sequence[Sample], settings: Settings) -> list[Task]:
     """Return the shards of one split, in order."""
-    filled = fill_shards(shuffled(samples, settings.seed), settings.size, run.root)
+    filled = fill_shards(shuffled(samples, settings.seed), settings.size, run.data)
     return [Task(plan_hash(shard, settings.encoding), tuple(shard)) for shard in filled]
 
 
@@ -152,7 +152,7 @@ def pack_all(run: StageRun, tasks: Sequence[Task], encoding: Encoding) -> dict[s
         Interrupted: a signal asked to stop.
     """
     packed: dict[str, Packed] = {}
-    packer, pool = PackShards(run.root, encoding), run.spread(Pool(workers=run.options.workers))
+    packer, pool = PackShards(run.root, encoding, run.data), run.spread(Pool(workers=run.options.workers))
     with run.progress(sum(len(task.samples) for task in tasks)) as advance:
         for task, shard in pack_tasks(packer, tasks, pool, run.stop_asked):
             packed[task.plan] = shard
@@ -220,6 +220,7 @@ def build_parser() -> argparse.ArgumentParser:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--verify", action="store_true", help="pack nothing: compare the shards with the manifests")
     instead.add_argument("--urls-only", action="store_true", help=f"pack nothing: write {URLS}, the set without images")
+    add_data_option(parser)
     add_cluster_options(parser, "webdataset")
     return parser
 

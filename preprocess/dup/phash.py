@@ -24,7 +24,7 @@ from PIL import Image
 
 from pokefa.engine import Pool, Work, each
 from pokefa.images import flatten, open_image
-from pokefa.options import add_cluster_options, options_from, stage_parser
+from pokefa.options import add_cluster_options, add_data_option, options_from, stage_parser
 from pokefa.run import Row, StageRun, run_stage
 
 # imagehash.phash makes the picture grey and this wide and high, and hashes its lowest 8 by 8 frequencies.
@@ -89,14 +89,14 @@ def contrast_of(small: Image.Image) -> float:
 class HashRows:
     """The worker: hashes the files of a batch of rows."""
 
-    root: Path
+    data: Path
     with_variants: bool
 
     def __call__(self) -> Work[Row, Hashed]:
         return each(self.hash_row)
 
     def hash_row(self, row: Row) -> Hashed:
-        small = shrink(self.root / str(row["path_resized"]))
+        small = shrink(self.data / str(row["path_resized"]))
         turned = " ".join(phash_of(small.transpose(turn)) for turn in TURNS) if self.with_variants else None
         return Hashed(phash_of(small), contrast_of(small), turned)
 
@@ -106,7 +106,7 @@ def hash_images(run: StageRun, *, with_variants: bool) -> None:
     step = replace(run.step, done="phash_variants") if with_variants else run.step
     rows = run.rows(["path_resized"], step)
     pool = Pool(workers=run.options.workers, batch_size=8)
-    for row, hashed in run.map(HashRows(run.root, with_variants), rows, pool):
+    for row, hashed in run.map(HashRows(run.data, with_variants), rows, pool):
         cells = {
             "phash64": hashed.phash,
             "phash_contrast": hashed.contrast,
@@ -118,6 +118,7 @@ def hash_images(run: StageRun, *, with_variants: bool) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, workers=True)
     parser.add_argument("--with-variants", action="store_true", help="also hash the image mirrored and turned")
+    add_data_option(parser)
     add_cluster_options(parser, "dup", batches=True)
     return parser
 

@@ -29,9 +29,10 @@ import polars as pl
 from pokefa.columns import BASE, IMAGES, Value
 from pokefa.errors import InputError
 from pokefa.images import SUFFIXES, place_file
-from pokefa.options import options_from, positive_int, stage_parser, whole_number
+from pokefa.options import add_data_option, options_from, positive_int, stage_parser, whole_number
 from pokefa.run import Row, StageRun, decode_rows, log, run_stage
 from pokefa.selection import FLAGGED_NSFW, TEXT_SETTLED, filled, is_true
+from pokefa.storage import copy_file, is_remote
 from pokefa.table import KEY, sync_folder
 
 FOLDER = "data_clean/base"
@@ -215,7 +216,7 @@ def filter_images(run: StageRun, gates: Gates) -> None:
     if not base_is(run, base):
         run.replace_rows("base", base)
     run.save()
-    run.extra["files_removed"] = remove_exports(run.root / FOLDER, {Path(str(row["path"])).name for row in base})
+    run.extra["files_removed"] = remove_exports(run.data / FOLDER, {Path(str(row["path"])).name for row in base})
 
 
 def scored(row: Row) -> Scored:
@@ -255,22 +256,23 @@ def export(run: StageRun, base: Sequence[Mapping[str, Value]], kept: Sequence[Ro
     Raises:
         InputError: a resized file is not there; nothing has been changed.
     """
-    sources = [run.root / str(row["path_resized"]) for row in kept]
+    sources = [run.data / str(row["path_resized"]) for row in kept]
     missing = [str(row[KEY]) for row, source in zip(kept, sources, strict=True) if not source.is_file()]
     if missing:
         raise InputError(
             f"{len(missing)} of the images to keep have no resized file (first: {missing[0]}): restore the files, or "
             f"run preprocess/resize/resize.py --redo --ids {missing[0]}"
         )
-    folder = run.root / FOLDER
+    folder = run.data / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
+    place = copy_file if is_remote(folder) else place_file  # here the folder is synced once, at the end
     with run.progress(len(base)) as advance:
         for row, source in zip(base, sources, strict=True):
-            written += place_file(source, run.root / str(row["path"]))
+            written += place(source, run.data / str(row["path"]))
             run.check_stop()
             advance()
-    if written:
+    if written and not is_remote(folder):
         sync_folder(folder)
     run.extra["files_written"] = written
 
@@ -310,6 +312,7 @@ def remove_exports(folder: Path, keep: set[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
+    add_data_option(parser)
     default = Gates()
     parser.add_argument(
         "--min-relevance",

@@ -30,7 +30,7 @@ from pathlib import Path
 from pokefa.columns import Value
 from pokefa.errors import InputError
 from pokefa.images import ImageError
-from pokefa.options import options_from, positive_int, stage_parser
+from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
 from pokefa.overrides import UNFLAGGED
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import choose_ids, eligible_rows, filled
@@ -53,6 +53,9 @@ TAG_THRESHOLDS = {
 
 # Where the README of open_nsfw begins to call an image NSFW with high probability.
 OPENNSFW_THRESHOLDS = {TAG: 0.8}
+
+# Of a node of a Ray cluster: more of them speed up one model by ever less.
+CPUS_PER_WORKER = 4
 
 TABLES = {"deepdanbooru": TAG_THRESHOLDS, "opennsfw": OPENNSFW_THRESHOLDS}
 
@@ -152,8 +155,8 @@ def screen_images(
         log.warning("the model does not know these tags of the table: %s", ", ".join(unknown))
     run.extra |= {"model": screen.label, "unknown_tags": unknown}
     tags = tuple(tag for tag in thresholds if tag not in unknown)
-    pool, threads = spread_work(batch_size, run.options.workers or 1)
-    for row, scores in run.map(ScreenRows(run.root, screen, tags, batch_size, threads), rows, pool):
+    pool, threads = spread_work(batch_size, run.options.workers or 1, run.options.node_threads)
+    for row, scores in run.map(ScreenRows(run.data, screen, tags, batch_size, threads), rows, pool):
         if isinstance(scores, ImageError):
             run.fail(str(row["image_id"]), str(scores))
         else:
@@ -262,9 +265,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--workers",
         type=positive_int,
         metavar="N",
-        help="processes, each with a model of its own and its share of the cores (default: 1)",
+        help="processes, each with a model of its own and its share of the cores (default: 1, and on a Ray cluster as "
+        "many as it has room for)",
     )
     parser.add_argument("--redecide", action="store_true", help="decide again from recorded scores, without the model")
+    add_data_option(parser)
+    add_cluster_options(parser, "nsfw", cpus=CPUS_PER_WORKER)
     return parser
 
 

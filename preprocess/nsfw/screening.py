@@ -63,12 +63,12 @@ class ScreenRows:
     """The work of one process: it opens the files of its rows, and asks the model for the scores of `tags`.
 
     Args:
-        root: what the rows' path_raw is relative to.
+        data: the folder under which the paths of images begin.
         batch_size: pictures in one call of the model.
         threads: for the model, and as many for opening files.
     """
 
-    root: Path
+    data: Path
     screen: Screen
     tags: tuple[str, ...]
     batch_size: int
@@ -84,7 +84,7 @@ class ScreenRows:
         def prepare(row: Row) -> np.ndarray | ImageError:
             # A file that cannot be opened is a result: raised, it would make the engine redo its neighbours.
             try:
-                return model.prepare(open_image(self.root / str(row["path_raw"])))
+                return model.prepare(open_image(self.data / str(row["path_raw"])))
             except ImageError as error:
                 return error
 
@@ -111,11 +111,15 @@ class ScreenRows:
         return screen
 
 
-def spread_work(batch_size: int, workers: int) -> tuple[Pool, int]:
-    """Return the pool for so many processes, and the threads of each: together as many as there are cores."""
+def spread_work(batch_size: int, workers: int, threads: int | None = None) -> tuple[Pool, int]:
+    """Return the pool for so many processes, and the threads of each: together as many as there are cores.
+
+    Args:
+        threads: of each, where it is not this machine's cores that they share.
+    """
     images = max(BATCHES_PER_CALL * batch_size, LEAST_PER_CALL)
     pool = Pool("process", workers=workers, batch_size=images, grace=GRACE_S)
-    return pool, max(1, available_cores() // workers)
+    return pool, threads or max(1, available_cores() // workers)
 
 
 def map_ahead(

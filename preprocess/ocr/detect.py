@@ -13,9 +13,9 @@ from typing import Literal
 from PIL import Image
 
 from pokefa.engine import Pool, Work
-from pokefa.images import ImageError, flatten, open_image
+from pokefa.images import ImageError, flatten, open_image, to_png
 from pokefa.run import Row
-from pokefa.table import replacing
+from pokefa.storage import write_file
 from preprocess.ocr.models import Detector, Reader, load_detector, load_reader
 from preprocess.ocr.polygons import TextPolygon, area_frac, contains, draw_mask, measure, merge
 from preprocess.ocr.views import Looks
@@ -183,7 +183,7 @@ class DetectRows:
         threads: so many pictures are worked on at once, each on one core.
     """
 
-    root: Path
+    data: Path
     det_model: str | None
     looks: Looks
     rules: TextRules
@@ -210,7 +210,7 @@ class DetectRows:
 
     def detect_row(self, row: Row, detector: Detector, reader: Reader | None, model: str) -> Detection:
         image_id = str(row["image_id"])
-        image = flatten(open_image(self.root / str(row["path_raw"])))
+        image = flatten(open_image(self.data / str(row["path_raw"])))
         polygons, rejected = find_text(image, detector, self.rules, reader)
         if not polygons:
             return Detection(False, 0.0, model, rejected)
@@ -222,10 +222,8 @@ class DetectRows:
             "model": model,
             "polygons": [_as_json(polygon) for polygon in polygons],
         }
-        with replacing(self.root / boxes_path(image_id)) as stream:
-            stream.write(json.dumps(boxes, sort_keys=True).encode() + b"\n")
-        with replacing(self.root / mask_path(image_id)) as stream:
-            mask.save(stream, "PNG")
+        write_file(self.data / boxes_path(image_id), json.dumps(boxes, sort_keys=True).encode() + b"\n")
+        write_file(self.data / mask_path(image_id), to_png(mask))
         return Detection(True, area_frac(mask), model, rejected)
 
 

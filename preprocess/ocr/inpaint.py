@@ -17,9 +17,9 @@ from PIL import Image, ImageChops
 
 from pokefa.engine import Work, each
 from pokefa.errors import PokefaError
-from pokefa.images import ImageError, flatten, open_image
+from pokefa.images import ImageError, flatten, open_image, to_png
 from pokefa.run import Row
-from pokefa.table import replacing
+from pokefa.storage import write_file
 from preprocess.ocr.crops import MOST_PIXELS, Region, Regions, batches, cut_tiles, fade_in, find_regions, reduction
 from preprocess.ocr.inpainters import Inpainter, InpainterModel, load_inpainter
 
@@ -133,7 +133,7 @@ class InpaintRows:
         threads: cores for each worker.
     """
 
-    root: Path
+    data: Path
     model: InpainterModel
     threads: int
 
@@ -143,15 +143,14 @@ class InpaintRows:
 
     def inpaint_row(self, row: Row, inpainter: Inpainter) -> str:
         """Return the path of the inpainted image, relative to the root."""
-        image = open_image(self.root / str(row["path_raw"]))
+        image = open_image(self.data / str(row["path_raw"]))
         try:
-            mask = open_image(self.root / str(row["ocr_mask_path"])).convert("L")
+            mask = open_image(self.data / str(row["ocr_mask_path"])).convert("L")
         except ImageError as error:
             raise PokefaError(f"bad_mask: {error}") from None
         target = inpainted_path(str(row["image_id"]))
         mask = mask.point(lambda value: 255 * (value > 0))
         # Telea's method has no size that it learned from: tiles would only add edges.
         result = paint_over(image, mask, inpainter, coarse_to_fine=self.model.kind == "lama")
-        with replacing(self.root / target) as stream:
-            result.save(stream, "PNG", compress_level=PNG_LEVEL)
+        write_file(self.data / target, to_png(result, PNG_LEVEL))
         return target

@@ -27,7 +27,15 @@ from typing import get_args
 
 from pokefa.engine import Pool, available_cores
 from pokefa.images import ImageError
-from pokefa.options import add_cluster_options, number, options_from, positive_int, stage_parser, whole_number
+from pokefa.options import (
+    add_cluster_options,
+    add_data_option,
+    number,
+    options_from,
+    positive_int,
+    stage_parser,
+    whole_number,
+)
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import STEPS
 from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, Verify, boxes_path, mask_path, spread_rows
@@ -86,7 +94,7 @@ def do_halves(run: StageRun, plan: Plan) -> None:
 def detect_text(run: StageRun, plan: Plan) -> None:
     """Look for text in every pending image."""
     workers, threads = share_cores(run.options.workers, run.options.node_threads)
-    work = DetectRows(run.root, plan.det_model, plan.looks, plan.rules, threads)
+    work = DetectRows(run.data, plan.det_model, plan.looks, plan.rules, threads)
     rejected: Counter[str] = Counter()
     rows = run.rows(["path_raw"], STEPS["ocr_detect"])
     for row, found in run.map(work, rows, spread_rows(len(rows), workers, threads)):
@@ -116,7 +124,7 @@ def detect_text(run: StageRun, plan: Plan) -> None:
         if dominated or not found.has_text:
             stale = [*stale, inpainted_path(image_id)]
         for path in stale:
-            (run.root / path).unlink(missing_ok=True)
+            (run.data / path).unlink(missing_ok=True)
     run.extra["rejected_polygons"] = dict(sorted(rejected.items()))
 
 
@@ -134,7 +142,7 @@ def inpaint_text(run: StageRun, plan: Plan) -> None:
         return
     model = find_inpainter(plan.inpainter)
     workers, threads = share_cores(run.options.workers, run.options.node_threads)
-    for row, path in run.map(InpaintRows(run.root, model, threads), rows, Pool(workers=workers)):
+    for row, path in run.map(InpaintRows(run.data, model, threads), rows, Pool(workers=workers)):
         cells = {"ocr_inpainted_path": path, "ocr_inpainter": model.label}
         run.record(str(row["image_id"]), cells, reason="inpainted")
 
@@ -151,6 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_detect_flags(parser.add_argument_group("detect"))
     inpaint = parser.add_argument_group("inpaint")
     inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="what paints over the text")
+    add_data_option(parser)
     add_cluster_options(parser, "ocr", cpus=CORES_PER_WORKER)
     return parser
 

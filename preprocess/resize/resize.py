@@ -34,12 +34,11 @@ from pokefa.images import (
     check_image,
     needs_conversion,
     open_image,
-    place_file,
     read_file,
 )
-from pokefa.options import add_cluster_options, options_from, positive_int, stage_parser
+from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
 from pokefa.run import Row, StageRun, run_stage
-from pokefa.table import replacing, sync_folder
+from pokefa.storage import copy_file, write_file
 from preprocess.resize.metadata import strip_metadata
 from preprocess.resize.png import encode_png
 from preprocess.resize.policy import Bounds, Target, target_size
@@ -118,9 +117,13 @@ def keep_size(data: bytes, form: str) -> tuple[bytes | None, str]:
 
 @dataclass(frozen=True)
 class ResizeRows:
-    """The worker: writes the resized files of a batch of rows."""
+    """The worker: writes the resized files of a batch of rows.
 
-    root: Path
+    Args:
+        data: the folder under which the paths of images begin.
+    """
+
+    data: Path
     bounds: Bounds
 
     def __call__(self) -> Work[Row, Resized]:
@@ -136,28 +139,25 @@ class ResizeRows:
     def resize_row(self, row: Row, disk: Executor) -> tuple[Resized, Future[None]]:
         inpainted = row["has_ocr"] is True and row["ocr_override"] is None and row["ocr_inpainted_path"] is not None
         raw = PurePosixPath(str(row["path_raw"]))
-        source = self.root / (str(row["ocr_inpainted_path"]) if inpainted else raw)
+        source = self.data / (str(row["ocr_inpainted_path"]) if inpainted else raw)
         data, form, target, reason = make_file(source, MAX_INPAINTED_BYTES if inpainted else MAX_BYTES, self.bounds)
         name = f"{row['image_id']}.{SUFFIXES[form]}"
         path = str(PurePosixPath(FOLDER, raw.parent.parent.name, raw.parent.name, name))
-        written = disk.submit(write_file, self.root / path, data, source)
+        written = disk.submit(write_result, self.data / path, data, source)
         return Resized(path, *target.size, target, "inpainted" if inpainted else "raw", reason), written
 
 
-def write_file(path: Path, data: bytes | None, source: Path) -> None:
+def write_result(path: Path, data: bytes | None, source: Path) -> None:
     """Put `data`, or where it is None the source itself, in the place of `path`.
 
     Raises:
         RunError: the disk is full or cannot be written, which is no fault of the image.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if data is None:
-            place_file(source, path)
-            sync_folder(path.parent)
+            copy_file(source, path)
         else:
-            with replacing(path) as stream:
-                stream.write(data)
+            write_file(path, data)
     except (PokefaError, OSError) as error:
         raise RunError(str(error)) from None
 
@@ -166,7 +166,7 @@ def resize_images(run: StageRun, bounds: Bounds) -> None:
     """Resize every pending image."""
     rows = run.rows(["path_raw", "has_ocr", "ocr_override", "ocr_inpainted_path"])
     pool = Pool(workers=run.options.workers, batch_size=4)
-    for row, resized in run.map(ResizeRows(run.root, bounds), rows, pool):
+    for row, resized in run.map(ResizeRows(run.data, bounds), rows, pool):
         run.record(
             str(row["image_id"]),
             {
@@ -191,6 +191,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("--max-long", default.max_long, "largest longer side"),
     ):
         parser.add_argument(flag, type=positive_int, default=pixels, metavar="PIXELS", help=meaning)
+    add_data_option(parser)
     add_cluster_options(parser, "resize", batches=True)
     return parser
 

@@ -32,7 +32,7 @@ from pokefa.asking.settings import Settings, add_options, settings_from
 from pokefa.columns import Value
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
 from pokefa.images import ImageError
-from pokefa.options import Options, options_from, stage_parser
+from pokefa.options import Options, add_data_option, options_from, stage_parser
 from pokefa.run import Row, StageRun, report_error, run_stage, set_up_logging
 
 # A grade needs less than the model could see, and a picture is most of what a question costs: at this size it counts a
@@ -129,7 +129,7 @@ def score_images(run: StageRun, settings: Settings) -> None:
     rows = run.rows(["path_resized"])
 
     def ask_of(row: Row) -> Ask:
-        return Ask(run.root / str(row["path_resized"]))
+        return Ask(run.data / str(row["path_resized"]))
 
     for row, score, answer in ask_rows(run, QUESTION, rows, ask_of, settings):
         values: dict[str, Value] = {
@@ -172,6 +172,7 @@ def print_score(path: Path, settings: Settings) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__)
+    add_data_option(parser)
     parser.add_argument("--image", type=Path, metavar="FILE", help="score this one file, print JSON, touch no dataset")
     add_options(parser, max_side=MAX_SIDE)
     return parser

@@ -167,6 +167,16 @@ def test_after_a_stop_what_has_started_comes_in_and_nothing_else_starts():
     assert len(set(found)) == len(found)
 
 
+def test_without_ray_the_flag_names_its_requirements(dataset):
+    dataset.write_images([{"image_id": "0" * 32, "path_resized": "there/is/none.png"}])
+    done = dataset.run("preprocess/dup/phash.py", "--engine", "ray")
+    assert (done.code, done.stderr) == (
+        2,
+        "error: --engine ray needs Ray, which is not installed here: pip install -r "
+        "requirements/requirements_ray.txt\n",
+    )
+
+
 def test_workers_do_not_outlive_a_killed_driver(tmp_path):
     script = (
         "import sys, time, os; from functools import partial; from pathlib import Path;"

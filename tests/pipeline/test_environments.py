@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pokefa.environments import CHECKOUT, environment, read_requirements
+from pokefa.commands import STEPS, Runner
+from pokefa.environments import CHECKOUT, environment, environment_names, read_requirements
 from pokefa.errors import InputError
 
 SMALL = "# A comment.\n-e .\niniconfig==2.3.1  # small, and without dependencies\n"
@@ -115,6 +116,23 @@ def test_a_changed_requirement_is_another_environment(tmp_path, monkeypatch):
     folders = [environment("small", checkout).folder for checkout in (one, two, same)]
     assert folders[0] != folders[1]
     assert folders[0] == folders[2]
+
+
+def test_a_name_of_two_parts_stands_for_the_requirements_of_both(tmp_path):
+    checkout = make_checkout(tmp_path / "checkout", "1")
+    (checkout / "requirements/requirements_ray.txt").write_text("ray==2.60.0\niniconfig==2.3.1\n")
+    assert environment("small+ray", checkout).packages == ("iniconfig==2.3.1", "ray==2.60.0")
+    assert environment_names(checkout) == ["small"]  # `setup all` does not download Ray
+    with pytest.raises(InputError, match=r"^there is no environment 'ray': choose from small$"):
+        environment("ray", checkout)
+
+
+def test_a_step_on_ray_runs_in_an_environment_with_ray(tmp_path):
+    step = next(step for step in STEPS if step.name == "phash")
+    plain, ray = (str(environment(name).python) for name in ("dup", "dup+ray"))
+    assert Runner(tmp_path).show(step).startswith(f"PYTHONPATH=. {plain} preprocess/dup/phash.py")
+    for flags in (["--engine", "ray"], ["--workers", "2", "--engine=ray"]):
+        assert Runner(tmp_path, {"phash": flags}).show(step).startswith(f"PYTHONPATH=. {ray} preprocess/dup/phash.py")
 
 
 def test_requirements_that_include_others_are_read_whole():

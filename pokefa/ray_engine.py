@@ -1,0 +1,451 @@
+"""The map of `pokefa.engine` over a Ray cluster.
+
+Each worker is a Ray actor that loads its model once. The driver hands an actor at most `Pool.queued` batches at a time
+and takes results as they come, so neither the input nor the results pile up. Ray restarts nothing here: when an actor
+dies, with its node or because of an image, this module starts another one and decides what becomes of the batches.
+
+Ray has two such maps of its own, and with either this would be more code. `ray.util.ActorPool` takes in its whole
+input, starts no actor for one that died, and grows with no cluster. Ray Data wants rows as Arrow blocks, which would
+have to be turned into ours and back, and answers a dead worker with a new try of its block: it has no result for the
+one image that kills whoever opens it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic
+
+from pokefa.engine import (
+    WORKER_DIED,
+    Cluster,
+    Item,
+    Outcome,
+    Pool,
+    Result,
+    Work,
+    available_cores,
+    batched,
+    check_deaths,
+    describe,
+    set_up,
+    try_batch,
+)
+from pokefa.environments import CHECKOUT, file_lock, requirements_of
+from pokefa.errors import InputError, PokefaError, RunError
+from pokefa.table import first_line
+
+# A worker may die with its node, so an item is not to blame at once: it gets this many workers for itself.
+TRIES_ALONE = 3
+
+# How often the nodes are counted: a node that joins has work after so many seconds.
+COUNT_NODES_S = 2.0
+WAIT_S = 0.2
+# Packages may have to be installed first; without a worker after this time, the user is told what is waited for.
+PATIENCE_S = 60.0
+CONNECT_LIMIT_S = 10.0
+
+# Results are a few hundred bytes an image, so Ray's own third of the memory is of more use to the models.
+OBJECT_STORE_BYTES = 256 * 2**20
+# A node installs a stage's packages once; PyTorch may take longer than Ray's own limit of ten minutes.
+INSTALL_LIMIT_S = 3600
+
+log = logging.getLogger("pokefa")
+
+
+def run_on_ray(
+    make_work: Callable[[], Work[Item, Result]],
+    items: Iterable[Item],
+    pool: Pool,
+    cluster: Cluster,
+    should_stop: Callable[[], bool],
+) -> Iterator[Outcome[Item, Result]]:
+    """Yield an outcome for each item, as they come in; see `pokefa.engine.run_batches`.
+
+    Raises:
+        InputError: there is no such cluster.
+        PokefaError: a worker could not start, or workers do nothing but die.
+        RunError: the work says that no further item can succeed.
+    """
+    with _connected(pool, cluster) as ray:
+        yield from _Crew(ray, make_work, pool, cluster).map(items, should_stop)  # its actors end with the connection
+
+
+# -- the cluster ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _connected(pool: Pool, cluster: Cluster) -> Iterator[Any]:
+    """Connect to the cluster, or start one on this machine; yields the module `ray`."""
+    # Neither is for a cluster that somebody else runs: these take effect where Ray is started here.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local: dict[str, Any] = {}
+    if cluster.address is None:
+        cores = max(available_cores(), (pool.workers or 0) * cluster.cpus)
+        local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    elif cluster.address != "auto":
+        check_address(cluster.address)
+    ray: Any = importlib.import_module("ray")
+    with redirect_stdout(sys.stderr):  # Ray tells of dead nodes on stdout, where the summary alone belongs
+        with tempfile.TemporaryDirectory(prefix="pokefa-code-") as folder, _own_sigterm():
+            try:
+                ray.init(
+                    address=cluster.address or "local",
+                    runtime_env=runtime_environment(cluster, copy_code(Path(folder))),
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **local,
+                )
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                raise InputError(
+                    f"--engine ray: no cluster to work on: {first_line(error)} (one that `ray start` has started lets "
+                    "in who has RAY_AUTH_MODE=token and its ~/.ray/auth_token)"
+                ) from None
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """See that something answers there: Ray itself would go on asking for a quarter of an hour.
+
+    Raises:
+        InputError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        raise InputError(f"--ray-address {address}: give HOST:PORT, the address that `ray start --head` has printed")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_LIMIT_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"--ray-address {address}: no Ray cluster answers there ({error}): start its head with `ray start --head`"
+        ) from None
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's own answer to SIGTERM, which `ray.init` would replace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def runtime_environment(cluster: Cluster, code: Path) -> dict[str, Any]:
+    """Return what Ray gives each node before the work: the code, and the stage's requirements.
+
+    No variable of this process goes along, so no API key does.
+
+    Args:
+        code: folder that becomes the workers' first place to import from.
+    """
+    # The driver's own node, a head perhaps that does no work, installs nothing unless a worker is placed there.
+    config = {"setup_timeout_seconds": INSTALL_LIMIT_S, "eager_install": False}
+    given: dict[str, Any] = {"working_dir": str(code), "config": config}
+    if cluster.install:
+        packages, _ = requirements_of(cluster.requirements)
+        given["pip"] = {"packages": packages, "pip_check": False}
+    return given
+
+
+def copy_code(folder: Path) -> Path:
+    """Copy the checkout's packages, their Python files alone, into `folder`; return it."""
+    for package in CHECKOUT.glob("*/__init__.py"):
+        for path in package.parent.rglob("*.py"):
+            target = folder / path.relative_to(CHECKOUT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    return folder
+
+
+# -- what runs on the nodes -------------------------------------------------------------------------------------------
+
+# What a worker brings for an item: its result, or the one-line reason why there is none.
+Answer = tuple[Any, str | None]
+
+
+class _Worker:
+    """The actor. It returns the errors that end a run, as Ray would wrap a raised one in a traceback."""
+
+    def __init__(self) -> None:
+        self._work: Work[Any, Any] | None = None
+
+    def start(
+        self, make_work: Callable[[], Work[Any, Any]], folder: str, root: Path | None, without_dependencies: list[str]
+    ) -> PokefaError | None:
+        """Call the factory, in the driver's working folder where the node has it, so that relative paths hold."""
+        try:
+            if root is not None and not root.is_dir():
+                raise PokefaError(f"there is no {root}: it must be storage that every node sees at the same place")
+            with suppress(OSError):
+                os.chdir(folder)
+            install_without_dependencies(without_dependencies)
+            self._work = set_up(make_work)
+        except PokefaError as error:
+            return type(error)(f"{error} (on node {platform.node()})")
+        return None
+
+    def run(self, batch: list[Any]) -> list[Answer] | RunError:
+        assert self._work is not None
+        try:
+            return [(outcome.result, outcome.error) for outcome in try_batch(self._work, batch)]
+        except RunError as error:
+            return error
+
+
+def install_without_dependencies(packages: Sequence[str]) -> None:
+    """Install what a stage needs without its dependencies into this worker's environment, which Ray made for the job.
+
+    Ray's pip takes one set of options for all packages, so it cannot do this.
+
+    Args:
+        packages: as `name==version`.
+
+    Raises:
+        PokefaError: pip failed.
+    """
+    with file_lock(Path(sys.prefix) / "pokefa-no-deps.lock"):
+        missing = [package for package in packages if not _is_installed(*package.split("=="))]
+        if not missing:
+            return
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        done = subprocess.run([*pip, *missing], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR")] or ["no message"]
+        raise PokefaError(f"pip could not install {' '.join(missing)}: {errors[0]}")
+
+
+def _is_installed(name: str, wanted: str) -> bool:
+    try:
+        return version(name) == wanted
+    except PackageNotFoundError:
+        return False
+
+
+# -- the map ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Batch(Generic[Item]):
+    """Items that go to a worker together; a suspect is one item that has a worker for itself."""
+
+    items: list[Item]
+    suspect: bool = False
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class _Member(Generic[Item]):
+    """An actor: `starting` until its model is loaded, then at the first of its batches, by the reference of each."""
+
+    actor: Any
+    starting: Any
+    batches: dict[Any, _Batch[Item]] = field(default_factory=dict)
+
+    def references(self) -> list[Any]:
+        return [self.starting] if self.starting is not None else list(self.batches)
+
+
+class _Crew(Generic[Item, Result]):
+    """The actors of one map, and what each of them holds."""
+
+    def __init__(self, ray: Any, make_work: Callable[[], Work[Item, Result]], pool: Pool, cluster: Cluster) -> None:
+        self._ray = ray
+        self._pool = pool
+        self._cluster = cluster
+        self._make_work = ray.put(make_work)
+        self._without = requirements_of(cluster.requirements)[1] if cluster.install else []
+        self._members: list[_Member[Item]] = []
+        self._todo: deque[_Batch[Item]] = deque()
+        self._suspects: deque[_Batch[Item]] = deque()
+        self._deaths = 0
+        self._size = 0
+        self._cpus = cluster.cpus
+        self._next_count = 0.0
+        self._patient_until = time.monotonic() + PATIENCE_S
+
+    def map(self, items: Iterable[Item], should_stop: Callable[[], bool]) -> Iterator[Outcome[Item, Result]]:
+        batches = batched(items, self._pool.batch_size)
+        while not should_stop():
+            self._count_nodes()
+            free = self._size * self._pool.queued - self._outstanding()
+            self._todo.extend(_Batch(batch) for batch in islice(batches, max(0, free)))
+            if not self._outstanding():
+                return
+            self._hire()
+            self._hand_out()
+            yield from self._collect(self._wait(WAIT_S))
+        yield from self._finish_started(self._pool.grace)
+
+    # -- members ------------------------------------------------------------------------------------------------------
+
+    def _count_nodes(self) -> None:
+        """Set how many workers there are to be: --workers, or as many as the nodes that are alive have room for."""
+        if time.monotonic() < self._next_count:
+            return
+        self._next_count = time.monotonic() + COUNT_NODES_S
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        # On nodes smaller than a worker wants, a worker takes what there is.
+        largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
+        self._cpus = max(1, min(self._cluster.cpus, largest or self._cluster.cpus))
+        self._size = self._pool.workers or max(1, sum(self._room(node) for node in nodes))
+
+    def _room(self, node: dict[str, float]) -> int:
+        room = node.get("CPU", 0) / self._cpus
+        if self._cluster.gpus:
+            room = min(room, node.get("GPU", 0) / self._cluster.gpus)
+        return int(room)
+
+    def _hire(self) -> None:
+        """Start actors until there is one for each batch, or as many as there are to be."""
+        while len(self._members) < min(self._size, self._outstanding()):
+            options = {"num_cpus": self._cpus, "num_gpus": self._cluster.gpus, "max_restarts": 0}
+            actor = self._ray.remote(_Worker).options(scheduling_strategy="SPREAD", **options).remote()
+            starting = actor.start.remote(self._make_work, str(Path.cwd()), self._cluster.root, self._without)
+            self._members.append(_Member(actor, starting))
+        if time.monotonic() > self._patient_until and all(member.starting is not None for member in self._members):
+            self._patient_until = time.monotonic() + 10 * PATIENCE_S
+            gpus = f" and {self._cluster.gpus:g} GPUs" if self._cluster.gpus else ""
+            log.warning(
+                "no worker has started yet: the nodes are still installing packages, or none has %d cores%s free",
+                self._cpus,
+                gpus,
+            )
+
+    def _end(self, member: _Member[Item]) -> None:
+        with suppress(Exception):  # it may have died, or the cluster with it
+            self._ray.kill(member.actor)
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+
+    def _outstanding(self) -> int:
+        return len(self._todo) + len(self._suspects) + sum(len(member.batches) for member in self._members)
+
+    def _hand_out(self) -> None:
+        """Give batches to members that have room. A suspect waits for a member with nothing else to lose."""
+        ready = [member for member in self._members if member.starting is None]
+        ready.sort(key=lambda member: len(member.batches))
+        kept = len(self._suspects)  # so many members get nothing else, and so become free for them
+        for member in ready[:kept]:
+            if not member.batches:
+                self._give(member, self._suspects.popleft())
+        open_to_all = [member for member in ready[kept:] if not any(one.suspect for one in member.batches.values())]
+        for held in range(self._pool.queued):
+            for member in open_to_all:
+                if self._todo and len(member.batches) <= held:
+                    self._give(member, self._todo.popleft())
+
+    def _give(self, member: _Member[Item], batch: _Batch[Item]) -> None:
+        member.batches[member.actor.run.remote(batch.items)] = batch
+
+    def _wait(self, seconds: float) -> list[Any]:
+        """Return the references that are ready, after a short wait for the first."""
+        references = [reference for member in self._members for reference in member.references()]
+        ready, _ = self._ray.wait(references, timeout=min(seconds, WAIT_S))
+        if ready:
+            ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        return list(ready)
+
+    def _collect(self, ready: Sequence[Any]) -> Iterator[Outcome[Item, Result]]:
+        """Yield what became of batches, and see to members that have died.
+
+        Raises:
+            PokefaError: a worker could not start, or workers do nothing but die.
+            RunError: the work says that no further item can succeed.
+        """
+        owners = {reference: member for member in self._members for reference in member.references()}
+        errors = self._ray.exceptions
+        for reference in ready:
+            member = owners[reference]
+            if member not in self._members:
+                continue  # it was found dead a moment ago, and another of its references told so
+            try:
+                answer = self._ray.get(reference)
+            except errors.RayActorError:
+                yield from self._bury(member)
+                continue
+            except errors.ObjectLostError:  # its node went down after the work was done
+                self._todo.appendleft(member.batches.pop(reference))
+                continue
+            except errors.RayTaskError as error:
+                what = "could not start" if reference == member.starting else "failed"
+                raise PokefaError(f"a worker {what}: {describe(error.cause)}") from None
+            except errors.RayError as error:
+                raise PokefaError(f"the Ray cluster cannot do the work: {_one_line(error)}") from None
+            if reference == member.starting:
+                if answer is not None:
+                    raise answer
+                member.starting = None
+                continue
+            batch = member.batches.pop(reference)
+            if isinstance(answer, RunError):
+                yield from self._finish_started(self._pool.grace)
+                raise answer
+            self._deaths = 0
+            for item, (result, failure) in zip(batch.items, answer, strict=True):
+                yield Outcome(item, result, failure)
+
+    def _bury(self, member: _Member[Item]) -> Iterator[Outcome[Item, Result]]:
+        """Take a dead member out; each item that it held is tried alone, and becomes an error after TRIES_ALONE."""
+        self._members.remove(member)
+        self._end(member)
+        if member.starting is not None:
+            self._deaths += 1
+            check_deaths(self._deaths)
+        for batch in member.batches.values():
+            batch.deaths += batch.suspect
+            if batch.deaths < TRIES_ALONE:
+                self._suspects.extend(_Batch([item], True, batch.deaths) for item in batch.items)
+                continue
+            self._deaths += 1
+            check_deaths(self._deaths)
+            yield Outcome(batch.items[0], error=WORKER_DIED)
+
+    def _finish_started(self, grace: float) -> Iterator[Outcome[Item, Result]]:
+        """Yield what batches that have started still bring within `grace` seconds; the others are called off."""
+        for member in self._members:
+            for reference in list(member.batches)[1:]:
+                self._ray.cancel(reference)
+                del member.batches[reference]
+        self._members = [member for member in self._members if member.batches]
+        deadline = time.monotonic() + grace
+        while self._members and (left := deadline - time.monotonic()) > 0:
+            for reference in self._wait(left):
+                member = next(one for one in self._members if reference in one.batches)
+                batch = member.batches.pop(reference)
+                with suppress(self._ray.exceptions.RayError):
+                    answer = self._ray.get(reference)
+                    if not isinstance(answer, RunError):
+                        for item, (result, failure) in zip(batch.items, answer, strict=True):
+                            yield Outcome(item, result, failure)
+                self._end(member)
+            self._members = [member for member in self._members if member.batches]
+
+
+def _one_line(error: BaseException) -> str:
+    """Return Ray's own message, whose first line often says nothing, as one line of reasonable length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 600 else f"{text[:300]} … {text[-300:]}"
