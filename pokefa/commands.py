@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -52,6 +53,10 @@ STEPS = (
     _step("split", 9, "webdataset", "webdataset/split.py"),
     _step("webdataset", 9, "webdataset", "webdataset/webdataset.py"),
 )
+
+
+# What a step's flags add to its environment.
+ADDED_FOR = {r"--engine ray\b": "ray", r"--data-root \w+://": "data_root"}
 
 
 class CommandFailed(PokefaError):
@@ -132,7 +137,8 @@ class Runner:
 
     def _environment(self, command: Command) -> Environment:
         flags = " ".join(self.flags.get(command.name, ())).replace("=", " ")
-        return environment(f"{command.environment}+ray" if "--engine ray" in flags else command.environment)
+        added = [name for words, name in ADDED_FOR.items() if re.search(words, flags)]
+        return environment("+".join([command.environment, *added]))
 
     def _words(self, command: Command, arguments: Sequence[str]) -> list[str]:
         python = str(self._environment(command).python)

@@ -55,11 +55,11 @@ class Cluster:
 
     Args:
         address: of its head, `HOST:PORT` or `auto`; None = Ray is started on this machine, and ended after the map.
-        requirements: the stage's file is requirements/requirements_<requirements>.txt.
+        requirements: the stage's file is requirements/requirements_<requirements>.txt; several are joined by `+`.
         install: the nodes install the stage's requirements before they start; otherwise they have them.
         cpus: cores of a node that each worker takes.
         gpus: GPUs that each worker takes; two workers with 0.5 share one.
-        root: folder that every node must see.
+        shared: folder that every node must see; None where the images lie on object storage.
     """
 
     address: str | None
@@ -67,7 +67,7 @@ class Cluster:
     install: bool
     cpus: int = 1
     gpus: float = 0.0
-    root: Path | None = None
+    shared: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from pokefa.errors import InputError, PokefaError
@@ -83,16 +82,19 @@ def environment(name: str, checkout: Path = CHECKOUT) -> Environment:
     parts = name.split("+")
     if not {*parts} <= {*names, *ADDED} or parts[0] in ADDED:
         raise InputError(f"there is no environment {name!r}: choose from {', '.join(names)}")
-    lists = [requirements_of(part, checkout) for part in (*parts, "test")]
-    packages, without = (tuple(dict.fromkeys(chain.from_iterable(each))) for each in zip(*lists, strict=True))
-    return Environment(name, packages, without)
+    return Environment(name, *requirements_of(f"{name}+test", checkout))
 
 
-def requirements_of(name: str, checkout: Path = CHECKOUT) -> tuple[list[str], list[str]]:
-    """Return the requirement lines of requirements_<name>.txt, and those that are installed without dependencies."""
+def requirements_of(name: str, checkout: Path = CHECKOUT) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the requirement lines of one name, or of several joined by `+`, and what goes in without dependencies."""
     folder = checkout / "requirements"
-    apart = folder / f"requirements_{name}_nodeps.txt"
-    return read_requirements(folder / f"requirements_{name}.txt"), read_requirements(apart) if apart.exists() else []
+    packages: dict[str, None] = {}
+    without: dict[str, None] = {}
+    for part in name.split("+"):
+        packages |= dict.fromkeys(read_requirements(folder / f"requirements_{part}.txt"))
+        apart = folder / f"requirements_{part}_nodeps.txt"
+        without |= dict.fromkeys(read_requirements(apart) if apart.exists() else [])
+    return tuple(packages), tuple(without)
 
 
 def read_requirements(path: Path) -> list[str]:

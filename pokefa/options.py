@@ -84,7 +84,7 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cluster_options(
-    parser: argparse.ArgumentParser, requirements: str, *, cpus: int = 1, batches: bool = False
+    parser: argparse.ArgumentParser, requirements: str, *, cpus: int = 1, batches: bool = False, builds: bool = False
 ) -> None:
     """Offer the stage's work on a Ray cluster.
 
@@ -92,8 +92,9 @@ def add_cluster_options(
         requirements: the stage's file is requirements/requirements_<requirements>.txt.
         cpus: default of --cpus-per-worker.
         batches: offer --batch-size.
+        builds: the work writes under --root, and not only where the images lie.
     """
-    parser.set_defaults(requirements=requirements)
+    parser.set_defaults(requirements=requirements, builds=builds)
     group = parser.add_argument_group("on a Ray cluster")
     group.add_argument(
         "--engine",
@@ -151,13 +152,16 @@ def cluster_from(args: argparse.Namespace) -> Cluster | None:
             "--engine ray needs Ray, which is not installed here: pip install -r requirements/requirements_ray.txt"
         )
     wanted = args.ray_runtime_env or ("stage" if address else "code")
+    data_root = args.data_root
+    on_objects = data_root is not None and "://" in data_root
+    shared = args.root if args.builds or data_root is None else None if on_objects else Path(data_root)
     return Cluster(
         address,
-        args.requirements,
+        f"{args.requirements}+data_root" if on_objects else args.requirements,
         install=wanted == "stage",
         cpus=args.cpus_per_worker or args.default_cpus,
         gpus=args.gpus_per_worker or 0.0,
-        root=args.root.absolute(),
+        shared=shared.absolute() if shared else None,
     )
 
 
@@ -170,7 +174,7 @@ def options_from(args: argparse.Namespace) -> Options:
     given = vars(args)
     cluster = cluster_from(args)
     return Options(
-        root=cluster.root if cluster and cluster.root else args.root,  # a node has another working folder
+        root=args.root.absolute() if cluster else args.root,  # a node has another working folder
         limit=given.get("limit"),
         ids=read_ids(given.get("ids"), given.get("ids_file")),
         redo=given.get("redo", False),

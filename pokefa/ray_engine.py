@@ -167,7 +167,7 @@ def runtime_environment(cluster: Cluster, code: Path) -> dict[str, Any]:
     given: dict[str, Any] = {"working_dir": str(code), "config": config}
     if cluster.install:
         packages, _ = requirements_of(cluster.requirements)
-        given["pip"] = {"packages": packages, "pip_check": False}
+        given["pip"] = {"packages": list(packages), "pip_check": False}
     return given
 
 
@@ -194,12 +194,12 @@ class _Worker:
         self._work: Work[Any, Any] | None = None
 
     def start(
-        self, make_work: Callable[[], Work[Any, Any]], folder: str, root: Path | None, without_dependencies: list[str]
+        self, make_work: Callable[[], Work[Any, Any]], folder: str, shared: Path | None, without_dependencies: list[str]
     ) -> PokefaError | None:
         """Call the factory, in the driver's working folder where the node has it, so that relative paths hold."""
         try:
-            if root is not None and not root.is_dir():
-                raise PokefaError(f"there is no {root}: it must be storage that every node sees at the same place")
+            if shared is not None and not shared.is_dir():
+                raise PokefaError(f"there is no {shared}: it must be storage that every node sees at the same place")
             with suppress(OSError):
                 os.chdir(folder)
             install_without_dependencies(without_dependencies)
@@ -277,7 +277,7 @@ class _Crew(Generic[Item, Result]):
         self._pool = pool
         self._cluster = cluster
         self._make_work = ray.put(make_work)
-        self._without = requirements_of(cluster.requirements)[1] if cluster.install else []
+        self._without = list(requirements_of(cluster.requirements)[1]) if cluster.install else []
         self._members: list[_Member[Item]] = []
         self._todo: deque[_Batch[Item]] = deque()
         self._suspects: deque[_Batch[Item]] = deque()
@@ -324,7 +324,7 @@ class _Crew(Generic[Item, Result]):
         while len(self._members) < min(self._size, self._outstanding()):
             options = {"num_cpus": self._cpus, "num_gpus": self._cluster.gpus, "max_restarts": 0}
             actor = self._ray.remote(_Worker).options(scheduling_strategy="SPREAD", **options).remote()
-            starting = actor.start.remote(self._make_work, str(Path.cwd()), self._cluster.root, self._without)
+            starting = actor.start.remote(self._make_work, str(Path.cwd()), self._cluster.shared, self._without)
             self._members.append(_Member(actor, starting))
         if time.monotonic() > self._patient_until and all(member.starting is not None for member in self._members):
             self._patient_until = time.monotonic() + 10 * PATIENCE_S

@@ -221,7 +221,7 @@ def build_parser() -> argparse.ArgumentParser:
     instead.add_argument("--verify", action="store_true", help="pack nothing: compare the shards with the manifests")
     instead.add_argument("--urls-only", action="store_true", help=f"pack nothing: write {URLS}, the set without images")
     add_data_option(parser)
-    add_cluster_options(parser, "webdataset")
+    add_cluster_options(parser, "webdataset", builds=True)
     return parser
 
 

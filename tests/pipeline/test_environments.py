@@ -133,6 +133,9 @@ def test_a_step_on_ray_runs_in_an_environment_with_ray(tmp_path):
     assert Runner(tmp_path).show(step).startswith(f"PYTHONPATH=. {plain} preprocess/dup/phash.py")
     for flags in (["--engine", "ray"], ["--workers", "2", "--engine=ray"]):
         assert Runner(tmp_path, {"phash": flags}).show(step).startswith(f"PYTHONPATH=. {ray} preprocess/dup/phash.py")
+    on_objects = str(environment("dup+data_root").python)
+    flags = ["--data-root", "s3://bucket/set"]
+    assert Runner(tmp_path, {"phash": flags}).show(step).startswith(f"PYTHONPATH=. {on_objects} ")
 
 
 def test_requirements_that_include_others_are_read_whole():

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import CHECKOUT, Dataset
+from tests.storage.conftest import serving_objects
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["PYTHONPATH"] = str(CHECKOUT)  # the nodes import the tests' own work, and have another working folder
@@ -64,7 +65,14 @@ class TwoNodes:
 
 
 @pytest.fixture(scope="session")
-def started() -> Iterator[TwoNodes]:
+def storage() -> Iterator[None]:
+    """Object storage that the nodes see, for they are started while the variables that lead to it are set."""
+    with serving_objects():
+        yield
+
+
+@pytest.fixture(scope="session")
+def started(storage: None) -> Iterator[TwoNodes]:
     cluster = TwoNodes()
     yield cluster
     cluster.shut_down()

@@ -24,8 +24,8 @@ from tests.ray.conftest import TwoNodes
 Squares = Callable[[Sequence[int]], Sequence[int]]
 
 
-def pool_on(cluster: TwoNodes, root: Path | None = None, gpus: float = 0, **settings: Any) -> Pool:
-    return Pool(**settings, cluster=Cluster(cluster.address, "dup", install=False, gpus=gpus, root=root))
+def pool_on(cluster: TwoNodes, shared: Path | None = None, gpus: float = 0, **settings: Any) -> Pool:
+    return Pool(**settings, cluster=Cluster(cluster.address, "dup", install=False, gpus=gpus, shared=shared))
 
 
 def square(number: int, folder: Path) -> int:
@@ -175,7 +175,7 @@ def test_a_worker_that_cannot_start_ends_the_run_and_not_every_image(cluster):
 def test_a_folder_that_a_node_does_not_see_ends_the_run(cluster, tmp_path):
     missing = tmp_path / "elsewhere"
     with pytest.raises(PokefaError) as caught:
-        list(run_batches(make_where, range(5), pool_on(cluster, root=missing)))
+        list(run_batches(make_where, range(5), pool_on(cluster, shared=missing)))
     assert str(caught.value).startswith(
         f"there is no {missing}: it must be storage that every node sees at the same place (on node "
     )
@@ -208,18 +208,18 @@ def installed(name: str) -> str | None:
 
 def pool_that_installs(cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch, without_dependencies: str) -> Pool:
     cluster.restore(1)  # two nodes on one machine would build one environment at the same place
-    monkeypatch.setattr(ray_engine, "requirements_of", lambda name: (["tzlocal==5.3.1"], [without_dependencies]))
+    monkeypatch.setattr(ray_engine, "requirements_of", lambda name: (("tzlocal==5.3.1",), (without_dependencies,)))
     return Pool(cluster=Cluster(cluster.address, "dup", install=True))
 
 
 def test_a_node_installs_packages_and_those_without_their_dependencies(cluster, monkeypatch):
-    """tzlocal is installed whole; python-dateutil, which asks for six, without it."""
-    pool = pool_that_installs(cluster, monkeypatch, "python-dateutil==2.9.0.post0")
-    found = run_batches(partial(each, installed), ["tzlocal", "python-dateutil", "six"], pool)
+    """tzlocal is installed whole; markdown-it-py, which asks for mdurl, without it."""
+    pool = pool_that_installs(cluster, monkeypatch, "markdown-it-py==4.0.0")
+    found = run_batches(partial(each, installed), ["tzlocal", "markdown-it-py", "mdurl"], pool)
     assert {one.item: one.result for one in found} == {
         "tzlocal": "5.3.1",
-        "python-dateutil": "2.9.0.post0",
-        "six": None,
+        "markdown-it-py": "4.0.0",
+        "mdurl": None,
     }
 
 

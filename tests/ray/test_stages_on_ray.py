@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ import pytest
 
 from pokefa.engine import Cluster
 from pokefa.environments import requirements_of
+from pokefa.options import add_cluster_options, add_data_option, cluster_from, stage_parser
 from pokefa.ray_engine import copy_code, runtime_environment
 from tests.conftest import CHECKOUT, Dataset
 from tests.ray.conftest import TwoNodes, decided, journal_lines, wait_for
+from tests.storage.conftest import BUCKET, files
 from tests.webdataset.test_webdataset import write_set
 
 IMAGES = 2000
@@ -128,7 +131,7 @@ def test_ray_on_this_machine_alone_leaves_no_process(dataset, fill):
 def test_a_node_gets_the_stage_s_packages_and_the_code(name, tmp_path):
     given = runtime_environment(Cluster("auto", name, install=True), copy_code(tmp_path))
     packages = given["pip"]["packages"]
-    assert packages == requirements_of(name)[0]
+    assert packages == list(requirements_of(name)[0])
     assert all("==" in package for package in packages)
     assert {package.split("==")[0] for package in packages} >= {"pillow", "polars", "filelock"}
     assert not [package for package in packages if package.startswith(("pytest", "hypothesis", "ray=="))]
@@ -149,6 +152,32 @@ def test_a_node_installs_what_the_stage_needs(cluster, dataset):
     assert (done.code, done.summary["done"], done.summary["errors"]) == (0, 8, 0), done.stderr
     checked = dataset.run("webdataset/webdataset.py", "--verify")
     assert (checked.code, checked.summary["samples"]) == (0, 8), checked.stdout
+
+
+def test_images_on_object_storage_need_no_shared_folder(cluster, tmp_path, fill):
+    local, ray = two_datasets(tmp_path)
+    fill(local, 60, resized=False)
+    fill(ray, 60, resized=False)
+    files().put(str(ray.root / "data_raw"), f"{BUCKET}/ray/data_raw", recursive=True)
+    shutil.rmtree(ray.root / "data_raw")
+    local.run(*RESIZE)
+    done = ray.run(*RESIZE, *on(cluster), "--data-root", f"s3://{BUCKET}/ray")
+    assert (done.code, done.summary["done"], done.summary["errors"]) == (0, 58, 2), done.stderr
+    assert decided(ray) == decided(local)
+    assert not (ray.root / "data_stage").exists()
+    for path, content in resized_files(local.root).items():
+        assert files().cat_file(f"{BUCKET}/ray/{path.as_posix()}") == content
+
+
+def test_nodes_get_what_object_storage_needs():
+    parser = stage_parser("")
+    add_data_option(parser)
+    add_cluster_options(parser, "resize")
+    words = ["--engine", "ray", "--ray-address", "10.0.0.1:6379", "--data-root"]
+    cluster = cluster_from(parser.parse_args([*words, "s3://bucket/set"]))
+    assert cluster == Cluster("10.0.0.1:6379", "resize+data_root", install=True)
+    cluster = cluster_from(parser.parse_args([*words, "/share"]))
+    assert cluster == Cluster("10.0.0.1:6379", "resize", install=True, shared=Path("/share"))
 
 
 def test_nodes_that_have_the_packages_get_the_code_alone(tmp_path):

@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from tests.conftest import Dataset
+from tests.storage.conftest import BUCKET, files, serving_objects
 
-BUCKET = "pictures"
 FOLDER = f"s3://{BUCKET}/set"
 STAGES = ("preprocess/resize/resize.py", "preprocess/dup/phash.py")
 
 
 @pytest.fixture(scope="module")
 def storage() -> Iterator[dict[str, str]]:
-    """A server with one bucket; yields the variables that lead to it, which any S3 client understands."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "of-a-test",
-        "AWS_SECRET_ACCESS_KEY": "of-a-test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    before = dict(os.environ)
-    os.environ.update(variables)
-    files().mkdir(BUCKET)
-    yield variables
-    os.environ.clear()
-    os.environ.update(before)
-    server.stop()
-
-
-def files():
-    import s3fs
-
-    return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+    with serving_objects() as variables:
+        yield variables
 
 
 def draw(root: Path) -> list[dict[str, object]]:
