@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pokefa import engine, ray_engine
+from pokefa import engine, ray_cluster, ray_engine
 from pokefa.engine import WORKER_DIED, Cluster, Outcome, Pool, each, run_batches
 from pokefa.errors import InputError, PokefaError, RunError
 from tests.ray.conftest import TwoNodes
@@ -208,7 +208,8 @@ def installed(name: str) -> str | None:
 
 def pool_that_installs(cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch, without_dependencies: str) -> Pool:
     cluster.restore(1)  # two nodes on one machine would build one environment at the same place
-    monkeypatch.setattr(ray_engine, "requirements_of", lambda name: (("tzlocal==5.3.1",), (without_dependencies,)))
+    for module in (ray_cluster, ray_engine):
+        monkeypatch.setattr(module, "requirements_of", lambda name: (("tzlocal==5.3.1",), (without_dependencies,)))
     return Pool(cluster=Cluster(cluster.address, "dup", install=True))
 
 

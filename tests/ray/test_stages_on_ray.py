@@ -18,7 +18,7 @@ import pytest
 from pokefa.engine import Cluster
 from pokefa.environments import requirements_of
 from pokefa.options import add_cluster_options, add_data_option, cluster_from, stage_parser
-from pokefa.ray_engine import copy_code, runtime_environment
+from pokefa.ray_cluster import copy_code, runtime_environment
 from tests.conftest import CHECKOUT, Dataset
 from tests.ray.conftest import TwoNodes, decided, journal_lines, wait_for
 from tests.storage.conftest import BUCKET, files
