@@ -51,16 +51,16 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("ledger", ("--rows", "10000", "100000", "1000000", "--rounds", "1")),
-    Benchmark("scraping", ("--rounds", "1")),
+    Benchmark("scraping", ("--images", "1000")),
     Benchmark("nsfw"),
-    Benchmark("text_detection"),
+    Benchmark("text_detection", ("--pictures", "40", "--rounds", "2")),
     Benchmark("inpainting", ("--sizes", "1024")),
     Benchmark("resize"),
-    Benchmark("asking"),
+    Benchmark("asking", ("--seconds", "8")),
     Benchmark("phash"),
-    Benchmark("near_duplicates", environment="benchmarks_near_duplicates"),
-    Benchmark("species_matching", environment="benchmarks_species_matching"),
-    Benchmark("shards"),
+    Benchmark("near_duplicates", ("--part", "rivals", "search", "decisions"), "benchmarks_near_duplicates"),
+    Benchmark("species_matching", ("--quick",), "benchmarks_species_matching"),
+    Benchmark("shards", ("--megabytes", "500")),
 )
 
 
