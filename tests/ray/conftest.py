@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import md5
@@ -30,6 +32,9 @@ class TwoNodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
+        # Ray leaves gigabytes of installed packages behind. A short path: sockets lie under it.
+        self._folder = tempfile.mkdtemp(prefix="ray-")
+        os.environ["RAY_TMPDIR"] = self._folder
         self._cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False},
@@ -62,6 +67,7 @@ class TwoNodes:
 
     def shut_down(self) -> None:
         self._cluster.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
