@@ -212,14 +212,6 @@ def flatten(image: Image.Image) -> Image.Image:
     return ground
 
 
-def has_alpha(image: Image.Image) -> bool:
-    """Tell whether any pixel of the image is not opaque."""
-    if "A" not in image.mode:
-        return False
-    lowest, _ = image.getchannel("A").getextrema()
-    return isinstance(lowest, int | float) and lowest < 255
-
-
 def read_file(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the bytes of a file, or of `source` itself.
 
@@ -233,7 +225,7 @@ def read_file(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
             with source.open("rb") as stream:
                 data = stream.read(max_bytes + 1)
         except OSError as error:
-            raise ImageError("missing_file", f"{source.name}: {error.strerror}") from None
+            raise ImageError("missing_file", f"{source.name}: {error.strerror or error}") from None
     if not data:
         raise ImageError("empty_file", "0 bytes")
     if len(data) > max_bytes:

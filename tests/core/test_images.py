@@ -23,7 +23,6 @@ from pokefa.images import (
     ImageError,
     check_image,
     flatten,
-    has_alpha,
     needs_conversion,
     open_image,
     place_file,
@@ -411,7 +410,7 @@ def test_an_error_survives_a_worker_process() -> None:
     assert (str(error), error.slug, error.detail) == ("truncated: half", "truncated", "half")
 
 
-# -- flatten and has_alpha --------------------------------------------------------------------------------------
+# -- flatten ----------------------------------------------------------------------------------------------------
 
 
 def test_flatten_lays_alpha_on_white() -> None:
@@ -426,19 +425,6 @@ def test_flatten_of_rgb_and_grey() -> None:
     assert flatten(corners()).tobytes() == corners().tobytes()
     assert flatten(Image.new("L", (1, 1), 7)).getpixel((0, 0)) == (7, 7, 7)
     assert flatten(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0)) == WHITE
-
-
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        (Image.new("RGB", (2, 2)), False),
-        (Image.new("RGBA", (2, 2), (0, 0, 0, 255)), False),
-        (Image.new("RGBA", (2, 2), (0, 0, 0, 254)), True),
-        (Image.new("LA", (2, 2), (0, 0)), True),
-    ],
-)
-def test_has_alpha(image: Image.Image, expected: bool) -> None:
-    assert has_alpha(image) is expected
 
 
 # -- place_file -------------------------------------------------------------------------------------------------
