@@ -380,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     folder, args.rounds, (1_000, 2_000, 3_000) if quick else (5_000, 30_000, 300_000), findings
                 )
             elif part == "search":
-                sizes = [3_000, 10_000] if quick else [30_000, 100_000, 300_000, 1_000_000]
+                sizes = [1_000, 10_000] if quick else [10_000, 100_000, 1_000_000]
                 print_search(folder, args.rounds, [*sizes, *([10_000_000] if args.full else [])], findings)
             elif part == "limits":
                 print_limits(folder, args.rounds, [2_000] if quick else [30_000, 100_000])
