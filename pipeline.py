@@ -36,7 +36,7 @@ from pokefa.errors import EXIT_INTERRUPTED, InputError, PokefaError
 # Test folders that are not named like the environment that they need.
 TEST_ENVIRONMENTS = {"demo": "core", "pipeline": "core", "ray": "storage+ray", "storage": "storage+ray"}
 # The longest ones begin first, so that none of them runs alone at the end.
-LONGEST_TESTS = ("pipeline", "ocr", "webdataset", "scraping", "nsfw")
+LONGEST_TESTS = ("pipeline", "ocr", "webdataset", "ray", "scraping")
 LINT_CHECKS = {
     "ruff check": ("-m", "ruff", "check", "."),
     "ruff format": ("-m", "ruff", "format", "--check", "."),
@@ -97,7 +97,7 @@ def run_tests(stages: Sequence[str], jobs: int) -> int:
     for stage in stages:
         if stage not in choices:
             raise InputError(f"there are no tests {stage!r}: choose from {', '.join(choices)}")
-    wanted = sorted(stages or choices, key=lambda stage: stage not in LONGEST_TESTS)
+    wanted = sorted(stages or choices, key=lambda stage: (*LONGEST_TESTS, stage).index(stage))
     total: Counter[str] = Counter()
     with ThreadPoolExecutor(jobs) as threads:
         under_way = {threads.submit(lint if stage == "lint" else partial(run_test_folder, stage)): stage
