@@ -60,7 +60,7 @@ BENCHMARKS = (
     Benchmark("phash"),
     Benchmark("near_duplicates", ("--part", "rivals", "search", "decisions"), "benchmarks_near_duplicates"),
     Benchmark("species_matching", ("--quick",), "benchmarks_species_matching"),
-    Benchmark("shards", ("--megabytes", "500")),
+    Benchmark("shards"),
 )
 
 
