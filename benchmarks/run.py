@@ -109,7 +109,7 @@ def comparison_table(found: Sequence[Comparison]) -> str:
     rows = []
     for one in found:
         unit = "of its memory" if one.of == "memory" else "of the bound" if one.bound else "times as fast"
-        wanted = "" if one.wanted is None else f"{one.wanted:.2g}"
+        wanted = "" if one.wanted is None else f"{one.wanted:.2f}".rstrip("0").rstrip(".")
         rows.append(
             [one.what, one.beside, f"{one.ratio:,.2f}" if one.ratio < 10 else f"{one.ratio:,.0f}", unit, wanted]
         )
