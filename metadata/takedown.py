@@ -32,7 +32,7 @@ from metadata.takedowns import TAKEDOWNS_FOLDER, Record, hash_picture, read_reco
 from metadata.traces import find_traces, near_copies, remove_traces
 from pokefa.errors import InputError
 from pokefa.journal import utc_now
-from pokefa.options import options_from, stage_parser
+from pokefa.options import add_data_option, options_from, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import find_ids
 from pokefa.table import KEY
@@ -192,7 +192,10 @@ def take_down(run: StageRun, request: Request) -> None:
     if apply and (run.root / MOVES).exists():
         finish(run.root)  # of a run that was killed while it rewrote the shards
     in_split = len({image_id for ids in listed_ids(run.root).values() for image_id in ids} & set(chosen))
-    traces = find_traces(run.root, images, chosen)
+    traces = find_traces(run.root, run.data, images, chosen)
+    lost = [image_id for image_id in chosen if image_id not in gone and image_id not in traces.with_files]
+    if lost:
+        show([f"Of {len(lost)} of them no file lies here: if the images lie elsewhere, say where with --data-root."])
     if apply:
         known = {image_id for record in records for image_id in record.image_ids}
         new = describe_images(run, images, [image_id for image_id in chosen if image_id not in known])
@@ -214,7 +217,7 @@ def take_down(run: StageRun, request: Request) -> None:
     again = RUN_AGAIN_WITH_COPIES if copies else RUN_AGAIN
     run.extra = {
         "applied": apply,
-        "files": len(traces.files),
+        "files": len(traces.files) + len(traces.elsewhere),
         "pages": [path.relative_to(run.root).as_posix() for path in traces.pages],
         "rewritten": traces.withdrawal.paths,
         "answers": traces.answers,
@@ -234,7 +237,7 @@ def describe_images(run: StageRun, images: pl.DataFrame, image_ids: Iterable[str
     told: list[Mapping[str, object]] = []
     columns = ("sha256", "source_url", "source_page", "path_raw")
     for image_id, sha256, url, page, path in images.filter(pl.col(KEY).is_in(ids)).select(KEY, *columns).iter_rows():
-        hashed = hash_picture(run.root / path) if path else None
+        hashed = (hash_picture(run.root / path) or hash_picture(run.data / path)) if path else None
         told.append(
             {
                 KEY: image_id,
@@ -266,6 +269,7 @@ def leave_base(run: StageRun, base: pl.DataFrame, image_ids: set[str]) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
+    add_data_option(parser)
     ask = parser.add_argument
     ask("--id", nargs="+", default=[], metavar="ID", help="these images; the beginning of an id will do")
     ask("--url", nargs="+", default=[], metavar="URL", help="images from this address or on this page")

@@ -26,6 +26,7 @@ class Traces:
 
     Args:
         files: in the data folders; masks, boxes and temporary files too.
+        elsewhere: the same under --data-root, if that is not the root.
         pages: generated pages that show one.
         withdrawal: what has to change in the shards and their manifests.
         requests: what was asked about them; `answers` of the answers are stored.
@@ -33,16 +34,24 @@ class Traces:
     """
 
     files: tuple[Path, ...]
+    elsewhere: tuple[Path, ...]
     pages: tuple[Path, ...]
     withdrawal: Withdrawal
     requests: frozenset[str]
     answers: int
     waiting: tuple[Waiting, ...]
 
+    @property
+    def with_files(self) -> set[str]:
+        """The ids of which there is a file."""
+        names = (IMAGE_ID.search(path.name) for path in (*self.files, *self.elsewhere))
+        return {found.group() for found in names if found}
+
     def told(self, root: Path) -> dict[str, object]:
         """Return what a record says of them."""
         return {
             "files": [path.relative_to(root).as_posix() for path in self.files],
+            "elsewhere": [str(path) for path in self.elsewhere],
             "pages": [path.relative_to(root).as_posix() for path in self.pages],
             "rewritten": self.withdrawal.paths,
             "answers": self.answers,
@@ -51,8 +60,8 @@ class Traces:
 
     def lines(self, root: Path, *, would: bool) -> Iterator[str]:
         """Yield what goes, a line each."""
-        for path in (*self.files, *self.pages):
-            yield f"    {'would remove' if would else 'removed'} {path.relative_to(root)}"
+        for name in (*(path.relative_to(root) for path in (*self.files, *self.pages)), *self.elsewhere):
+            yield f"    {'would remove' if would else 'removed'} {name}"
         for name in self.withdrawal.paths:
             yield f"    {'would rewrite' if would else 'rewrote'} {name} without the images"
         if self.answers:
@@ -64,10 +73,11 @@ class Traces:
                 yield f"    the service has the pictures of {name} ({one.at_service}): have it delete them"
 
 
-def find_traces(root: Path, images: pl.DataFrame, image_ids: Collection[str]) -> Traces:
+def find_traces(root: Path, data: Path, images: pl.DataFrame, image_ids: Collection[str]) -> Traces:
     """Look for images everywhere.
 
     Args:
+        data: where the images lie, if that is not the root.
         images: cell texts of images.csv.
 
     Raises:
@@ -77,6 +87,7 @@ def find_traces(root: Path, images: pl.DataFrame, image_ids: Collection[str]) ->
     requests = requests_about(root, image_ids)
     return Traces(
         tuple(files_of(root, image_ids)),
+        tuple(files_of(data, image_ids)) if data != root else (),
         tuple(pages_showing(root, {*image_ids, *same_groups(images, image_ids)[KEY]})),
         plan_withdrawal(root, image_ids),
         frozenset(requests),
@@ -99,7 +110,7 @@ def remove_traces(root: Path, traces: Traces, base: pl.DataFrame) -> None:
         named = base.filter(pl.col("species").is_not_null()).select(KEY, "species").iter_rows()
         species = {image_id: tuple(dict.fromkeys(names.split(","))) for image_id, names in named}
     withdraw(root, traces.withdrawal, species)
-    for path in (*traces.files, *traces.pages):
+    for path in (*traces.files, *traces.elsewhere, *traces.pages):
         path.unlink(missing_ok=True)
     forget_answers(root, traces.requests)
     for waiting in traces.waiting:
@@ -111,6 +122,8 @@ def files_of(root: Path, image_ids: Iterable[str]) -> list[Path]:
     ids = set(image_ids)
     found = []
     for folder in BYTES_FOLDERS:
+        if not (root / folder).exists():
+            continue
         for path in sorted((root / folder).rglob("*")):
             owner = IMAGE_ID.search(path.name)
             if owner and owner.group() in ids and not path.is_dir():

@@ -100,6 +100,23 @@ def test_the_filter_copies_on_the_storage_and_removes_there_what_leaves_the_set(
     assert not (dataset.root / "data_clean").exists()
 
 
+def test_a_takedown_removes_what_lies_on_the_storage_and_asks_where_it_is(dataset, storage):
+    rows = draw(dataset.root)[:1]
+    rows[0]["source_url"] = "https://artist.example/1.jpg"
+    dataset.write_images(rows)
+    path = str(rows[0]["path_raw"])
+    address = f"{BUCKET}/asked/{Path(path).parent.as_posix()}/{rows[0]['image_id']}.jpg"
+    files().put(str(dataset.root / path), address)
+    shutil.rmtree(dataset.root / "data_raw")
+    ask = ("metadata/takedown.py", "--domain", "artist.example", "--reason", "the artist asked")
+    done = dataset.run(*ask, env=storage)
+    assert "Of 1 of them no file lies here: if the images lie elsewhere, say where with --data-root." in done.stdout
+    done = dataset.run(*ask, "--data-root", f"s3://{BUCKET}/asked", "--apply", env=storage)
+    assert (done.code, done.summary["files"]) == (0, 1), done.stderr
+    assert f"removed s3://{address}" in done.stdout
+    assert not files().exists(address)
+
+
 def test_an_image_that_is_not_there_is_its_own_error(dataset, storage):
     rows = draw(dataset.root)
     dataset.write_images(rows[:1])
