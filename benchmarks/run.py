@@ -36,7 +36,8 @@ HEAD = """\
 # What things cost
 
 Measured by the scripts beside this file, each thing beside what a user would use instead, and beside what bounds it, in
-one run. Compare the ratios, not the seconds. `python benchmarks/run.py` writes this page.
+one run. Compare the ratios, not the seconds. `benchmarks/run.py` writes this page: in the environment `benchmarks`,
+with `PYTHONPATH=.`, on a machine that does nothing else.
 """
 
 

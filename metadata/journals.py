@@ -86,6 +86,12 @@ def flag_value(arguments: Sequence[str], flag: str) -> str | None:
     return value
 
 
+def data_root_of(runs: Sequence[Run]) -> str | None:
+    """Return where the last run with --data-root found the images, None where all of them lie under the root."""
+    given = [flag_value(run.arguments, "--data-root") for run in runs]
+    return next((address for address in reversed(given) if address is not None), None)
+
+
 def entries_of_run(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a journal behind its header."""
     entries = read_entries(path)

@@ -4,8 +4,8 @@ Without --apply it shows what would go. With it, the images' bytes are removed f
 data_clean, with the generated pages that show them, the stored answers about them and the questions that wait in a
 batch; the shards that held them, their manifests and base.csv are rewritten without them. The rows stay, marked with
 the reason, and a record says what was done: by both a later scrape knows the images again, by their bytes, their
-address and their look. `metadata/verify.py` then proves that nothing is left. A run that was killed is finished by
-the next one, whatever it names.
+address and their look. `metadata/verify.py` then proves that nothing is left under --root; what lies elsewhere is found
+by the --data-root that the stages had. A run that was killed is finished by the next one, whatever it names.
 
 Reads   images.csv, base.csv, the run journals, the data folders, webdataset/, metadata/answers.sqlite and batches/
 Writes  images.csv: drop_reason; base.csv; drops.csv; webdataset/; metadata/takedowns/<run_id>.json
@@ -27,6 +27,7 @@ import polars as pl
 
 from metadata.command import show
 from metadata.funnel import TAKEN_DOWN
+from metadata.journals import data_root_of, read_runs
 from metadata.packed import listed_ids
 from metadata.takedowns import TAKEDOWNS_FOLDER, Record, hash_picture, read_records, require_libraries
 from metadata.traces import find_traces, near_copies, remove_traces
@@ -194,6 +195,12 @@ def take_down(run: StageRun, request: Request) -> None:
     in_split = len({image_id for ids in listed_ids(run.root).values() for image_id in ids} & set(chosen))
     traces = find_traces(run.root, run.data, images, chosen)
     lost = [image_id for image_id in chosen if image_id not in gone and image_id not in traces.with_files]
+    elsewhere = data_root_of(read_runs(run.root))
+    if lost and apply and elsewhere is not None and run.options.data_root is None:
+        raise InputError(
+            f"{len(lost)} of the images have no file here, and runs of this set had --data-root {elsewhere}: name it "
+            "here too; nothing was changed"
+        )
     if lost:
         show([f"Of {len(lost)} of them no file lies here: if the images lie elsewhere, say where with --data-root."])
     if apply:

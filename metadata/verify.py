@@ -28,9 +28,10 @@ from metadata.checks import Missing, check_base, check_cells, check_files, check
 from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
 from metadata.funnel import TAKEN_DOWN, Tables, read_tables
 from metadata.gone_checks import check_gone
+from metadata.journals import data_root_of, read_runs
 from metadata.replay import compare_with_journals
 from metadata.shard_checks import check_shards
-from pokefa.errors import EXIT_FAILED
+from pokefa.errors import EXIT_FAILED, InputError
 from pokefa.options import Options
 from pokefa.run import StageRun
 from pokefa.selection import STEPS
@@ -105,9 +106,19 @@ class Findings:
 
 
 def verify(reading: Reading, fix: bool) -> Findings:
-    """Run every check, having mended with `fix` what is safe to mend."""
+    """Run every check, having mended with `fix` what is safe to mend.
+
+    Raises:
+        InputError: with `fix`, the images lie elsewhere.
+    """
     tables, root, findings = read_tables(reading.ledger), reading.root, Findings()
     if fix:
+        elsewhere = data_root_of(read_runs(root))
+        if elsewhere is not None:
+            raise InputError(
+                f"the images lie under --data-root {elsewhere}, and --fix would take them for missing: copy them to "
+                f"{root} first"
+            )
         findings.pending = mark_pending(reading, tables, missing_files(tables, root))
         tables = read_tables(reading.ledger)
     reading.seen, findings.gone = len(tables.images), len(tables.images.filter(TAKEN_DOWN))

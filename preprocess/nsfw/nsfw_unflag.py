@@ -5,8 +5,8 @@ Writes  images.csv: nsfw_override, and empties the columns of rm_dups and filter
 
 The override outranks the model everywhere and survives every re-run of nsfw_filter.py; `is_nsfw` stays as the model
 said. What rm_dups.py and filter.py decided about the image as a flagged one is emptied, and the later stages find it
-pending: the summary's `run_again` names them. Ids may be shortened to what is
-unique. Ids that the ledger does not hold change nothing and exit 2, unless --ignore-unknown.
+pending: the summary's `run_again` names them. Ids may be shortened to what is unique. Ids that the ledger does not hold
+change nothing and exit 2, unless --ignore-unknown.
 
     python preprocess/nsfw/nsfw_unflag.py --ids 0cc175b9 92eb5ffe --note "pink flowers"
     python preprocess/nsfw/nsfw_unflag.py --ids-file harmless.txt --dry-run

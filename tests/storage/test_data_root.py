@@ -134,6 +134,20 @@ def test_another_folder_is_a_data_root_too(dataset, tmp_path, storage):
     done = dataset.run(STAGES[0], "--data-root", tmp_path / "share", env=storage)
     assert done.summary["done"] == 3
     assert len(list((tmp_path / "share/data_stage").rglob("*.*"))) == 3
+    before = (dataset.root / "metadata/images.csv").read_bytes()
+    done = dataset.run("metadata/verify.py", "--fix")
+    assert (done.code, done.stderr.splitlines()[-1]) == (
+        2,
+        f"error: the images lie under --data-root {tmp_path / 'share'}, and --fix would take them for missing: copy "
+        f"them to {dataset.root} first",
+    )
+    done = dataset.run("metadata/takedown.py", "--id", rows[0]["image_id"], "--reason", "asked", "--apply")
+    assert (done.code, done.stderr.splitlines()[-1]) == (
+        2,
+        f"error: 1 of the images have no file here, and runs of this set had --data-root {tmp_path / 'share'}: name it "
+        "here too; nothing was changed",
+    )
+    assert (dataset.root / "metadata/images.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize(
