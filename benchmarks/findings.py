@@ -7,11 +7,12 @@ Every script prints its own section; with --findings FILE it also leaves these a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
-from benchmarks.measuring import exponent, table
+from benchmarks.measuring import Sample, exponent, interleaved, peak_of, seconds_of, table
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,12 @@ class Findings:
                 None if memory is None else exponent(sizes, memory),
             )
         )
+
+    def measure_growth(self, what: str, sizes: Sequence[int], measure: Callable[[int], Sample]) -> None:
+        """Measure once at each size, and fit both exponents."""
+        samples = interleaved(1, {f"{what}: {size:,}": partial(measure, size) for size in sizes})
+        seconds = [seconds_of(these) for these in samples.values()]
+        self.grow(what, sizes, seconds=seconds, memory=[peak_of(these) for these in samples.values()])
 
     def rate(self, stage: str, per_second: float, cores: int, peak: int) -> None:
         self.rates.append(Rate(stage, per_second, cores, peak))

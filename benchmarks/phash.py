@@ -147,13 +147,6 @@ def note(samples: Mapping[str, Sequence[Sample]], count: int, findings: Findings
     findings.rate(OURS, count / working[OURS], cores(), peak_of(samples[OURS]))
 
 
-def note_growth(root: Path, counts: Sequence[int], findings: Findings) -> None:
-    """Hash more and more of the images."""
-    samples = interleaved(1, {f"{count:,} images": partial(hash_all, root, "--limit", count) for count in counts})
-    seconds = [seconds_of(these) for these in samples.values()]
-    findings.grow(f"{OURS}, images", counts, seconds=seconds, memory=[peak_of(these) for these in samples.values()])
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = bench_parser(__doc__, rounds=2)
     parser.add_argument("--images", type=int, default=1000, metavar="N", help="how many images (default: 1000)")
@@ -178,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         samples = interleaved(args.rounds, runs)
         note(samples, count, findings)
         if not args.quick:
-            note_growth(root, GROWTH, findings)
+            findings.measure_growth(f"{OURS}, images", GROWTH, lambda count: hash_all(root, "--limit", count))
     rows = [
         [
             name,

@@ -31,7 +31,6 @@ from benchmarks.measuring import (
     mebibytes,
     peak_of,
     run_apart,
-    seconds_of,
     spread,
     stage_python,
     table,
@@ -134,13 +133,6 @@ def print_speed(samples: Mapping[str, Sequence[Sample]], findings: Findings) -> 
     findings.rate(OURS, work, cores(), peak_of(samples[OURS]))
 
 
-def note_growth(root: Path, counts: Sequence[int], findings: Findings) -> None:
-    """Resize more and more of the files."""
-    samples = interleaved(1, {f"{count:,} images": partial(resize, root, "--limit", count) for count in counts})
-    seconds = [seconds_of(these) for these in samples.values()]
-    findings.grow(f"{OURS}, images", counts, seconds=seconds, memory=[peak_of(these) for these in samples.values()])
-
-
 def print_encoders(results: Mapping[str, tuple[float, int, int]]) -> None:
     rows = [
         [name, f"{1e9 * seconds / pixels:,.0f}", f"{8 * size / pixels:.2f}"]
@@ -187,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.quick:
             many = Path(folder) / "many"
             call_apart(programs.make_pictures, many / "raw/band/species", DIFFERENT, GROWTH[-1])
-            note_growth(many, GROWTH, findings)
+            findings.measure_growth(f"{OURS}, images", GROWTH, lambda count: resize(many, "--limit", count))
     findings.close(args.findings)
     return 0
 

@@ -71,6 +71,23 @@ def last_run_of_each_stage(runs: Sequence[Run]) -> list[Run]:
     return list(latest.values())
 
 
+def last_arguments(runs: Sequence[Run], stage: str) -> tuple[str, ...]:
+    """Return the command line of the stage's last run; that of none is empty."""
+    return next((run.arguments for run in reversed(runs) if run.stage == stage), ())
+
+
+def gates_of(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the settings of the last filter run by the names of its `Gates`: its own flags, else the defaults."""
+    from preprocess.filter.filter import Gates
+
+    arguments = last_arguments(runs, "filter")
+    gates = {}
+    for name, default in vars(Gates()).items():
+        given = flag_value(arguments, f"--{name.replace('_', '-')}")
+        gates[name] = default if given is None else float(given)
+    return gates
+
+
 def flag_value(arguments: Sequence[str], flag: str) -> str | None:
     """Return the value that a recorded command line gave to `flag`, or None.
 

@@ -26,7 +26,7 @@ from metadata.command import Reading, reading_parser, run_reading
 from metadata.contact_sheet import contact_sheets, inpainting_pairs
 from metadata.figures import bars
 from metadata.funnel import KEPT, WAITING, Tables, count_fates, read_tables
-from metadata.journals import Run, flag_value, read_runs
+from metadata.journals import Run, gates_of, read_runs
 from metadata.pages import render
 from metadata.section_parts import Figure, Section, Table, spoken
 from metadata.sections import (
@@ -58,7 +58,8 @@ def build_page(tables: Tables, runs: Sequence[Run], root: Path, most_tiles: int)
     """
     images = tables.images
     fates = count_fates(images)
-    gates = gates_of(runs)
+    settings = gates_of(runs)
+    gates = {name: settings[f"min_{name}"] for name in ("relevance", "aesthetic")}
     costs = cost_stages(runs, root)
     usd = total_usd(costs)
     return render(
@@ -96,18 +97,6 @@ def stand_in_signs(images: pl.DataFrame, root: Path) -> list[str]:
         names = images[column].drop_nulls().unique().sort()
         signs += [f"{column} {name}" for name in names if STAND_IN.search(name)]
     return signs
-
-
-def gates_of(runs: Sequence[Run]) -> dict[str, float]:
-    """Return the gates of the last filter run: its own flags, else the filter's defaults."""
-    from preprocess.filter.filter import build_parser as build_filter_parser
-
-    arguments = next((run.arguments for run in reversed(runs) if run.stage == "filter"), ())
-    gates = {}
-    for name in ("relevance", "aesthetic"):
-        given = flag_value(arguments, f"--min-{name}")
-        gates[name] = float(given if given is not None else build_filter_parser().get_default(f"min_{name}"))
-    return gates
 
 
 def cost_section(costs: Sequence[StageCost]) -> Section:

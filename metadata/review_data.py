@@ -82,10 +82,6 @@ class Dataset:
         """Return the rows of images.csv that are wanted; none that was taken down."""
         return self.tables.images.filter(wanted & ~TAKEN_DOWN).to_dicts()
 
-    def last_arguments(self, stage: str) -> tuple[str, ...]:
-        """Return the command line of the stage's last run."""
-        return next((run.arguments for run in reversed(self.runs) if run.stage == stage), ())
-
 
 def number(text: str | None) -> float | None:
     """Return the number in a cell, or None where there is none."""

@@ -11,7 +11,7 @@ import polars as pl
 
 from caption.recap import RECAP_FILE, read_recap
 from metadata.funnel import TAKEN_DOWN
-from metadata.journals import flag_value
+from metadata.journals import gates_of
 from metadata.review_data import UNKNOWN, Cells, Dataset, Flagged, Picture, facts_of, known, number, scores, species_of
 from pokefa.errors import InputError
 from pokefa.selection import FLAGGED_NSFW, HAS_TEXT, SCREENED, filled, is_true
@@ -119,21 +119,9 @@ def duplicate(cells: Cells, group: Sequence[tuple[float, str, str]]) -> Flagged:
     )
 
 
-def gates_of(data: Dataset) -> dict[str, float]:
-    """Return the gates of the last filter run: its own flags, else the filter's defaults."""
-    from preprocess.filter.filter import Gates
-
-    arguments = data.last_arguments("filter")
-    gates = {}
-    for name, default in vars(Gates()).items():
-        given = number(flag_value(arguments, f"--{name.replace('_', '-')}"))
-        gates[name] = default if given is None else given
-    return gates
-
-
 def find_left_out(data: Dataset) -> list[Flagged]:
     """Return what the filter's gates left out, by how many points are missing."""
-    gates = gates_of(data)
+    gates = gates_of(data.runs)
     kept = [number(text) for text in data.tables.images.filter(pl.col("filter_decision") == "kept")["filter_score"]]
     worst = min((score for score in kept if score is not None), default=None)
     wanted = pl.col("filter_decision").is_in(["below_relevance", "below_aesthetic", "beyond_top_n"])

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from metadata.journals import gates_of, last_arguments
 from metadata.review_data import Dataset, Flagged
-from metadata.review_find import find_captions, find_duplicates, find_left_out, find_nsfw, find_text, gates_of
+from metadata.review_find import find_captions, find_duplicates, find_left_out, find_nsfw, find_text
 from pokefa.selection import filled
 
 
@@ -79,7 +80,7 @@ ABOUT_THE_RUN = ("--root", "--dry-run", "--strict", "--quiet", "--log-level")
 
 
 def duplicate_actions(data: Dataset) -> list[Action]:
-    flags = flags_kept(data.last_arguments("rm_dups"), ("--threshold", *ABOUT_THE_RUN))
+    flags = flags_kept(last_arguments(data.runs, "rm_dups"), ("--threshold", *ABOUT_THE_RUN))
     return [
         Action(
             "a threshold that keeps them apart",
@@ -92,9 +93,11 @@ def duplicate_actions(data: Dataset) -> list[Action]:
 
 
 def filter_actions(data: Dataset) -> list[Action]:
-    gates = gates_of(data)
+    gates = gates_of(data.runs)
     passing = data.tables.images.filter(filled("filter_rank")).height
-    flags = flags_kept(data.last_arguments("filter"), ("--min-relevance", "--min-aesthetic", "--top-n", *ABOUT_THE_RUN))
+    flags = flags_kept(
+        last_arguments(data.runs, "filter"), ("--min-relevance", "--min-aesthetic", "--top-n", *ABOUT_THE_RUN)
+    )
     return [
         Action(
             "gates that let them in",

@@ -195,8 +195,8 @@ def take_down(run: StageRun, request: Request) -> None:
     in_split = len({image_id for ids in listed_ids(run.root).values() for image_id in ids} & set(chosen))
     traces = find_traces(run.root, run.data, images, chosen)
     lost = [image_id for image_id in chosen if image_id not in gone and image_id not in traces.with_files]
-    elsewhere = data_root_of(read_runs(run.root))
-    if lost and apply and elsewhere is not None and run.options.data_root is None:
+    elsewhere = data_root_of(read_runs(run.root)) if lost and run.options.data_root is None else None
+    if apply and elsewhere is not None:
         raise InputError(
             f"{len(lost)} of the images have no file here, and runs of this set had --data-root {elsewhere}: name it "
             "here too; nothing was changed"
