@@ -72,6 +72,7 @@ class _Member(Generic[Item]):
 
     actor: Any
     starting: Any
+    nodes: frozenset[str]  # those that Ray took for alive when it was hired, one of them its own
     batches: dict[Any, _Batch[Item]] = field(default_factory=dict)
 
     def references(self) -> list[Any]:
@@ -94,6 +95,7 @@ class _Crew(Generic[Item, Result]):
         self._size = 0
         self._cpus = cluster.cpus
         self._next_count = 0.0
+        self._alive: dict[str, dict[str, float]] = {}
         self._patient_until = time.monotonic() + PATIENCE_S
 
     def map(self, items: Iterable[Item], should_stop: Callable[[], bool]) -> Iterator[Outcome[Item, Result]]:
@@ -116,11 +118,16 @@ class _Crew(Generic[Item, Result]):
         if time.monotonic() < self._next_count:
             return
         self._next_count = time.monotonic() + COUNT_NODES_S
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        self._alive = self._nodes_alive()
+        nodes = list(self._alive.values())
         # On nodes smaller than a worker wants, a worker takes what there is.
         largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
         self._cpus = max(1, min(self._cluster.cpus, largest or self._cluster.cpus))
         self._size = self._pool.workers or max(1, sum(self._room(node) for node in nodes))
+
+    def _nodes_alive(self) -> dict[str, dict[str, float]]:
+        """Return what each node that Ray takes for alive has, by its id."""
+        return {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
 
     def _room(self, node: dict[str, float]) -> int:
         room = node.get("CPU", 0) / self._cpus
@@ -134,7 +141,7 @@ class _Crew(Generic[Item, Result]):
             options = {"num_cpus": self._cpus, "num_gpus": self._cluster.gpus, "max_restarts": 0}
             actor = self._ray.remote(Worker).options(scheduling_strategy="SPREAD", **options).remote()
             starting = actor.start.remote(self._make_work, str(Path.cwd()), self._cluster.shared, self._without)
-            self._members.append(_Member(actor, starting))
+            self._members.append(_Member(actor, starting, frozenset(self._alive)))
         if time.monotonic() > self._patient_until and all(member.starting is not None for member in self._members):
             self._patient_until = time.monotonic() + 10 * PATIENCE_S
             gpus = f" and {self._cluster.gpus:g} GPUs" if self._cluster.gpus else ""
@@ -221,7 +228,8 @@ class _Crew(Generic[Item, Result]):
         """Take a dead member out; each item that it held is tried alone, and becomes an error after TRIES_ALONE."""
         self._members.remove(member)
         self._end(member)
-        if member.starting is not None:
+        # Ray needs seconds to see that a node is gone, and until then starts actors there: no fault of theirs.
+        if member.starting is not None and member.nodes <= self._nodes_alive().keys():
             self._deaths += 1
             check_deaths(self._deaths)
         for batch in member.batches.values():

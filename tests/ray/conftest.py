@@ -51,19 +51,32 @@ class TwoNodes:
         self._nodes.append(node)
         return node
 
+    def stop_node(self) -> None:
+        """Stop the newest raylet as a lost network would: the head notices by its silence, half a minute later."""
+        self._signal_raylet(self._nodes[-1], signal.SIGSTOP)
+
     def kill_node(self) -> None:
-        """Kill a raylet as a power cut would; its workers go with it."""
+        """Kill the newest raylet as a power cut would; its workers go with it."""
         node = self._nodes.pop()
-        (raylet,) = node.all_processes["raylet"]
-        os.kill(raylet.process.pid, signal.SIGKILL)
+        self._signal_raylet(node, signal.SIGKILL)
         self._cluster.remove_node(node, allow_graceful=False)
 
+    @staticmethod
+    def _signal_raylet(node: Any, number: int) -> None:
+        (raylet,) = node.all_processes["raylet"]
+        os.kill(raylet.process.pid, number)
+
     def restore(self, nodes: int = 2) -> None:
-        """Make it so many nodes again."""
+        """Make it so many nodes again, and wait until the head has seen the others go."""
         while len(self._nodes) > nodes:
             self.kill_node()
         while len(self._nodes) < nodes:
             self.add_node()
+        wait_for(lambda: self.alive() == nodes, f"{nodes} nodes")
+
+    def alive(self) -> int:
+        """Return how many nodes the head takes for alive, itself not counted."""
+        return -1 + sum(node["Alive"] for node in self._cluster.global_state.node_table())
 
     def shut_down(self) -> None:
         self._cluster.shutdown()

@@ -119,6 +119,25 @@ def test_a_killed_worker_a_killed_node_and_a_new_node_cost_nothing(cluster):
     assert sorted(taken) == list(range(len(taken)))
 
 
+def test_actors_that_ray_starts_on_a_lost_node_do_not_count_as_dead_workers(cluster, monkeypatch):
+    """Ray sees half a minute later that a node is silent, and what it wanted to start there dies with it."""
+    monkeypatch.setattr(engine, "MOST_DEATHS_IN_A_ROW", 1)
+    cluster.add_node(cpus=4)
+    cluster.stop_node()
+
+    def items() -> Iterator[int]:
+        number = 0
+        while cluster.alive() == 3 and number < 20_000:
+            yield number
+            number += 1
+        yield from range(number, number + 20)
+
+    found = list(run_batches(make_where, items(), pool_on(cluster)))
+    assert cluster.alive() == 2
+    assert sorted(one.item for one in found) == list(range(len(found)))
+    assert not any(one.error for one in found)
+
+
 def test_items_are_taken_only_as_workers_get_free(cluster, tmp_path):
     taken: list[int] = []
 
