@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             caption_again(run, settings, read_recap(only), species_hint=species_hint)
 
-    return run_stage("sentence_tags", lambda: options_from(args), body, arguments=argv)
+    return run_stage("sentence_tags", lambda: options_from(args), body, arguments=argv, reads_only=settings.estimate)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Situation:
     Args:
         arguments: of the last run of each stage, by owner.
         running: stages that are under way now, by owner.
-        killed: stages whose last run was killed, by owner.
+        killed: stages whose last run was killed or interrupted, by owner.
         batches: stages with batches to be collected, by owner.
     """
 
@@ -50,11 +50,13 @@ class Situation:
 
 
 def read_situation(root: Path, runs: Sequence[Run], open_now: Mapping[str, OpenRun]) -> Situation:
+    last = last_run_of_each_stage(runs)
+    interrupted = {run.stage for run in last if (run.summary or {}).get("interrupted")}
     return Situation(
         root,
-        {run.stage: run.arguments for run in last_run_of_each_stage(runs)},
+        {run.stage: run.arguments for run in last},
         {stage for stage, one in open_now.items() if one.running},
-        {stage for stage, one in open_now.items() if one.running is False},
+        {stage for stage, one in open_now.items() if one.running is False} | interrupted,
         set(waiting_batches(root)),
     )
 

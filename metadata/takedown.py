@@ -295,7 +295,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     request = Request(
         args.reason, tuple(args.id), tuple(args.url), tuple(args.domain), tuple(args.artist_page), args.apply
     )
-    return run_stage("takedown", lambda: options_from(args), lambda run: take_down(run, request), arguments=argv)
+    return run_stage(
+        "takedown",
+        lambda: options_from(args),
+        lambda run: take_down(run, request),
+        arguments=argv,
+        reads_only=not args.apply,
+    )
 
 
 if __name__ == "__main__":

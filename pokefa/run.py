@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import FrameType
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from pokefa.engine import Pool, Work, describe, run_batches
 from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError
 from pokefa.journal import Journal, new_run_id, utc_now
 from pokefa.ledger import Ledger
+from pokefa.locks import holding
 from pokefa.options import Options
 from pokefa.provenance import run_header
 from pokefa.secrets import RedactingFormatter, redact
@@ -334,6 +335,7 @@ class StageRun:
             "done": self.done,
             "errors": self.errors,
             **({"dry_run": True} if self.options.dry_run else {}),
+            **({"interrupted": True} if self._stop_asked else {}),
             "counts": dict(sorted(self.counts.items())),
             **self.extra,
             "seconds": round(time.monotonic() - self._started, 3),
@@ -354,6 +356,7 @@ def run_stage(
     *,
     arguments: Sequence[str] | None = None,
     create: bool = False,
+    reads_only: bool = False,
 ) -> int:
     """Run `body` as the stage `name` and return the process's exit code.
 
@@ -361,6 +364,7 @@ def run_stage(
         options: the shared options, or a function that reads them and may raise InputError.
         arguments: the command line, for the journal; sys.argv by default.
         create: start a ledger where there is none.
+        reads_only: the body changes nothing, as with --dry-run, so other runs of the stage are not in its way.
     """
     run: StageRun | None = None
     code = EXIT_DONE
@@ -369,13 +373,14 @@ def run_stage(
         set_up_logging(options)
         if create:
             options.root.mkdir(parents=True, exist_ok=True)
-        ledger = Ledger.open(options.root, create=create)
-        run = StageRun(STEPS[name], options, ledger, sys.argv[1:] if arguments is None else arguments)
-        with run.handling_signals():
-            try:
-                body(run)
-            finally:
-                run.finish()
+        step, ledger = STEPS[name], Ledger.open(options.root, create=create)
+        with nullcontext() if reads_only or options.dry_run else holding(options.root, step):
+            run = StageRun(step, options, ledger, sys.argv[1:] if arguments is None else arguments)
+            with run.handling_signals():
+                try:
+                    body(run)
+                finally:
+                    run.finish()
         if options.strict and run.errors:
             code = EXIT_FAILED
     except PokefaError as error:

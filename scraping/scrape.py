@@ -28,13 +28,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from metadata.takedowns import read_taken_down
 from pokefa.engine import Pool, run_batches
-from pokefa.errors import InputError, PokefaError
+from pokefa.errors import PokefaError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.table import KEY
@@ -43,11 +40,10 @@ from scraping.pool import DownloadPool
 from scraping.records import DECISIONS, Records
 from scraping.settings import QUERY, SEARCH_FLAGS, Settings, add_arguments
 from scraping.sources import Search, files_as_candidates, from_folder, from_urls, searched
-from scraping.utils import RAW_FOLDER, Limits, SpeciesIndex, read_quotas
+from scraping.utils import Limits, SpeciesIndex, read_quotas
 from scraping.worker import GetImage, Job, ScrapeSpecies, Shared, Tried
 
 QUOTAS_FILE = "quotas/quotas.csv"
-LOCK_FILE = f"{RAW_FOLDER}/.scrape.lock"
 GRACE_S = 15.0  # a download that has begun looks at the stop sign between two reads
 
 log = logging.getLogger("pokefa")
@@ -67,28 +63,19 @@ def scrape(run: StageRun, settings: Settings) -> None:
         run.extra["wanted"] = sum(job.wanted for job in jobs)
         log.info("dry run: would look for up to %d images of %d species", run.extra["wanted"], len(jobs))
         return
-    lock = FileLock(run.root / LOCK_FILE)
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"another scrape.py works on {run.root.absolute()}: wait until it has ended") from None
-    try:
-        table = run.table()
-        images = table.select(KEY, "species")
-        records = Records(run.root, dict(images.iter_rows()), retry=run.options.retry_errors)
-        taken_down = read_taken_down(run.root, table, settings.takedown_threshold)
-        shared = Shared(run.root, run.run_id, limits, records, taken_down)
-        saved = Counter(images["species"])
-        for row in records.recover():
-            record(run, Tried("adopted", row))
-            saved[str(row["species"])] += 1
-        work_through(run, shared, settings, index, saved)
-        if records.failed_before:
-            tried = len(records.failed_before)
-            log.info("%d addresses were tried before and not saved: --retry-errors tries them again", tried)
-    finally:
-        lock.release()
+    table = run.table()
+    images = table.select(KEY, "species")
+    records = Records(run.root, dict(images.iter_rows()), retry=run.options.retry_errors)
+    taken_down = read_taken_down(run.root, table, settings.takedown_threshold)
+    shared = Shared(run.root, run.run_id, limits, records, taken_down)
+    saved = Counter(images["species"])
+    for row in records.recover():
+        record(run, Tried("adopted", row))
+        saved[str(row["species"])] += 1
+    work_through(run, shared, settings, index, saved)
+    if records.failed_before:
+        tried = len(records.failed_before)
+        log.info("%d addresses were tried before and not saved: --retry-errors tries them again", tried)
 
 
 def work_through(run: StageRun, shared: Shared, settings: Settings, index: SpeciesIndex, saved: Counter[str]) -> None:

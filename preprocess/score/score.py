@@ -183,7 +183,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = settings_from(args)
     if args.image is not None:
         return print_score(args.image, settings)
-    return run_stage("score", lambda: options_from(args), lambda run: score_images(run, settings), arguments=argv)
+    return run_stage(
+        "score",
+        lambda: options_from(args),
+        lambda run: score_images(run, settings),
+        arguments=argv,
+        reads_only=settings.estimate,
+    )
 
 
 if __name__ == "__main__":

@@ -147,6 +147,16 @@ def kill(root: Path, stage: str) -> None:
     journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
 
 
+def interrupt(root: Path, stage: str) -> None:
+    """Have the journal of a stage's last run say that it was interrupted."""
+    journal = newest(root, stage)
+    *lines, last = journal.read_text().splitlines(keepends=True)
+    closing = json.loads(last)
+    closing["summary"]["interrupted"] = True
+    (root / "metadata/runs/merged.json").unlink()
+    journal.write_text("".join([*lines, json.dumps(closing) + "\n"]))
+
+
 def finish_scoring(sample: Any) -> None:
     """Bring the one image that waits to its end, so that no step has anything to do."""
     with sample.run("score") as run:
@@ -316,11 +326,14 @@ def test_killed_run_that_decides_over_all_rows_is_run_again(ask_here: Ask, sampl
     assert ask_here("status").summary["next"] == [f"python preprocess/dup/rm_dups.py --root {sample.root}"]
 
 
-def test_killed_scraper_goes_on_first(ask_here: Ask, sample: Any) -> None:
+@pytest.mark.parametrize("end", [kill, interrupt])
+def test_killed_or_interrupted_scraper_goes_on_first(
+    ask_here: Ask, sample: Any, end: Callable[[Path, str], None]
+) -> None:
     write_quotas(sample.root, "1,Gengar,001-001,1,1")
     with sample.run("scrape", ["--species", "Gengar", "Mr. Mime", "--redo"]) as run:
         run.note({"text": "searching"})
-    kill(sample.root, "scrape")
+    end(sample.root, "scrape")
     assert ask_here("status").summary["next"] == [
         f"python scraping/scrape.py --root {sample.root} --species Gengar 'Mr. Mime'",
         f"python preprocess/score/score.py --root {sample.root}",

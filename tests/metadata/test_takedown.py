@@ -29,7 +29,8 @@ def ask(ask_here: Ask) -> Ask:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    paths = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
 def images(root: Path) -> dict[str, dict[str, str]]:

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from demo.serpapi_standin import Address, Failure, serve
+from pokefa.locks import holding
+from pokefa.selection import STEPS
 from scraping.scrape import main
 from tests.conftest import CHECKOUT, Dataset, Finished
 from tests.scraping.conftest import Gallery, Route, Site, picture, send
@@ -574,11 +575,10 @@ def test_no_quotas(run_script: Any, tmp_path: Path) -> None:
 
 
 def test_two_at_once(dataset: Dataset) -> None:
-    (dataset.root / "data_raw").mkdir()
-    with FileLock(dataset.root / "data_raw/.scrape.lock"):
+    with holding(dataset.root, STEPS["scrape"]):
         finished = dataset.run(SCRIPT)
     assert finished.code == 2
-    assert finished.stderr == f"error: another scrape.py works on {dataset.root}: wait until it has ended\n"
+    assert finished.stderr.startswith(f"error: scrape.py or takedown.py is at work on {dataset.root}: wait until ")
 
 
 @pytest.mark.parametrize(

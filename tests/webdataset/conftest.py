@@ -40,7 +40,7 @@ def snapshot() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
     """Return {path: (inode, bytes)} of every file below a folder; a file written anew has another inode."""
 
     def take(folder: Path) -> dict[str, tuple[int, bytes]]:
-        files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".ledger.lock")
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock")
         return {str(path.relative_to(folder)): (path.stat().st_ino, path.read_bytes()) for path in files}
 
     return take
