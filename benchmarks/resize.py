@@ -1,6 +1,6 @@
 """What resizing costs: resize.py beside plain loops, libvips, and a bare program; and what its encoders cost.
 
-    python benchmarks/resize.py                     200 images, one round: about three minutes
+    python benchmarks/resize.py                     400 images, one round: about three minutes
     python benchmarks/resize.py --images 1000 --rounds 3
 
 The files are drawn: six of ten are JPEGs, three PNGs and one a WebP; three of ten are too small, four are kept and
@@ -144,7 +144,7 @@ def print_encoders(results: Mapping[str, tuple[float, int, int]]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = bench_parser(__doc__, rounds=1)
-    parser.add_argument("--images", type=int, default=200, metavar="N", help="how many images (default: 200)")
+    parser.add_argument("--images", type=int, default=400, metavar="N", help="how many images (default: 400)")
     args = parser.parse_args(argv)
     count = 20 if args.quick else args.images
     print("## Resizing\n")
@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         call_apart(programs.make_pictures, root / "raw/band/species", DIFFERENT, count)
         runs = {
             OURS: partial(resize, root),
-            ONE: partial(resize, root, "--workers", 1),
+            ONE: partial(resize, root, "--workers", 1, "--limit", max(1, count // 4)),
             VIPS: partial(run_other, "vips", root),
             VIPS_TUNED: partial(run_other, "vips-tuned", root),
             VIPS_COPIES: partial(run_other, "vips-copying", root),

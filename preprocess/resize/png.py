@@ -15,8 +15,9 @@ from PIL import Image
 if TYPE_CHECKING:
     import numpy as np
 
-# PNG, third edition, table 8: the colour type of each mode, and its channels.
-_COLOUR_TYPES = {"L": (0, 1), "RGB": (2, 3), "LA": (4, 2), "RGBA": (6, 4)}
+_MODES = ("L", "LA", "RGB", "RGBA")
+# PNG, third edition, table 8: the colour type by the number of channels: grey, grey and alpha, RGB, RGB and alpha.
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Each leaves a difference: Up that to the row above, Average that to the mean of the pixels above and on the left.
 _UP, _AVERAGE = 2, 3
@@ -24,10 +25,11 @@ _SAMPLE_ROWS = 32
 _STRIP_BYTES = 2**18  # so much is filtered at a time: it stays in the processor's cache
 
 
-def encode_png(image: Image.Image, level: int) -> bytes:
-    """Return the PNG file of an image of mode L, LA, RGB or RGBA, without metadata.
+def encode_png(picture: Image.Image | np.ndarray, level: int) -> bytes:
+    """Return the PNG file of a picture, without metadata.
 
     Args:
+        picture: an image of mode L, LA, RGB or RGBA, or its pixels: (H, W) or (H, W, C) uint8 with 1 to 4 channels.
         level: of zlib-ng, 1 to 9.
 
     Raises:
@@ -36,12 +38,14 @@ def encode_png(image: Image.Image, level: int) -> bytes:
     import numpy as np
     from zlib_ng import zlib_ng
 
-    if image.mode not in _COLOUR_TYPES:
-        raise ValueError(f"no PNG of mode {image.mode} is written here")
-    colour_type, channels = _COLOUR_TYPES[image.mode]
-    pixels = np.zeros((image.height + 1, image.width * channels), np.uint8)  # above the first row stand zeros
-    pixels[1:] = np.asarray(image).reshape(image.height, -1)
-    sample = np.linspace(0, image.height - 1, min(image.height, _SAMPLE_ROWS), dtype=int)
+    if isinstance(picture, Image.Image) and picture.mode not in _MODES:
+        raise ValueError(f"no PNG of mode {picture.mode} is written here")
+    values = np.asarray(picture)
+    height, width = values.shape[:2]
+    channels = values.size // (height * width)
+    pixels = np.zeros((height + 1, width * channels), np.uint8)  # above the first row stand zeros
+    pixels[1:] = values.reshape(height, -1)
+    sample = np.linspace(0, height - 1, min(height, _SAMPLE_ROWS), dtype=int)
     name = min(
         (_UP, _AVERAGE),
         key=lambda name: len(zlib_ng.compress(_filtered(name, pixels[sample + 1], pixels[sample], channels), level)),
@@ -50,9 +54,9 @@ def encode_png(image: Image.Image, level: int) -> bytes:
     strip = max(1, _STRIP_BYTES // pixels.shape[1])
     packed = [
         compressor.compress(_filtered(name, pixels[top + 1 : top + 1 + strip], pixels[top : top + strip], channels))
-        for top in range(0, image.height, strip)
+        for top in range(0, height, strip)
     ]
-    header = struct.pack(">IIBBBBB", image.width, image.height, 8, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", b"".join((*packed, compressor.flush()))), (b"IEND", b""))
     return _SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))

@@ -29,8 +29,10 @@ DECODED_AT_LEAST = 2
 _PREMULTIPLIED = {"RGBA": "RGBa", "LA": "La"}  # a small a: Pillow's modes of colours multiplied by alpha
 
 
-def resized_image(data: bytes, form: str, size: tuple[int, int], target: Target) -> Image.Image:
-    """Return the picture in a file (RGB, RGBA, L or LA), whose upright size is `size`, in the size of `target`.
+def resized_image(data: bytes, form: str, size: tuple[int, int], target: Target) -> Image.Image | np.ndarray:
+    """Return the picture in a file, whose upright size is `size`, in the size of `target`.
+
+    It is an image (RGB, RGBA, L or LA), or where none had to be made the pixels alone: (H, W, 3) or (H, W) uint8.
 
     Raises:
         ImageError: the file is damaged.
@@ -79,8 +81,8 @@ def open_plain(data: bytes, form: str, by: int = 1) -> VipsImage | None:
     return image if image.format == "uchar" and image.bands in (1, 3) else None
 
 
-def resample(image: Image.Image, target: Target) -> Image.Image:
-    """Return the image (RGB, RGBA, L or LA) in its new size; hidden colours do not bleed."""
+def resample(image: Image.Image, target: Target) -> Image.Image | np.ndarray:
+    """Return the image (RGB, RGBA, L or LA) in its new size, as `resized_image`; hidden colours do not bleed."""
     import numpy as np
 
     if target.action == "up":
@@ -90,8 +92,10 @@ def resample(image: Image.Image, target: Target) -> Image.Image:
     return _make_smaller(_vips().Image.new_from_array(pixels), target)
 
 
-def _make_smaller(image: VipsImage, target: Target) -> Image.Image:
+def _make_smaller(image: VipsImage, target: Target) -> Image.Image | np.ndarray:
     """Return an image of 1 to 4 bands of 8 bits in its new size; of 2 or 4 the last is an alpha that is multiplied in.
+
+    The alpha is taken out again, which makes an image; 1 or 3 bands are returned as pixels.
 
     Raises:
         pyvips.Error: the image cannot be decoded.
@@ -101,9 +105,20 @@ def _make_smaller(image: VipsImage, target: Target) -> Image.Image:
         small = _mean_of_area(image.numpy(), target.size)
     else:  # as wide as the factor makes it: antialiased
         small = image.reduce(image.width / width, image.height / height, kernel="cubic").numpy()
-    mode = {1: "L", 2: "La", 3: "RGB", 4: "RGBa"}[image.bands]
-    made = Image.frombuffer(mode, target.size, small, "raw", mode, 0, 1)
-    return made.convert({"La": "LA", "RGBa": "RGBA"}[mode]) if image.bands in (2, 4) else made
+    if image.bands in (1, 3):
+        return small
+    mode = "La" if image.bands == 2 else "RGBa"
+    return as_image(small, mode).convert(mode.upper())
+
+
+def as_image(picture: Image.Image | np.ndarray, mode: str | None = None) -> Image.Image:
+    """Return an image as it is, and (H, W) or (H, W, C) uint8 pixels as one of `mode`, by default of L or RGB."""
+    if isinstance(picture, Image.Image):
+        return picture
+    mode = mode or ("L" if picture.ndim == 2 else "RGB")
+    image = Image.new(mode, (picture.shape[1], picture.shape[0]), None)  # Image.fromarray fills it with black first
+    image.frombytes(picture)
+    return image
 
 
 def _mean_of_area(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

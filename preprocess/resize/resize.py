@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -42,7 +43,10 @@ from pokefa.storage import copy_file, write_file
 from preprocess.resize.metadata import strip_metadata
 from preprocess.resize.png import encode_png
 from preprocess.resize.policy import Bounds, Target, target_size
-from preprocess.resize.resampling import resized_image
+from preprocess.resize.resampling import as_image, resized_image
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FOLDER = "data_stage/resized"
 
@@ -71,12 +75,12 @@ class Resized:
     reason: str
 
 
-def encode(image: Image.Image, form: str) -> bytes:
-    """Return the file of an image in the format `form`, without metadata."""
+def encode(picture: Image.Image | np.ndarray, form: str) -> bytes:
+    """Return the file of a picture, as `resized_image` returns it, in the format `form`, without metadata."""
     if form == "PNG":
-        return encode_png(image, PNG_LEVEL)
+        return encode_png(picture, PNG_LEVEL)
     stream = io.BytesIO()
-    image.save(stream, form, **ENCODERS[form])
+    as_image(picture).save(stream, form, **ENCODERS[form])
     return stream.getvalue()
 
 
@@ -92,8 +96,8 @@ def make_file(source: Path, max_bytes: int, bounds: Bounds) -> tuple[bytes | Non
     if target.action == "keep":
         made, reason = keep_size(data, facts.format)
     else:
-        image = resized_image(data, facts.format, (facts.width, facts.height), target)
-        made, reason = encode(image, facts.format), target.action
+        picture = resized_image(data, facts.format, (facts.width, facts.height), target)
+        made, reason = encode(picture, facts.format), target.action
     return made, facts.format, target, "long_side_bound" if target.strip else reason
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ def test_round_trip(mode: str, width: int, height: int, chance: object) -> None:
     assert (read.format, read.mode, read.size, read.tobytes()) == ("PNG", mode, image.size, image.tobytes())
     assert strip_metadata(data) == data
     assert encode_png(image, 6) == data
+    assert encode_png(np.asarray(image), 6) == data
 
 
 def test_smooth_pictures_become_small() -> None:

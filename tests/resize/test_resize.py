@@ -24,7 +24,7 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFilter, JpegImagePl
 from pokefa.errors import InputError
 from pokefa.images import MAX_BYTES, open_image
 from preprocess.resize.policy import Bounds, Target, scaled, target_size
-from preprocess.resize.resampling import reduction, resample
+from preprocess.resize.resampling import as_image, reduction, resample
 from preprocess.resize.resize import make_file
 from tests.conftest import CHECKOUT, Dataset, Finished
 
@@ -126,14 +126,14 @@ def test_bounds_must_rise() -> None:
 def test_area_is_the_mean_of_what_a_pixel_covers() -> None:
     image = Image.new("L", (8, 4), 0)
     image.paste(200, (0, 0, 2, 4))
-    small = resample(image, target_size(8, 4, Bounds(1, 1, 2)))
+    small = as_image(resample(image, target_size(8, 4, Bounds(1, 1, 2))))
     assert [small.getpixel((x, 0)) for x in (0, 1)] == [100, 0]
 
 
 def test_pixels_that_are_covered_in_part_count_in_part() -> None:
     image = Image.new("L", (5, 5), 0)
     image.paste(200, (2, 0, 3, 5))  # the middle column, half of which lies under each pixel of the result
-    small = resample(image, target_size(5, 5, Bounds(1, 2, 2)))
+    small = as_image(resample(image, target_size(5, 5, Bounds(1, 2, 2))))
     assert [small.getpixel((x, y)) for x in (0, 1) for y in (0, 1)] == [40] * 4
 
 
@@ -141,7 +141,7 @@ def test_pixels_that_are_covered_in_part_count_in_part() -> None:
 def test_the_mean_of_one_colour_is_that_colour(level: int, width: int, height: int, mode: str) -> None:
     colour = (level,) * (len(mode) - (mode != "RGB" and "A" in mode)) + ((255,) if "A" in mode else ())
     image = Image.new(mode, (width, height), colour if len(colour) > 1 else level)
-    small = resample(image, Target((max(1, width // 3), max(1, height // 3)), Fraction(1, 3), strip=False))
+    small = as_image(resample(image, Target((max(1, width // 3), max(1, height // 3)), Fraction(1, 3), strip=False)))
     assert small.mode == mode
     assert small.getcolors() == [(small.width * small.height, colour if len(colour) > 1 else level)]
 
@@ -150,13 +150,13 @@ def test_the_mean_of_one_colour_is_that_colour(level: int, width: int, height: i
 def test_hidden_colours_do_not_bleed_into_a_mean(mode: str) -> None:
     image = Image.new("RGBA", (90, 90), (255, 255, 255, 0))
     image.paste((0, 0, 0, 255), (0, 0, 40, 90))
-    small = resample(image.convert(mode), Target((20, 20), Fraction(2, 9), strip=False)).convert("RGBA")
+    small = as_image(resample(image.convert(mode), Target((20, 20), Fraction(2, 9), strip=False)).convert("RGBA"))
     assert {pixel[:3] for _, pixel in small.getcolors() if pixel[3]} == {(0, 0, 0)}
     assert {pixel[3] for _, pixel in small.getcolors()} == {0, 255, 227}  # column 8 covers 36 to 40.5: 8/9 of it
 
 
 def test_an_extreme_strip_is_averaged() -> None:
-    small = resample(Image.new("RGB", (1, 100_000), (9, 99, 199)), target_size(1, 100_000, Bounds()))
+    small = as_image(resample(Image.new("RGB", (1, 100_000), (9, 99, 199)), target_size(1, 100_000, Bounds())))
     assert small.getcolors() == [(4096, (9, 99, 199))]
 
 
@@ -215,7 +215,7 @@ def test_decoding_smaller_stays_within_the_stated_bound(
     target = target_size(960, 800, Bounds(1, short, 10 * short))
     by = reduction(960, 800, target)
     assert by > 1
-    one, other = (resample(open_image(data, reduce=scale), target) for scale in (1, by))
+    one, other = (as_image(resample(open_image(data, reduce=scale), target)) for scale in (1, by))
     errors = [value * value for value in ImageChops.difference(one, other).tobytes()]
     assert 10 * math.log10(255**2 / max(1e-9, sum(errors) / len(errors))) > bound
 
@@ -223,7 +223,7 @@ def test_decoding_smaller_stays_within_the_stated_bound(
 def test_hidden_colours_do_not_bleed() -> None:
     image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, 20, 40))
-    larger = resample(image, target_size(40, 40, Bounds(64, 128, 256)))
+    larger = as_image(resample(image, target_size(40, 40, Bounds(64, 128, 256))))
     seen = [larger.getpixel((x, 32)) for x in range(64)]
     assert all(red == 0 for red, _, _, alpha in seen if alpha > 0)
     assert {seen[2], seen[61][3]} == {(0, 0, 255, 255), 0}
