@@ -95,6 +95,19 @@ def shown_in_benchmarks() -> list[Shown]:
     return found
 
 
+def shown_in_docs() -> list[Shown]:
+    """Return the commands of docs/ that run a script of the project."""
+    found = []
+    for path in sorted((CHECKOUT / "docs").glob("*.md")):
+        for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                place = next((place for place, word in enumerate(words) if word.endswith(".py")), None)
+                if place is not None:
+                    found.append(Shown(path.name, shlex.join(["python", *words[place:]])))
+    return found
+
+
 def commands() -> list[Shown]:
     """Each command once, in the order in which a reader meets them."""
     found = {each.line: each for each in [*shown_in_readme(), *shown_in_docstrings()]}
@@ -253,6 +266,20 @@ def test_a_shown_benchmark_takes_its_flags(shown: Shown) -> None:
     assert done.returncode == 0, done.stderr
     for flag in (word for word in words if word.startswith("--")):
         assert flag in done.stdout
+
+
+@pytest.mark.parametrize("shown", shown_in_docs(), ids=lambda shown: shown.line)
+def test_a_command_of_the_docs_takes_its_flags(shown: Shown) -> None:
+    """They want clusters and clouds: here their parsers take them, and know every one of their flags."""
+    words = shlex.split(shown.line)
+    done = run([str(ensure(environment("core"))), *words[1:], "--help"], CHECKOUT, {})
+    assert done.returncode == 0, done.stderr
+    for flag in (word for word in words if word.startswith("--")):
+        assert flag in done.stdout
+
+
+def test_there_are_commands_in_the_docs() -> None:
+    assert {"preprocess/resize/resize.py", "pipeline.py"} <= {shlex.split(each.line)[1] for each in shown_in_docs()}
 
 
 def test_what_runs_elsewhere_is_still_shown() -> None:
