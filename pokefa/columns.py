@@ -230,7 +230,12 @@ IMAGES = TableSchema(
                 ("resized_h", "int", "its height in pixels"),
                 ("resize_scale", "float", "one factor for both sides; 1.0 = kept"),
                 ("resize_kernel", "text", "`bicubic`, `area` or `none`"),
-                ("resize_action", "text", "`keep`, `up` or `down`"),
+                (
+                    "resize_action",
+                    "text",
+                    "`keep` (the same bytes), `strip` (no metadata), `convert`, `up` or `down`",
+                ),
+                ("resize_note", "text", "why it was stripped or converted; `long_side_bound`: shorter than --min-side"),
                 ("resize_source", "text", "`raw` or `inpainted`"),
                 ("resize_run_id", "text", "run that resized the image"),
                 ("resize_error", "text", "why the image could not be resized"),

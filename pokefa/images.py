@@ -33,6 +33,7 @@ Result = TypeVar("Result")
 
 _WHITE = (255, 255, 255)
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_TURNED = (2, 3, 4, 5, 6, 7, 8)  # the EXIF orientations that are not upright
 _ON_THEIR_SIDE = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
 # What Pillow reads an orientation from; a PNG may have it behind the pixels, and is decoded to get there.
 _PNG_ORIENTATION = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
@@ -264,11 +265,12 @@ def _open(
                 raise ImageError("truncated", f"{type(error).__name__}: {error}") from None
 
 
-def _orientation(opened: Image.Image, data: bytes) -> object:
-    """Return the EXIF orientation of an opened file with the bytes `data`, whatever stands there; 1 is upright."""
+def _orientation(opened: Image.Image, data: bytes) -> int:
+    """Return the EXIF orientation of an opened file with the bytes `data`: 2 to 8, or 1, upright, for all else."""
     if opened.format == "PNG" and not any(name in chunk for chunk in _png_chunks(data) for name in _PNG_ORIENTATION):
         return 1
-    return opened.getexif().get(ExifTags.Base.Orientation, 1)
+    found = opened.getexif().get(ExifTags.Base.Orientation)
+    return found if found in _TURNED else 1
 
 
 def _png_chunks(data: bytes) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ import polars as pl
 from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
-from pokefa.selection import ORDER, STEPS, find_ids, name_some, stale_columns
+from pokefa.selection import ANY_ROW, ORDER, STEPS, find_ids, name_some, stale_columns
 from pokefa.table import KEY
 
 UNFLAGGED = "unflagged"
@@ -34,6 +34,8 @@ class Overrule:
         stale: later stages whose images.csv cells were made from what the flag led to, and must be made anew.
         again: the first stage to run again; the first stale one by default.
         again_undone: the same after an undo.
+        stale_where: the images of which this is so; of the others nothing is made anew.
+        stale_where_undone: the same after an undo.
         undo: empty the override instead of setting it.
         note: kept in the journal with the images that were changed.
         ignore_unknown: go on without ids that the ledger does not hold.
@@ -44,6 +46,8 @@ class Overrule:
     stale: tuple[str, ...] = ()
     again: str | None = None
     again_undone: str | None = None
+    stale_where: pl.Expr = ANY_ROW
+    stale_where_undone: pl.Expr = ANY_ROW
     undo: bool = False
     note: str | None = None
     ignore_unknown: bool = False
@@ -58,6 +62,8 @@ def unflag_main(
     stale: Sequence[str],
     again: str | None = None,
     again_undone: str | None = None,
+    stale_where: pl.Expr = ANY_ROW,
+    stale_where_undone: pl.Expr = ANY_ROW,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run an unflag script and return its exit code.
@@ -65,7 +71,7 @@ def unflag_main(
     Args:
         doc: the script's docstring, the text of --help.
         step: name of the step in pokefa.selection.STEPS, which owns `override`.
-        flag, override, stale, again, again_undone: as in `Overrule`.
+        flag, override, stale, again, again_undone, stale_where, stale_where_undone: as in `Overrule`.
         argv: the command line; sys.argv by default.
     """
     parser = stage_parser(doc, rows=False)
@@ -78,9 +84,24 @@ def unflag_main(
     if args.ids is None and args.ids_file is None:
         parser.error("name the images with --ids or --ids-file")
     order = Overrule(
-        flag, override, tuple(stale), again, again_undone or again, args.undo, args.note, args.ignore_unknown
+        flag,
+        override,
+        tuple(stale),
+        again,
+        again_undone or again,
+        stale_where,
+        stale_where_undone,
+        args.undo,
+        args.note,
+        args.ignore_unknown,
     )
-    return run_stage(step, lambda: options_from(args), lambda run: overrule(run, order), arguments=argv)
+    return run_stage(
+        step,
+        lambda: options_from(args),
+        lambda run: overrule(run, order),
+        arguments=argv,
+        keeps_away=stale,  # what they are about to record would be what is overruled here
+    )
 
 
 def overrule(run: StageRun, order: Overrule) -> None:
@@ -104,8 +125,9 @@ def overrule(run: StageRun, order: Overrule) -> None:
         log.warning("%s: not in the ledger", image_id)
     run.seen = len(wanted)
     gone = set(table.filter(pl.col("drop_reason").str.starts_with("takedown:"))[KEY])
-    full = table.select(KEY, *stale_cells(order.stale, run.step.name))
-    cells = {row.pop(KEY): row for row in full.filter(pl.col(KEY).is_in(wanted)).to_dicts()}
+    made_anew = order.stale_where_undone if order.undo else order.stale_where
+    full = table.filter(pl.col(KEY).is_in(wanted) & made_anew).select(KEY, *stale_cells(order.stale, run.step.name))
+    cells = {row.pop(KEY): row for row in full.to_dicts()}
     changed = []
     for image_id in wanted:
         reason = _verdict(flags[image_id] == "True", overrides[image_id] == UNFLAGGED, order.undo)
@@ -115,16 +137,16 @@ def overrule(run: StageRun, order: Overrule) -> None:
             log.info("%s: %s", image_id, reason)
             run.counts[reason] += 1
             continue
-        emptied = [name for name, text in cells[image_id].items() if text is not None]
+        emptied = [name for name, text in cells.get(image_id, {}).items() if text is not None]
         log.info("%s: %s%s", image_id, reason, f", and emptied {', '.join(emptied)}" if emptied else "")
         run.record(image_id, {order.override: None if order.undo else UNFLAGGED}, reason=reason)
-        if order.stale:
+        if order.stale and image_id in cells:
             run.clear(image_id, order.stale, reason=reason)
         changed.append(image_id)
     if changed and order.note is not None:
         run.note({"text": order.note, "image_ids": changed})
     again = order.again_undone if order.undo else order.again
-    run.extra["run_again"] = later_stages(run.step.name, order.stale, again) if changed else []
+    run.extra["run_again"] = later_stages(run.step.name, order.stale, again) if cells.keys() & changed else []
     if changed and run.options.dry_run:
         log.info("dry run: nothing was changed")
 

@@ -357,6 +357,7 @@ def run_stage(
     arguments: Sequence[str] | None = None,
     create: bool = False,
     reads_only: bool = False,
+    keeps_away: Sequence[str] = (),
 ) -> int:
     """Run `body` as the stage `name` and return the process's exit code.
 
@@ -365,6 +366,7 @@ def run_stage(
         arguments: the command line, for the journal; sys.argv by default.
         create: start a ledger where there is none.
         reads_only: the body changes nothing, as with --dry-run, so other runs of the stage are not in its way.
+        keeps_away: other steps that must not run meanwhile.
     """
     run: StageRun | None = None
     code = EXIT_DONE
@@ -374,7 +376,7 @@ def run_stage(
         if create:
             options.root.mkdir(parents=True, exist_ok=True)
         step, ledger = STEPS[name], Ledger.open(options.root, create=create)
-        with nullcontext() if reads_only or options.dry_run else holding(options.root, step):
+        with nullcontext() if reads_only or options.dry_run else holding(options.root, name, *keeps_away):
             run = StageRun(step, options, ledger, sys.argv[1:] if arguments is None else arguments)
             with run.handling_signals():
                 try:

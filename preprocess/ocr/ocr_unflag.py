@@ -2,6 +2,7 @@
 
 The detector's own word stays in has_ocr; `ocr_override` outranks it and survives every re-run of the detector. What
 was made from the inpainted image is emptied, so the stages from resize on do these images again, from the original.
+An image that went on as it was, being mostly text, keeps what was made of it.
 
 Reads   images.csv: has_ocr
 Writes  images.csv: ocr_override, and empties the columns of resize, score, phash, rm_dups and filter
@@ -15,7 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import polars as pl
+
 from pokefa.overrides import unflag_main
+from pokefa.selection import is_true
 
 # All that was made of the image itself; captions and splits follow from the filter's new base.csv.
 MADE_FROM_THE_IMAGE = ("resize", "score", "phash", "rm_dups", "filter")
@@ -29,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         override="ocr_override",
         stale=MADE_FROM_THE_IMAGE,
         again_undone="ocr_inpaint",  # an image that was cleared before it was painted over
+        stale_where=pl.col("resize_source").ne_missing(pl.lit("raw")),
+        stale_where_undone=~is_true("ocr_text_dominated"),
         argv=argv,
     )
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from pokefa.columns import Value
 from pokefa.engine import Pool, Work
 from pokefa.errors import PokefaError, RunError
 from pokefa.images import (
@@ -39,7 +40,7 @@ from pokefa.images import (
 )
 from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
 from pokefa.run import Row, StageRun, run_stage
-from pokefa.storage import copy_file, write_file
+from pokefa.storage import copy_file, is_remote, write_file
 from preprocess.resize.metadata import strip_metadata
 from preprocess.resize.png import encode_png
 from preprocess.resize.policy import Bounds, Target, target_size
@@ -62,16 +63,20 @@ ENCODERS: dict[str, dict[str, int | str]] = {
 }
 PNG_LEVEL = 3
 
+ACTIONS = {"kept": "keep", "stripped": "strip", "up": "up", "down": "down"}  # all else is a reason to convert
+
 
 @dataclass(frozen=True)
 class Resized:
-    """What became of one image: its new file and size, and the reason slug."""
+    """What became of one image: its new file and size, what was done, and the reason slug."""
 
     path: str
     width: int
     height: int
     target: Target
     source: str
+    action: str
+    note: str | None
     reason: str
 
 
@@ -85,7 +90,9 @@ def encode(picture: Image.Image | np.ndarray, form: str) -> bytes:
 
 
 def make_file(source: Path, max_bytes: int, bounds: Bounds) -> tuple[bytes | None, str, Target, str]:
-    """Return the bytes of the resized file (None: those of the source), its format, its size and the reason slug.
+    """Return the bytes of the resized file (None: those of the source), its format, its size and what was done.
+
+    That is `up` or `down`, or of an image that stays as large `kept`, `stripped`, or why it was converted.
 
     Raises:
         ImageError: the source cannot be opened.
@@ -98,7 +105,7 @@ def make_file(source: Path, max_bytes: int, bounds: Bounds) -> tuple[bytes | Non
     else:
         picture = resized_image(data, facts.format, (facts.width, facts.height), target)
         made, reason = encode(picture, facts.format), target.action
-    return made, facts.format, target, "long_side_bound" if target.strip else reason
+    return made, facts.format, target, reason
 
 
 def keep_size(data: bytes, form: str) -> tuple[bytes | None, str]:
@@ -144,11 +151,15 @@ class ResizeRows:
         inpainted = row["has_ocr"] is True and row["ocr_override"] is None and row["ocr_inpainted_path"] is not None
         raw = PurePosixPath(str(row["path_raw"]))
         source = self.data / (str(row["ocr_inpainted_path"]) if inpainted else raw)
-        data, form, target, reason = make_file(source, MAX_INPAINTED_BYTES if inpainted else MAX_BYTES, self.bounds)
+        data, form, target, done = make_file(source, MAX_INPAINTED_BYTES if inpainted else MAX_BYTES, self.bounds)
         name = f"{row['image_id']}.{SUFFIXES[form]}"
         path = str(PurePosixPath(FOLDER, raw.parent.parent.name, raw.parent.name, name))
         written = disk.submit(write_result, self.data / path, data, source)
-        return Resized(path, *target.size, target, "inpainted" if inpainted else "raw", reason), written
+        action = ACTIONS.get(done, "convert")
+        notes = [*([done] if action in ("strip", "convert") else []), *(["long_side_bound"] if target.strip else [])]
+        reason = "long_side_bound" if target.strip else done
+        origin = "inpainted" if inpainted else "raw"
+        return Resized(path, *target.size, target, origin, action, ",".join(notes) or None, reason), written
 
 
 def write_result(path: Path, data: bytes | None, source: Path) -> None:
@@ -168,7 +179,7 @@ def write_result(path: Path, data: bytes | None, source: Path) -> None:
 
 def resize_images(run: StageRun, bounds: Bounds) -> None:
     """Resize every pending image."""
-    rows = run.rows(["path_raw", "has_ocr", "ocr_override", "ocr_inpainted_path"])
+    rows = run.rows(["path_raw", "has_ocr", "ocr_override", "ocr_inpainted_path", "path_resized"])
     pool = Pool(workers=run.options.workers, batch_size=4)
     for row, resized in run.map(ResizeRows(run.data, bounds), rows, pool):
         run.record(
@@ -179,11 +190,27 @@ def resize_images(run: StageRun, bounds: Bounds) -> None:
                 "resized_h": resized.height,
                 "resize_scale": float(resized.target.factor),
                 "resize_kernel": resized.target.kernel,
-                "resize_action": resized.target.action,
+                "resize_action": resized.action,
+                "resize_note": resized.note,
                 "resize_source": resized.source,
             },
             reason=resized.reason,
         )
+        remove_others(run.data / resized.path, row["path_resized"])
+
+
+def remove_others(path: Path, before: Value) -> None:
+    """Remove the image's file of an earlier run with another ending, as a JPEG leaves it that has become a PNG.
+
+    Args:
+        before: what the row said of its file. An unflagged image says nothing; on object storage such a file stays,
+            for to look for it would cost a request or two for every image.
+    """
+    others = {path.with_suffix(f".{suffix}") for suffix in SUFFIXES.values()} - {path}
+    if is_remote(path):
+        others = {other for other in others if before is not None and other.name == PurePosixPath(str(before)).name}
+    for other in others:
+        other.unlink(missing_ok=True)
 
 
 def build_parser() -> argparse.ArgumentParser:

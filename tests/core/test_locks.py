@@ -15,7 +15,7 @@ from pokefa.errors import InputError
 from pokefa.locks import holding
 from pokefa.options import Options
 from pokefa.run import StageRun, run_stage
-from pokefa.selection import ORDER, STEPS
+from pokefa.selection import ORDER
 from tests.conftest import CHECKOUT
 
 WAY_OUT = "wait until it has ended, or stop it with Ctrl-C, which saves what it has finished"
@@ -24,8 +24,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from pokefa.locks import holding
-from pokefa.selection import STEPS
-with holding(Path(sys.argv[1]), STEPS["score"]):
+with holding(Path(sys.argv[1]), "score"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -47,7 +46,7 @@ def ready(dataset):
 
 
 def test_a_second_run_of_a_stage_is_refused_and_changes_nothing(ready, capsys):
-    with holding(ready.root, STEPS["phash"]):
+    with holding(ready.root, "phash"):
         assert run_phash(ready) == 2
     captured = capsys.readouterr()
     assert captured.err == f"error: phash.py or takedown.py is at work on {ready.root}: {WAY_OUT}\n"
@@ -59,30 +58,30 @@ def test_a_second_run_of_a_stage_is_refused_and_changes_nothing(ready, capsys):
 
 @pytest.mark.parametrize("options", [{"dry_run": True}, {"reads_only": True, "limit": 1}])
 def test_a_run_that_changes_nothing_is_let_in(ready, options):
-    with holding(ready.root, STEPS["phash"]):
+    with holding(ready.root, "phash"):
         assert run_phash(ready, **options) == 0
 
 
 def test_other_stages_and_other_datasets_are_let_in(ready, tmp_path):
     (tmp_path / "other").mkdir()
-    with holding(ready.root, STEPS["resize"]), holding(tmp_path / "other", STEPS["phash"]):
+    with holding(ready.root, "resize"), holding(tmp_path / "other", "phash"):
         assert run_phash(ready) == 0
 
 
-def test_the_scripts_that_build_the_final_set_wait_for_one_another(dataset):
-    first, second = (holding(dataset.root, STEPS[name]) for name in ("filter", "webdataset"))
+def test_the_scripts_that_build_the_final_set_keep_one_another_away(dataset):
+    first, second = (holding(dataset.root, name) for name in ("filter", "webdataset"))
     with first, pytest.raises(InputError) as refused, second:
         pass
     assert str(refused.value).startswith("filter.py or split.py or webdataset.py or takedown.py is at work on ")
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", [*ORDER, "report", "review"])
 def test_a_takedown_and_any_other_run_keep_each_other_away(dataset, name):
     def takedown() -> AbstractContextManager[None]:
-        return holding(dataset.root, STEPS["takedown"])
+        return holding(dataset.root, "takedown")
 
     def other() -> AbstractContextManager[None]:
-        return holding(dataset.root, STEPS[name])
+        return holding(dataset.root, name)
 
     with other(), pytest.raises(InputError, match=r"\.py is at work on "), takedown():
         pass
@@ -97,10 +96,10 @@ def test_the_lock_goes_with_a_killed_process(ready, capsys):
     with subprocess.Popen([sys.executable, "-c", HOLD, ready.root], env=environment, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         refused = pytest.raises(InputError, match=r"^score\.py or takedown\.py is at work on ")
-        with refused, holding(ready.root, STEPS["score"]):
+        with refused, holding(ready.root, "score"):
             pass
         holder.send_signal(signal.SIGKILL)
-    with holding(ready.root, STEPS["score"]):
+    with holding(ready.root, "score"):
         pass
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pokefa.columns import IMAGES
 from pokefa.errors import InputError
+from pokefa.locks import holding
 from pokefa.overrides import unflag_main
 from pokefa.selection import find_ids
 
@@ -54,6 +55,42 @@ def unflag_ocr(dataset, *arguments: str) -> int:
         stale=STALE,
         argv=["--root", str(dataset.root), *arguments],
     )
+
+
+def test_a_stage_whose_cells_would_be_emptied_must_not_run_meanwhile(dataset, capsys) -> None:
+    """It has read the old word, and would record what it makes of it after the person has spoken."""
+    dataset.write_images([{"image_id": "aa", "has_ocr": "True"}])
+    with holding(dataset.root, "resize"):
+        assert unflag_ocr(dataset, "--ids", "aa", "--dry-run") == 0
+        capsys.readouterr()
+        assert unflag_ocr(dataset, "--ids", "aa") == 2
+    assert capsys.readouterr().err.startswith(f"error: resize.py or takedown.py is at work on {dataset.root}: ")
+    assert not dataset.images()["aa"].get("ocr_override")
+    with holding(dataset.root, "nsfw_filter"):
+        assert unflag_ocr(dataset, "--ids", "aa") == 0
+
+
+def filled(row):
+    return {name: cell for name, cell in row.items() if cell}
+
+
+def test_an_image_that_went_on_as_it_was_keeps_what_was_made_of_it(dataset) -> None:
+    """It is mostly text, so nothing was painted over: cleared or not, its file stays the same."""
+    made = {"has_ocr": "True", "path_resized": "x.png", "ae_aesthetic": "70", "ocr_override": ""}
+    dominated = made | {"image_id": "aa", "ocr_text_dominated": "True", "resize_source": "raw"}
+    painted = made | {"image_id": "bb", "ocr_text_dominated": "False", "resize_source": "inpainted"}
+    dataset.write_images([dominated, painted])
+    done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "aa")
+    assert (done.code, done.summary["run_again"]) == (0, [])
+    assert filled(dataset.images()["aa"]) == filled(dominated | {"ocr_override": "unflagged"})
+    done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "aa", "--undo")
+    assert (done.code, done.summary["run_again"]) == (0, [])
+    assert filled(dataset.images()["aa"]) == filled(dominated)
+    for override, flags in (("", []), ("unflagged", ["--undo"])):
+        dataset.write_images([dominated, painted | {"ocr_override": override}])
+        done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "bb", *flags)
+        assert done.code == 0 and "score" in done.summary["run_again"]
+        assert dataset.images()["bb"]["ae_aesthetic"] == ""
 
 
 def test_stale_cells_of_later_stages_are_emptied_and_others_kept(dataset, capsys) -> None:

@@ -339,7 +339,8 @@ def test_metadata_goes_without_touching_the_pixels(dataset: Dataset) -> None:
     ]
     rows, finished = resize(dataset, *files)
     for row, (data, _) in zip(rows, files, strict=True):
-        assert cells(row) == ("100", "90", "1.0", "none", "keep", "raw")
+        assert cells(row) == ("100", "90", "1.0", "none", "strip", "raw")
+        assert row["resize_note"] == "stripped"
         stripped = (dataset.root / row["path_resized"]).read_bytes()
         assert b"Artist" not in stripped
         assert (dataset.root / row["path_raw"]).read_bytes() == data
@@ -365,12 +366,38 @@ def test_rotated(dataset: Dataset) -> None:
     exif = identifying()
     exif[0x0112] = 6
     rows, finished = resize(dataset, (photo(100, 90, exif=exif), "jpg"))
-    assert cells(rows[0]) == ("90", "100", "1.0", "none", "keep", "raw")
+    assert cells(rows[0]) == ("90", "100", "1.0", "none", "convert", "raw")
+    assert rows[0]["resize_note"] == "rotated"
     image = pixels(dataset, rows[0]["path_resized"])
     assert (image.format, image.size) == ("JPEG", (90, 100))
     assert not image.getexif()
     assert mean_difference(image, picture(100, 90).transpose(Image.Transpose.ROTATE_270)) < 3
     assert finished.summary["counts"] == {"rotated": 1}
+
+
+def test_an_orientation_that_is_none_is_upright(dataset: Dataset) -> None:
+    files = []
+    for value in (0, 1, 9):
+        exif = identifying()
+        exif[0x0112] = value
+        files.append((encoded(picture(100, 90 + value), "JPEG", exif=exif), "jpg"))
+    rows, finished = resize(dataset, *files)
+    for row, (data, _) in zip(rows, files, strict=True):
+        assert (row["resize_action"], row["resize_note"]) == ("strip", "stripped")
+        assert same(pixels(dataset, row["path_resized"]), Image.open(io.BytesIO(data)))
+    assert finished.summary["counts"] == {"stripped": 3}
+
+
+def test_a_file_of_another_format_leaves_none_behind(dataset: Dataset) -> None:
+    """An inpainted PNG comes in the place of a JPEG, and after ocr_unflag.py the JPEG in the place of the PNG."""
+    raw = row_of(dataset, photo(100, 90), "jpg", has_ocr="True", ocr_inpainted_path="data_stage/OCR_inpainted/a.png")
+    (dataset.root / "data_stage/OCR_inpainted").mkdir(parents=True)
+    (dataset.root / "data_stage/OCR_inpainted/a.png").write_bytes(encoded(picture(100, 90), "PNG"))
+    for override, suffix in (("", "png"), ("unflagged", "jpg"), ("", "png")):
+        dataset.write_images([raw | {"ocr_override": override}])
+        assert dataset.run(SCRIPT, "--workers", 1, *SMALL).code == 0
+        (left,) = (dataset.root / "data_stage/resized/001-150/0005_sylveon").iterdir()
+        assert left.name == f"{raw['image_id']}.{suffix}"
 
 
 def test_jpegs_are_encoded_at_95_and_444(dataset: Dataset) -> None:
@@ -390,7 +417,8 @@ def test_cmyk(dataset: Dataset) -> None:
     image = pixels(dataset, rows[0]["path_resized"])
     assert (image.format, image.mode) == ("JPEG", "RGB")
     assert mean_difference(image, picture(100, 90)) < 3
-    assert cells(rows[0])[3:5] == ("none", "keep")
+    assert cells(rows[0])[3:5] == ("none", "convert")
+    assert rows[0]["resize_note"] == "cmyk"
     assert finished.summary["counts"] == {"cmyk": 1}
 
 

@@ -27,7 +27,6 @@ import pytest
 
 from demo.serpapi_standin import Address, Failure, serve
 from pokefa.locks import holding
-from pokefa.selection import STEPS
 from scraping.scrape import main
 from tests.conftest import CHECKOUT, Dataset, Finished
 from tests.scraping.conftest import Gallery, Route, Site, picture, send
@@ -575,7 +574,7 @@ def test_no_quotas(run_script: Any, tmp_path: Path) -> None:
 
 
 def test_two_at_once(dataset: Dataset) -> None:
-    with holding(dataset.root, STEPS["scrape"]):
+    with holding(dataset.root, "scrape"):
         finished = dataset.run(SCRIPT)
     assert finished.code == 2
     assert finished.stderr.startswith(f"error: scrape.py or takedown.py is at work on {dataset.root}: wait until ")
