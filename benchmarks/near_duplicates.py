@@ -2,7 +2,7 @@
 
     python benchmarks/near_duplicates.py                     up to a million hashes: about four minutes
     python benchmarks/near_duplicates.py --full              up to ten million: half an hour and more
-    python benchmarks/near_duplicates.py --part search limits
+    python benchmarks/near_duplicates.py --part search limits --full --thresholds 3 6
 
 All of them search the same hashes: random ones, and among them a hundredth with a neighbour planted at 0 to 12 bits.
 Each measurement runs in a process of its own on all cores; reading the hashes is not counted. Writes Markdown to
@@ -213,18 +213,20 @@ def print_rivals(folder: Path, rounds: int, sizes: tuple[int, int, int], finding
     print(table(heads, rows), end="")
 
 
-def print_search(folder: Path, rounds: int, sizes: Sequence[int], findings: Findings) -> None:
+def print_search(
+    folder: Path, rounds: int, sizes: Sequence[int], thresholds: Sequence[int], findings: Findings
+) -> None:
     """Show how the search grows."""
     print("\n### Growth of rm_dups' search")
     rows = []
-    seconds: dict[int, list[float]] = {threshold: [] for threshold in THRESHOLDS}
-    peaks: dict[int, list[float]] = {threshold: [] for threshold in THRESHOLDS}
+    seconds: dict[int, list[float]] = {threshold: [] for threshold in thresholds}
+    peaks: dict[int, list[float]] = {threshold: [] for threshold in thresholds}
     for count in sizes:
         path = make_hashes(folder, count)
         samples = interleaved(
-            rounds, {f"{count:,}, {threshold}": partial(measured, ours, path, threshold) for threshold in THRESHOLDS}
+            rounds, {f"{count:,}, {threshold}": partial(measured, ours, path, threshold) for threshold in thresholds}
         )
-        for threshold, these in zip(THRESHOLDS, samples.values(), strict=True):
+        for threshold, these in zip(thresholds, samples.values(), strict=True):
             seconds[threshold].append(seconds_of(these))
             peaks[threshold].append(peak_of(these))
             took = spread((sample.seconds for sample in these), 2)
@@ -232,7 +234,7 @@ def print_search(folder: Path, rounds: int, sizes: Sequence[int], findings: Find
         path.unlink()
     heads = ["hashes", "threshold", "seconds, median (least to most)", "peak memory", "recall"]
     print(table(heads, rows), end="")
-    for threshold in THRESHOLDS:
+    for threshold in thresholds:
         what = f"{OURS} at {threshold}"
         findings.grow(f"{what}, hashes", sizes, seconds=seconds[threshold], memory=peaks[threshold])
         findings.rate(what, sizes[-1] / seconds[threshold][-1], cores(), int(peaks[threshold][-1]))
@@ -365,6 +367,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = bench_parser(__doc__, rounds=1)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="only these parts")
     parser.add_argument("--full", action="store_true", help="also ten million hashes")
+    parser.add_argument(
+        "--thresholds", nargs="+", type=int, default=THRESHOLDS, metavar="BITS", help="of the search (default: 3 6 10)"
+    )
     args = parser.parse_args(argv)
     quick: bool = args.quick
     print("## Near-duplicates\n")
@@ -381,7 +386,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             elif part == "search":
                 sizes = [1_000, 10_000] if quick else [10_000, 100_000, 1_000_000]
-                print_search(folder, args.rounds, [*sizes, *([10_000_000] if args.full else [])], findings)
+                print_search(
+                    folder, args.rounds, [*sizes, *([10_000_000] if args.full else [])], args.thresholds, findings
+                )
             elif part == "limits":
                 print_limits(folder, args.rounds, [2_000] if quick else [30_000, 100_000])
             elif part == "shapes":

@@ -2,10 +2,12 @@
 
     python benchmarks/run.py                       all of them: under 30 minutes on two cores
     python benchmarks/run.py ledger resize         only these; the others keep what was found last
+    python benchmarks/run.py --longer              larger sizes of three of them: a quarter of an hour
     python benchmarks/run.py --quick --out /tmp/results
 
 Writes benchmarks/RESULTS.md, and benchmarks/results.json from which that is made. README.md shows the rows for which a
-goal was set. Each script runs in the environment that it needs, which is built on first use. Run this one in that of
+goal was set. --longer writes benchmarks/LONGER.md instead: what would take the whole beyond half an hour. Each script
+runs in the environment that it needs, which is built on first use. Run this one in that of
 requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project, on a machine that does
 nothing else.
 """
@@ -37,7 +39,14 @@ HEAD = """\
 
 Measured by the scripts beside this file, each thing beside what a user would use instead, and beside what bounds it, in
 one run. Compare the ratios, not the seconds. `benchmarks/run.py` writes this page: in the environment `benchmarks`,
-with `PYTHONPATH=.`, on a machine that does nothing else.
+with `PYTHONPATH=.`, on a machine that does nothing else. Larger sizes of some are in [LONGER.md](LONGER.md).
+"""
+
+LONGER_HEAD = """\
+# What larger sizes cost
+
+Text detection on the whole labelled set, inpainting of large pictures, ten million hashes, and where the search for
+near-duplicates stops paying: `benchmarks/run.py --longer` writes this page, as RESULTS.md beside it in one run.
 """
 
 
@@ -65,6 +74,18 @@ BENCHMARKS = (
 )
 
 
+# Larger sizes than fit into the half hour of the whole; their figures stand on a page of their own.
+LONGER = (
+    Benchmark("text_detection", ("--pictures", "200", "--part", "settings")),
+    Benchmark("inpainting", ("--sizes", "2048")),
+    Benchmark(
+        "near_duplicates",
+        ("--part", "search", "limits", "--full", "--thresholds", "3", "6"),
+        "benchmarks_near_duplicates",
+    ),
+)
+
+
 def run_benchmark(benchmark: Benchmark, *, quick: bool) -> dict[str, Any]:
     """Run a script; return its Markdown section, what it found, and the seconds it took.
 
@@ -87,6 +108,11 @@ def run_benchmark(benchmark: Benchmark, *, quick: bool) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         found: dict[str, Any] = json.loads(findings.read_text(encoding="utf-8"))
     return {"seconds": round(seconds), "section": done.stdout.strip(), **found}
+
+
+def longer_page(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return LONGER.md: each script's own section."""
+    return "".join([LONGER_HEAD, *(f"\n{result['section']}\n" for result in results.values())])
 
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -137,10 +163,33 @@ def write(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
+def measure(out: Path, chosen: Sequence[str], *, quick: bool) -> None:
+    """Run the chosen benchmarks, or all, and write RESULTS.md, and README's table where they stay in the project.
+
+    Raises:
+        PokefaError: one of them failed; the results of those before are written.
+    """
+    names = [benchmark.name for benchmark in BENCHMARKS]
+    stored = out / "results.json"
+    results = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
+    for benchmark in BENCHMARKS:
+        if chosen and benchmark.name not in chosen:
+            continue
+        tell(f"== {benchmark.name}")
+        results[benchmark.name] = run_benchmark(benchmark, quick=quick)
+        ordered = {name: results[name] for name in names if name in results}
+        write(stored, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")  # after each: the next may take long
+        write(out / "RESULTS.md", page(ordered))
+    if out == CHECKOUT / "benchmarks":
+        readme = CHECKOUT / "README.md"
+        write(readme, with_table(readme.read_text(encoding="utf-8"), comparisons(results)))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     names = [benchmark.name for benchmark in BENCHMARKS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
+    parser.add_argument("--longer", action="store_true", help="larger sizes of some of them, for LONGER.md")
     parser.add_argument("--quick", action="store_true", help="small sizes: only to see that all of them work")
     parser.add_argument(
         "--out", type=Path, default=CHECKOUT / "benchmarks", metavar="DIR", help="where RESULTS.md and results.json go"
@@ -150,24 +199,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"there is no benchmark {unknown[0]!r}: choose from {', '.join(names)}")
     if args.quick and args.out == CHECKOUT / "benchmarks":
         parser.error("--quick measures nothing worth keeping: give another folder with --out")
+    if args.longer and args.names:
+        parser.error("--longer runs all that it has: leave out the names")
     args.out.mkdir(parents=True, exist_ok=True)
-    stored = args.out / "results.json"
-    results = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
-    for benchmark in BENCHMARKS:
-        if args.names and benchmark.name not in args.names:
-            continue
-        tell(f"== {benchmark.name}")
-        try:
-            results[benchmark.name] = run_benchmark(benchmark, quick=args.quick)
-        except PokefaError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return error.exit_code
-        ordered = {name: results[name] for name in names if name in results}
-        write(stored, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")  # after each: the next may take long
-        write(args.out / "RESULTS.md", page(ordered))
-    readme = CHECKOUT / "README.md"
-    if args.out == CHECKOUT / "benchmarks":
-        write(readme, with_table(readme.read_text(encoding="utf-8"), comparisons(results)))
+    try:
+        if args.longer:
+            found = {each.name: run_benchmark(each, quick=args.quick) for each in LONGER}
+            write(args.out / "LONGER.md", longer_page(found))
+        else:
+            measure(args.out, args.names, quick=args.quick)
+    except PokefaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 

@@ -11,12 +11,14 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, PokefaError
 from pokefa.ledger import Ledger
+from pokefa.locks import holding
 from pokefa.run import report_error
 
 
@@ -64,12 +66,17 @@ def show(lines: Iterable[str]) -> None:
         print("".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in line))
 
 
-def run_reading(stage: str, root: Path, body: Callable[[Reading], None]) -> int:
-    """Open the ledger, run `body`, print the JSON summary, and return the process's exit code."""
+def run_reading(stage: str, root: Path, body: Callable[[Reading], None], *, alone: bool = False) -> int:
+    """Open the ledger, run `body`, print the JSON summary, and return the process's exit code.
+
+    Args:
+        alone: the body writes files, of pictures even, so another run of it and a takedown are kept away.
+    """
     started = time.monotonic()
     try:
         reading = Reading(stage, root, Ledger.open(root))
-        body(reading)
+        with holding(root, stage) if alone else nullcontext():
+            body(reading)
     except PokefaError as error:
         return report_error(error)
     except KeyboardInterrupt:
