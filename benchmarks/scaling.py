@@ -42,6 +42,10 @@ LEDGER = "ledger: merge"
 MERGE = "ledger: journal and merge 5,000 results"
 SEARCH = "rm_dups' search at 6"
 
+# Commands from nsfw_filter to webdataset, each of which ends with a merge. In longer ones merges go on meanwhile, and
+# take a twentieth of the time (pokefa/run.py).
+COMMANDS = 14
+
 
 def _given(value: float, meaning: str) -> Any:
     return field(default=value, metadata={"meaning": meaning})
@@ -121,6 +125,12 @@ def reckon(images: int, known: Mapping[str, Rate], growths: Mapping[str, Growth]
     yield grown("6 rm_dups", images, known[SEARCH], growths[f"{SEARCH}, hashes"], given)
     yield asked("8 sentence_tags", kept, given.caption_tokens)
     yield spread_out("9 webdataset", SHARDS, kept, kept * given.resized / 1000)
+    ledger = known[LEDGER]
+    hours = COMMANDS * images / ledger.per_second / 3600
+    one_machine = f"{ledger.cores} cores of one machine"
+    yield Cost(
+        f"{COMMANDS} merges of the ledger", images, hours, hours * ledger.cores * given.core_hour, 0.0, one_machine
+    )
 
 
 def grown(stage: str, images: int, rate: Rate, growth: Growth, given: Assumptions) -> Cost:
