@@ -44,7 +44,7 @@ SEARCH = "rm_dups' search at 6"
 
 # Commands from nsfw_filter to webdataset, each of which ends with a merge. In longer ones merges go on meanwhile, and
 # take a twentieth of the time (pokefa/run.py).
-COMMANDS = 14
+COMMANDS = 13
 
 
 def _given(value: float, meaning: str) -> Any:
@@ -127,10 +127,8 @@ def reckon(images: int, known: Mapping[str, Rate], growths: Mapping[str, Growth]
     yield spread_out("9 webdataset", SHARDS, kept, kept * given.resized / 1000)
     ledger = known[LEDGER]
     hours = COMMANDS * images / ledger.per_second / 3600
-    one_machine = f"{ledger.cores} cores of one machine"
-    yield Cost(
-        f"{COMMANDS} merges of the ledger", images, hours, hours * ledger.cores * given.core_hour, 0.0, one_machine
-    )
+    dollars = hours * ledger.cores * given.core_hour
+    yield Cost(f"{COMMANDS} merges of the ledger", images, hours, dollars, 0.0, f"{ledger.cores} cores of one machine")
 
 
 def grown(stage: str, images: int, rate: Rate, growth: Growth, given: Assumptions) -> Cost:

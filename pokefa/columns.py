@@ -179,12 +179,16 @@ IMAGES = TableSchema(
             "nsfw_filter",
             [
                 ("is_nsfw", "bool", "True: a tag reached its threshold; the model's word, see nsfw_override"),
-                ("nsfw_score", "float", "highest score among the tags of the table, 0 to 1"),
-                ("nsfw_tags", "text", "tags of the table with a score over 0.05, as JSON {tag: score}"),
+                (
+                    "nsfw_score",
+                    "float",
+                    "highest score among the tags of the table, 0 to 1",
+                ),
+                ("nsfw_tags", "text", "tags it was screened for with a score over 0.05, as JSON {tag: score}"),
                 (
                     "nsfw_threshold",
                     "text",
-                    "thresholds that decided, as JSON {tag: threshold}; null: the model lacks the tag",
+                    "thresholds that decided, as JSON {tag: threshold}; null: the model lacks it; unused: the table",
                 ),
                 ("nsfw_model", "text", "backend, model name and first 12 digits of its SHA-256"),
             ],

@@ -79,7 +79,8 @@ def fetch(model: ModelFile, *, ways_out: str) -> Path:
     """Return the path of a model file, downloading it unless the cache has it.
 
     A download that broke off goes on where it stopped. The file takes its name only once its SHA-256 is right, and
-    under a lock: of two processes that start at once one downloads and both get the whole file.
+    under a lock: of two processes that start at once one downloads and both get the whole file. What the cache has is
+    checked each time: a copy by hand may have broken off. A wrong file stays, since others may share the cache.
 
     Args:
         ways_out: what a user can do where the address cannot be reached; ends the error message.
@@ -89,10 +90,12 @@ def fetch(model: ModelFile, *, ways_out: str) -> Path:
     """
     target = cache_folder() / model.sha256[:12] / model.name
     if target.exists():
+        _check_cached(target, model, ways_out)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(target.suffix + ".lock")):
         if target.exists():
+            _check_cached(target, model, ways_out)
             return target
         partial = target.with_suffix(target.suffix + ".part")
         _download(model.url, partial, ways_out, size=model.size, largest=model.size)
@@ -159,6 +162,22 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_cached(path: Path, model: ModelFile, ways_out: str) -> None:
+    """Check a file of the cache: by its size first, which needs no reading.
+
+    Raises:
+        PokefaError: it is not the pinned one.
+    """
+    size = path.stat().st_size
+    if size != model.size:
+        problem = f"it has {size} bytes, expected {model.size}"
+    elif (found := sha256_of(path)) != model.sha256:
+        problem = f"its SHA-256 is {found}, expected {model.sha256}"
+    else:
+        return
+    raise PokefaError(f"{path} is not the pinned file: {problem}; remove it to download it again, or {ways_out}")
 
 
 def _unpack(archive: ModelArchive, packed: Path, folder: Path) -> None:

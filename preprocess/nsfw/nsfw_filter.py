@@ -4,9 +4,12 @@ Reads   images.csv: path_raw; the raw files; a DeepDanbooru project (project.jso
 Writes  images.csv: is_nsfw, nsfw_score, nsfw_tags, nsfw_threshold, nsfw_model, nsfw_run_id, nsfw_error; drops.csv
 
 An image is flagged when one of the tags of a table reaches its threshold. Without --model-dir the author's release v3
-is downloaded once (650 MB) and checked. Scores over 0.05 of the table are recorded: --redecide applies other thresholds
-without the model. Flagged images leave the later stages; nsfw_unflag.py brings back those that a person has cleared.
-With --tags FILE the table is a JSON object, as {"rating:explicit": 0.5, "nude": 0.9}.
+is downloaded once (650 MB) and checked. Flagged images leave the later stages; nsfw_unflag.py brings back those that a
+person has cleared. With --tags FILE the table is a JSON object, as {"rating:explicit": 0.5, "nude": 0.9}.
+
+Scores over 0.05 of the table are recorded: --redecide applies other thresholds without the model. A tag that its table
+leaves out stays in nsfw_threshold as "unused", with its score in nsfw_tags: a later --redecide can name it again. Where
+no tag of its table has a score on record, nsfw_score is at most 0.05, and says no more than that.
 
 --backend opennsfw needs no download: Yahoo's open_nsfw comes with the packages of this stage. It has one tag, "nsfw",
 and was trained on photographs: its authors say that sketches and cartoons are not what it is for. Nothing falls back on
@@ -64,13 +67,16 @@ DIGITS = 4  # a batch of another size changes a score in its seventh digit; the 
 
 log = logging.getLogger("pokefa")
 
+UNUSED = "unused"  # the image was screened for the tag, and the table that decided leaves it out
+
 Scores = Mapping[str, float]
-Thresholds = Mapping[str, float | None]  # None: the model does not know the tag
+Thresholds = Mapping[str, float | str | None]  # UNUSED, or None: the model does not know the tag
 
 
 def reached(scores: Scores, thresholds: Thresholds) -> list[str]:
     """Return the tags whose score is at least their threshold, the highest score first."""
-    found = [tag for tag, threshold in thresholds.items() if threshold and scores.get(tag, 0.0) >= threshold]
+    used = ((tag, threshold) for tag, threshold in thresholds.items() if isinstance(threshold, int | float))
+    found = [tag for tag, threshold in used if scores.get(tag, 0.0) >= threshold]
     return sorted(found, key=lambda tag: (-scores[tag], tag))
 
 
@@ -103,38 +109,57 @@ def known_thresholds(table: Mapping[str, float], tags: Sequence[str]) -> tuple[d
 
 
 def redecide_row(row: Row, table: Mapping[str, float]) -> dict[str, Value] | None:
-    """Return the new is_nsfw and nsfw_threshold of a screened row, or None where its record lacks a tag of the table.
+    """Return the new cells of a screened row, or None where its record lacks a tag of the table.
+
+    Tags that the table leaves out stay on record, so that another table can decide by them again.
 
     Raises:
         InputError: the record is damaged.
     """
-    scores = read_record(row, "nsfw_tags")
-    before = read_record(row, "nsfw_threshold")
+    scores = recorded_scores(row)
+    before = read_record(row, "nsfw_threshold", UNUSED)
     if any(tag not in before and tag not in scores for tag in table):
         return None
-    after = {tag: threshold if before.get(tag, 1.0) is not None else None for tag, threshold in table.items()}
-    if not any(after.values()):
+    unknown = {tag: None for tag, threshold in before.items() if threshold is None}
+    if unknown.keys() >= table.keys():
         return None
-    recorded = {tag: score for tag, score in scores.items() if score is not None}
-    return {"is_nsfw": bool(reached(recorded, after)), "nsfw_threshold": to_json(after)}
+    after: Thresholds = dict.fromkeys(before, UNUSED) | table | unknown
+    # Scores that are not on record are RECORDED_OVER at most; where none is, the highest of them is in the cell.
+    highest = RECORDED_OVER if row["nsfw_score"] is None else min(float(row["nsfw_score"]), RECORDED_OVER)
+    return {
+        "is_nsfw": bool(reached(scores, after)),
+        "nsfw_score": max((scores[tag] for tag in table if tag in scores), default=highest),
+        "nsfw_threshold": to_json(after),
+    }
 
 
-def read_record(row: Row, column: str) -> dict[str, float | None]:
-    """Return a JSON cell {tag: number or null}.
+def recorded_scores(row: Row) -> dict[str, float]:
+    """Return the scores on record, of any tag that the image was screened for.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    return {tag: score for tag, score in read_record(row, "nsfw_tags").items() if isinstance(score, int | float)}
+
+
+def read_record(row: Row, column: str, *words: str) -> dict[str, float | str | None]:
+    """Return a JSON cell {tag: number, null or one of `words`}.
 
     Raises:
         InputError: the cell holds something else.
     """
     try:
         record = json.loads(str(row[column]))
-        if isinstance(record, dict) and all(value is None or type(value) in (int, float) for value in record.values()):
+        if isinstance(record, dict) and all(
+            value is None or type(value) in (int, float) or value in words for value in record.values()
+        ):
             return record
     except ValueError:
         pass
     raise InputError(f"images.csv, image {row['image_id']}: {column} is damaged: screen it again with --redo --ids")
 
 
-def to_json(record: Mapping[str, float | None]) -> str:
+def to_json(record: Thresholds) -> str:
     return json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
@@ -168,7 +193,7 @@ def redecide(run: StageRun, table: Mapping[str, float], backend: str) -> None:
 
     The scores of two models mean different things, also under one name: what the other recorded stays as it is.
     """
-    columns = ["is_nsfw", "nsfw_tags", "nsfw_threshold", "nsfw_model", "nsfw_override"]
+    columns = ["is_nsfw", "nsfw_score", "nsfw_tags", "nsfw_threshold", "nsfw_model", "nsfw_override"]
     screened = filled("is_nsfw") & filled("nsfw_tags") & filled("nsfw_threshold")
     whole = run.table()
     frame = choose_ids(eligible_rows(whole, run.step).filter(screened), run.named_ids(whole), run.options.limit)
@@ -184,8 +209,7 @@ def redecide(run: StageRun, table: Mapping[str, float], backend: str) -> None:
         elif all(row[name] == value for name, value in values.items()):
             run.counts["unchanged"] += 1
         else:
-            scores = {tag: score for tag, score in read_record(row, "nsfw_tags").items() if score is not None}
-            record_decision(run, row, values, scores)
+            record_decision(run, row, values, recorded_scores(row))
     if lacking:
         run.counts["not_recorded"] = lacking
         log.warning(

@@ -106,6 +106,32 @@ def test_a_file_is_downloaded_once(server: FileServer, cache: Path) -> None:
     assert server.ranges == [None]
 
 
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (DATA[:1000], f"it has 1000 bytes, expected {len(DATA)}"),
+        (
+            DATA[::-1],
+            f"its SHA-256 is {hashlib.sha256(DATA[::-1]).hexdigest()}, expected {hashlib.sha256(DATA).hexdigest()}",
+        ),
+    ],
+)
+def test_a_wrong_file_in_the_cache_is_named_and_left_alone(
+    server: FileServer, cache: Path, data: bytes, problem: str
+) -> None:
+    path = cache / pinned(server).sha256[:12] / "weights.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    with pytest.raises(PokefaError) as caught:
+        fetch(pinned(server), ways_out=WAYS_OUT)
+    assert str(caught.value) == (
+        f"{path} is not the pinned file: {problem}; remove it to download it again, or {WAYS_OUT}"
+    )
+    assert path.read_bytes() == data and server.ranges == []
+    path.unlink()
+    assert fetch(pinned(server), ways_out=WAYS_OUT).read_bytes() == DATA
+
+
 def test_a_cut_connection_goes_on_where_it_stopped(server: FileServer) -> None:
     server.cuts = [100_000, 50_000]
     assert fetch(pinned(server), ways_out=WAYS_OUT).read_bytes() == DATA

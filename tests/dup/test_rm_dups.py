@@ -20,6 +20,7 @@ from PIL import Image
 from pokefa.columns import Value
 from pokefa.errors import PokefaError
 from preprocess.dup import decisions
+from preprocess.dup.alike import HASHES, look_alikes
 from preprocess.dup.decisions import CRITERIA, Rules
 from preprocess.dup.embeddings import Embeddings
 from preprocess.dup.linkage import Linkage
@@ -622,6 +623,23 @@ def test_a_bad_hash_is_named(dataset: Dataset, text: str) -> None:
         f"error: metadata/images.csv, image {'b' * 32}, phash64: {text!r} is not 16 hex digits; empty the cell and run "
         "preprocess/dup/phash.py again\n",
     )
+
+
+def test_a_hash_in_capital_letters_is_the_same_hash(dataset: Dataset) -> None:
+    dataset.write_images([row("a", BASE), row("b", BASE, phash64=f"{BASE:016X}")])
+    run(dataset)
+    assert flags(dataset) == {"a": "kept", "b": "identical"}
+
+
+def test_a_byte_sum_in_capital_letters_is_the_same_sum(dataset: Dataset) -> None:
+    dataset.write_images([row("a", 0, sha256="ab" * 32), row("b", 0, sha256="AB" * 32), row("c", 0, sha256="cd" * 32)])
+    run(dataset)
+    assert flags(dataset) == {"a": "kept", "b": "identical", "c": "unique"}
+
+
+def test_look_alikes_in_capital_letters_are_found() -> None:
+    cells = dict.fromkeys(HASHES, (None, None)) | {"image_id": ("a", "b"), "phash64": (f"{BASE:x}", f"{BASE:X}")}
+    assert look_alikes(pl.DataFrame(cells, dict.fromkeys(cells, pl.String)), 6) == [("b", "a")]
 
 
 def test_a_bad_number_is_named(dataset: Dataset) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pokefa.columns import IMAGES
@@ -73,22 +75,51 @@ def test_tags_that_the_model_does_not_know_have_no_threshold() -> None:
     assert str(caught.value) == "the model knows no tag of the table (y, z): name others with --tags FILE"
 
 
-def recorded(tags: str, threshold: str) -> dict[str, Any]:
-    return {"image_id": "aa", "nsfw_tags": tags, "nsfw_threshold": threshold}
+def recorded(tags: str, threshold: str, score: float | None = None) -> dict[str, Any]:
+    return {"image_id": "aa", "nsfw_score": score, "nsfw_tags": tags, "nsfw_threshold": threshold}
 
 
 @pytest.mark.parametrize(
-    ("table", "is_nsfw", "threshold"),
+    ("table", "is_nsfw", "score", "threshold"),
     [
-        ({"a": 0.4, "b": 0.5}, True, '{"a":0.4,"b":0.5}'),
-        ({"a": 0.6, "b": 0.5}, False, '{"a":0.6,"b":0.5}'),
-        ({"b": 0.1}, False, '{"b":0.1}'),
-        ({"a": 0.1, "z": 0.1}, True, '{"a":0.1,"z":null}'),
+        ({"a": 0.4, "b": 0.5}, True, 0.45, '{"a":0.4,"b":0.5,"z":null}'),
+        ({"a": 0.6, "b": 0.5}, False, 0.45, '{"a":0.6,"b":0.5,"z":null}'),
+        ({"b": 0.1}, False, 0.05, '{"a":"unused","b":0.1,"z":null}'),
+        ({"a": 0.1, "z": 0.1}, True, 0.45, '{"a":0.1,"b":"unused","z":null}'),
     ],
 )
-def test_a_record_is_decided_again(table: dict[str, float], is_nsfw: bool, threshold: str) -> None:
-    row = recorded('{"a":0.45}', '{"a":0.5,"b":0.5,"z":null}')
-    assert redecide_row(row, table) == {"is_nsfw": is_nsfw, "nsfw_threshold": threshold}
+def test_a_record_is_decided_again(table: dict[str, float], is_nsfw: bool, score: float, threshold: str) -> None:
+    row = recorded('{"a":0.45}', '{"a":0.5,"b":0.5,"z":null}', 0.45)
+    assert redecide_row(row, table) == {"is_nsfw": is_nsfw, "nsfw_score": score, "nsfw_threshold": threshold}
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.0), (0.03, 0.03), (0.05, 0.05), (0.9, 0.05), (None, 0.05)])
+def test_the_score_of_an_image_without_a_score_on_record_is_what_is_known_of_it(
+    before: float | None, after: float
+) -> None:
+    cells = redecide_row(recorded("{}", '{"a":0.5,"b":0.5}', before), {"a": 0.4})
+    assert cells is not None and cells["nsfw_score"] == after
+
+
+scores = st.floats(0, 1) | st.floats(0, 0.1)
+tables = st.dictionaries(st.sampled_from("abcz"), st.floats(0.051, 1), min_size=1)
+
+
+@given(st.fixed_dictionaries(dict.fromkeys("abc", scores)), st.lists(tables, max_size=4))
+def test_whatever_was_decided_in_between_the_first_table_decides_as_it_did_first(
+    scores: dict[str, float], others: list[dict[str, float]]
+) -> None:
+    first: dict[str, float] = {"a": 0.5, "b": 0.8, "c": 0.3, "z": 0.5}
+    cells = describe_scores(scores, known_thresholds(first, "abc")[0])
+    row = {"image_id": "aa", **cells}
+    for table in others:
+        row |= redecide_row(row, table) or {}
+        used = {tag: value for tag, value in table.items() if tag != "z"}
+        if used:
+            again = describe_scores({tag: scores[tag] for tag in used}, table)
+            assert row["is_nsfw"] == again["is_nsfw"]
+            assert row["nsfw_score"] == again["nsfw_score"] or again["nsfw_score"] <= row["nsfw_score"] <= 0.05
+    assert row | (redecide_row(row, first) or {}) == {"image_id": "aa", **cells}
 
 
 @pytest.mark.parametrize("table", [{"a": 0.4, "new": 0.5}, {"z": 0.5}])
@@ -96,11 +127,18 @@ def test_a_record_that_lacks_a_tag_is_not_decided_again(table: dict[str, float])
     assert redecide_row(recorded('{"a":0.45}', '{"a":0.5,"z":null}'), table) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"a":"0.5"}', '{"a":true}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a":"0.5"}', '{"a":true}', '{"a":"unused"}'])
 def test_a_damaged_record_names_its_image(text: str) -> None:
     with pytest.raises(InputError) as caught:
         redecide_row(recorded(text, '{"a":0.5}'), {"a": 0.5})
     assert str(caught.value) == "images.csv, image aa: nsfw_tags is damaged: screen it again with --redo --ids"
+
+
+@pytest.mark.parametrize("text", ["", '{"a":"0.5"}', '{"a":[]}'])
+def test_damaged_thresholds_name_their_image(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        redecide_row(recorded('{"a":0.5}', text), {"a": 0.5})
+    assert str(caught.value) == "images.csv, image aa: nsfw_threshold is damaged: screen it again with --redo --ids"
 
 
 def test_the_table_comes_from_the_script_or_from_a_file(tmp_path: Path) -> None:
@@ -178,7 +216,8 @@ def screened(first: tuple[Dataset, Finished], tmp_path: Path) -> Dataset:
 
 
 def files_of(dataset: Dataset) -> dict[str, bytes]:
-    paths = (path for path in dataset.root.rglob("*") if path.is_file())
+    """Return the contents of all files but the empty ones that hold locks."""
+    paths = (path for path in dataset.root.rglob("*") if path.is_file() and path.parent.name != ".locks")
     return {path.relative_to(dataset.root).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -371,6 +410,26 @@ def test_the_same_thresholds_change_nothing(screened: Dataset) -> None:
     finished = screened.run(SCRIPT, "--redecide")
     assert finished.summary["counts"] == {"unchanged": 5}
     assert files_of(screened) == before
+
+
+def test_a_narrower_table_keeps_what_another_can_be_decided_from(screened: Dataset, tmp_path: Path) -> None:
+    first = {name: cells_of(screened, name) for name in SHARES}
+    table = tmp_path / "tags.json"
+    table.write_text('{"nude": 0.9}')
+    finished = screened.run(SCRIPT, "--redecide", "--tags", table)
+    assert finished.summary["counts"] == {"clean": 4, "nsfw": 1}, finished.stderr
+    narrow = cells_of(screened, "balloon")
+    assert (narrow["is_nsfw"], narrow["nsfw_score"]) == ("False", "0.05")
+    assert narrow["nsfw_tags"] == first["balloon"]["nsfw_tags"]
+    unused = dict.fromkeys(TAG_THRESHOLDS, "unused") | {"nude": 0.9}
+    assert json.loads(narrow["nsfw_threshold"]) == unused
+    finished = screened.run(SCRIPT, "--redecide", "--tags", table)
+    assert finished.summary["counts"] == {"unchanged": 5}
+    assert screened.run(SCRIPT, "--redecide", "--threshold", 0.3).summary["counts"] == {"clean": 2, "nsfw": 3}
+    finished = screened.run(SCRIPT, "--redecide")
+    assert finished.summary["counts"] == {"clean": 2, "nsfw": 3}
+    run_id = {"nsfw_run_id": finished.summary["run_id"]}
+    assert {name: cells_of(screened, name) for name in SHARES} == {name: first[name] | run_id for name in SHARES}
 
 
 def test_a_dry_run_counts_and_changes_nothing(screened: Dataset) -> None:
