@@ -64,6 +64,7 @@ class Sheet:
 class Pair:
     """An image before and after text was painted over; `share` of it, 0 to 1, was painted."""
 
+    image_id: str
     species: str
     share: float
     before: Thumbnail
@@ -144,6 +145,7 @@ def inpainting_pairs(images: pl.DataFrame, root: Path) -> list[Pair]:
     rows = images.filter(wanted & ~pl.col("fate_stage").eq("takedown")).with_columns(share.alias("share"))
     return [
         Pair(
+            row[KEY],
             row["species"] or "unknown species",
             row["share"],
             thumbnail(root / str(row["path_raw"]), PAIR_SIDE),

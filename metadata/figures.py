@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -30,6 +31,7 @@ WIDTH_IN = 4.6
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and is drawn in the page's font
     "svg.hashsalt": "pokefa",
+    "text.parse_math": False,  # labels are strangers' words: a `$` in them is a dollar sign
     "font.size": 10.5,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -52,7 +54,9 @@ def drawing(name: str, alt: str, height_in: float) -> Iterator[tuple[Axes, list[
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Letters that matplotlib's own font lacks are measured as boxes; the page's font has them.
+        warnings.filterwarnings("ignore", message="Glyph ", category=UserWarning)
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
         axes = figure.add_subplot()
         result: list[str] = []

@@ -15,7 +15,7 @@ from metadata.asked import questions_about, requests_about, stored_answers
 from metadata.funnel import TAKEN_DOWN
 from metadata.packed import read_members
 from metadata.takedowns import TAKEDOWNS_FOLDER, Hash, is_flat, look_alikes, read_records
-from metadata.traces import IMAGE_ID, pages_showing
+from metadata.traces import IMAGE_ID, may_show_any, pages_showing
 from pokefa.errors import PokefaError
 from pokefa.table import KEY
 from shards.plan import BUILDING, DATA
@@ -89,7 +89,7 @@ def check_packed(root: Path, gone: Collection[str]) -> Iterator[tuple[str, str]]
 
 
 def old_pages(root: Path, gone: Collection[str]) -> Iterator[str]:
-    """Yield generated pages that name an image and are older than its takedown: later ones cannot show it."""
+    """Yield generated pages that may show an image and are older than its takedown: later ones cannot show it."""
     ends = {
         str(image[KEY]): datetime.fromisoformat(record.finished).timestamp()
         for record in read_records(root)
@@ -97,6 +97,7 @@ def old_pages(root: Path, gone: Collection[str]) -> Iterator[str]:
         if record.finished is not None
     }
     for path in pages_showing(root, gone):
-        named = set(IMAGE_ID.findall(path.read_text(encoding="utf-8", errors="replace"))).intersection(gone)
-        if any(path.stat().st_mtime < ends.get(image_id, float("inf")) for image_id in named):
+        page = path.read_text(encoding="utf-8", errors="replace")
+        shown = set(gone) if may_show_any(page) else set(IMAGE_ID.findall(page)).intersection(gone)
+        if any(path.stat().st_mtime < ends.get(image_id, float("inf")) for image_id in shown):
             yield path.relative_to(root).as_posix()

@@ -1,7 +1,8 @@
 """The life of one image, in the order in which it happened, and where the image is now.
 
-Every line of every run journal that speaks of the image: which cells it set, why, and which run of which code did
-it. Then the files that exist, the row of base.csv, and the shard. The beginning of an id will do.
+Every line of every run journal that speaks of the image: which cells it set, why, at which gates or threshold, and
+which run of which code did it, with which arguments. Then the files that exist, the row of base.csv, and the shard.
+--json has the versions of the runs' libraries as well. The beginning of an id will do.
 
 Reads   images.csv, base.csv, the run journals, the data folders, webdataset/data
 Writes  nothing
@@ -15,15 +16,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
-from metadata.journals import Run, entries_of_run, read_runs
+from metadata.journals import Run, entries_of_run, read_runs, settings_of
 from metadata.packed import DATA_FOLDER, read_members, shard_paths
 from pokefa.errors import InputError
 from pokefa.selection import find_ids
@@ -39,7 +41,7 @@ USUAL_KEYS = ("table", KEY, "set", "add", "ts", "reason", "drop")
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened to an image."""
+    """One thing that happened to an image; `settings` are the gates or the threshold that decided."""
 
     ts: str
     stage: str
@@ -48,6 +50,7 @@ class Event:
     what: str
     cells: dict[str, str | None] = field(default_factory=dict)
     detail: str | None = None
+    settings: dict[str, float] = field(default_factory=dict)
 
 
 def events_of(image_id: str, runs: Sequence[Run]) -> list[Event]:
@@ -78,7 +81,8 @@ def events_of(image_id: str, runs: Sequence[Run]) -> list[Event]:
                 what = str(entry.get("reason", f"set in {entry['table']}.csv"))
                 more = {name: value for name, value in entry.items() if name not in USUAL_KEYS}
                 detail = (entry.get("drop") or {}).get("detail") or (_shown(more) if more else None)
-                happened.append(_event(run, entry, what, entry["set"], detail))
+                event = _event(run, entry, what, entry["set"], detail)
+                happened.append(replace(event, settings=settings_of(run)))
             touched = touched or bool(happened)
             events += happened
         events += notes if touched else []
@@ -130,18 +134,29 @@ def life_of(reading: Reading, name: str) -> dict[str, Any]:
     image_id = found[0]
     row = row_of(images, image_id)
     base_row = row_of(reading.ledger.base.read_keyed(), image_id)
+    runs = read_runs(reading.root)
+    events = events_of(image_id, runs)
+    named = {event.run_id for event in events}
     return {
         "image_id": image_id,
-        "events": [asdict(event) for event in events_of(image_id, read_runs(reading.root))],
+        "events": [asdict(event) for event in events],
         "taken_down": (row.get("drop_reason") or "").startswith("takedown:"),
         "files": files_of(reading.root, row, IMAGE_PATHS) + files_of(reading.root, base_row, BASE_PATHS),
         "base": {column: text for column, text in base_row.items() if text is not None},
         "shards": find_in_shards(reading.root, image_id),
+        "runs": [told(run) for run in runs if run.run_id in named],
     }
+
+
+def told(run: Run) -> dict[str, Any]:
+    """Return how a run was made."""
+    facts = {"run_id": run.run_id, "stage": run.stage, "started": run.started, "code": run.code, "host": run.host}
+    return {**facts, "arguments": list(run.arguments), "settings": settings_of(run), "libraries": run.libraries}
 
 
 def story(life: dict[str, Any]) -> Iterator[str]:
     """Yield the lines that tell a life."""
+    arguments = {run["run_id"]: run["arguments"] for run in life["runs"]}
     yield f"image {life['image_id']}"
     for event in life["events"]:
         yield ""
@@ -151,7 +166,10 @@ def story(life: dict[str, Any]) -> Iterator[str]:
         for column, text in event["cells"].items():
             if column != KEY:
                 yield f"    {column} = {'(emptied)' if text is None else text}"
-        yield f"    run {event['run_id']}, code {event['code'] or 'unknown'}"
+        if event["settings"]:
+            yield f"    at {', '.join(f'{name} {value:g}' for name, value in event['settings'].items())}"
+        words = shlex.join(arguments[event["run_id"]])
+        yield f"    run {event['run_id']}, code {event['code'] or 'unknown'}" + (f", with {words}" if words else "")
     yield ""
     yield "Now"
     for file in life["files"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,27 +80,55 @@ def gates_of(runs: Sequence[Run]) -> dict[str, float]:
     """Return the settings of the last filter run by the names of its `Gates`: its own flags, else the defaults."""
     from preprocess.filter.filter import Gates
 
-    arguments = last_arguments(runs, "filter")
-    gates = {}
-    for name, default in vars(Gates()).items():
-        given = flag_value(arguments, f"--{name.replace('_', '-')}")
-        gates[name] = default if given is None else float(given)
-    return gates
+    return _given(last_arguments(runs, "filter"), vars(Gates()))
+
+
+def settings_of(run: Run) -> dict[str, float]:
+    """Return the numbers that a run of the filter or of rm_dups.py decided by; any other stage has none here.
+
+    What the command line leaves out is this code's default, which the code of that run need not share.
+    """
+    from preprocess.dup.rm_dups import MIN_COSINE, THRESHOLD
+    from preprocess.filter.filter import Gates
+
+    if run.stage == "filter":
+        return _given(run.arguments, vars(Gates()))
+    if run.stage == "rm_dups":
+        compared = flag_value(run.arguments, "--embeddings") is not None
+        return _given(run.arguments, {"threshold": THRESHOLD, **({"min_cosine": MIN_COSINE} if compared else {})})
+    return {}
+
+
+def _given(arguments: Sequence[str], defaults: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers that a recorded command line gave to the flags of these names, else the defaults."""
+    given = {name: flag_value(arguments, f"--{name.replace('_', '-')}") for name in defaults}
+    return {name: default if (text := given[name]) is None else float(text) for name, default in defaults.items()}
 
 
 def flag_value(arguments: Sequence[str], flag: str) -> str | None:
     """Return the value that a recorded command line gave to `flag`, or None.
 
-    >>> flag_value(["--root", "x", "--min-relevance=70"], "--min-relevance")
+    >>> flag_value(["--root", "x", "--min-rel=70"], "--min-relevance")
     '70'
     """
     value = None
     for place, argument in enumerate(arguments):
-        if argument == flag and place + 1 < len(arguments):
+        name, joined, text = argument.partition("=")
+        if not names_flag(name, flag):
+            continue
+        if joined:
+            value = text
+        elif place + 1 < len(arguments):
             value = arguments[place + 1]
-        elif argument.startswith(f"{flag}="):
-            value = argument.partition("=")[2]
     return value
+
+
+def names_flag(name: str, flag: str) -> bool:
+    """Tell whether a word of a recorded command line is `flag` or the beginning that argparse took for it.
+
+    The command line was accepted, so no other flag of its script begins with these letters.
+    """
+    return len(name) > len("--") and name.startswith("--") and flag.startswith(name)
 
 
 def data_root_of(runs: Sequence[Run]) -> str | None:

@@ -41,6 +41,7 @@ from metadata.sections import (
 )
 from metadata.species_coverage import count_species, read_coverage
 from metadata.spending import BY_LIST_PRICE, StageCost, cost_stages, total_usd
+from metadata.traces import REPORT_MARK, REPORT_TITLE
 from pokefa.options import positive_int
 from pokefa.text import write_text
 
@@ -64,6 +65,8 @@ def build_page(tables: Tables, runs: Sequence[Run], root: Path, most_tiles: int)
     usd = total_usd(costs)
     return render(
         "report.html.j2",
+        title=REPORT_TITLE,
+        mark=REPORT_MARK,
         as_of=max((run.ended or run.started for run in runs), default="")[:16].replace("T", " "),
         stand_in=stand_in_signs(images, root),
         numbers=[
@@ -168,7 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     most_tiles = args.thumbnails
-    return run_reading("report", args.root, lambda reading: write_report(reading, most_tiles))
+    return run_reading("report", args.root, lambda reading: write_report(reading, most_tiles), alone=True)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@
     if (item.tags) cell.append(make("div", { class: "tags" }, item.tags.map((words) => words.join(" ").trim()).join(", ")));
     const foot = make("div", { class: "foot" }, make("code", {}, item.image_id.slice(0, 12)));
     // For mouse and touch; the keyboard has B and Enter on the image itself.
-    const buttons = part("veil") ? ["show", "open"] : ["open"];
+    const buttons = isVeiled(item) ? ["show", "open"] : ["open"];
     for (const name of buttons) foot.append(make("button", { type: "button", class: name, tabindex: -1 }, "Open"));
     cell.append(foot);
     mark(cell, shown[spot]);
@@ -208,7 +208,7 @@
   const whole = (place) => `../${paths[place].split("/").map(encodeURIComponent).join("/")}`;
 
   function frameOf(picture, alt, source) {
-    const frame = make("span", { class: "frame" });
+    const frame = make("span", { class: picture.veiled ? "frame veil" : "frame" });
     const address = source(picture.place);
     if (address === null) {
       frame.append(`no picture: ${pictures[picture.place].slice(1)}`);
@@ -250,9 +250,10 @@
   // --- Blurring. ---
 
   const bare = new Set();
+  const isVeiled = (item) => [...(item.pictures ?? []), ...item.mates].some((picture) => picture.veiled);
 
   function unveil(place) {
-    if (!part("veil")) return;
+    if (!isVeiled(items[place])) return;
     if (!bare.delete(place)) bare.add(place);
     refresh();
   }
@@ -457,7 +458,9 @@
     part("large-tick").setAttribute("aria-pressed", ticked.has(place));
     part("large-tick").textContent = ticked.has(place) ? "Ticked" : "Tick";
     part("large-body").firstElementChild?.classList.toggle("bare", bare.has(place));
-    if (part("large-veil")) part("large-veil").textContent = bare.has(place) ? "Blur" : "Show";
+    if (!part("large-veil")) return;
+    part("large-veil").textContent = bare.has(place) ? "Blur" : "Show";
+    part("large-veil").hidden = !isVeiled(items[place]);
   }
 
   function step(by) {

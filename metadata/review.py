@@ -65,10 +65,14 @@ def item_data(each: Flagged, place: Any) -> dict[str, Any]:
             "caption": picture.caption,
             "place": place(picture.path),
             **({"boxes": picture.boxes, "size": picture.size} if picture.boxes else {}),
+            **({"veiled": True} if picture.veiled else {}),
         }
         for picture in each.pictures
     ]
-    data["mates"] = [{"id": image_id, "place": place(path)} for image_id, path in each.mates]
+    data["mates"] = [
+        {"id": mate.image_id, "place": place(mate.path), **({"veiled": True} if mate.veiled else {})}
+        for mate in each.mates
+    ]
     return data
 
 
@@ -103,6 +107,7 @@ def write_review(reading: Reading, name: str, limit: int) -> None:
         "stage": stage,
         "total": len(flagged),
         "shown": len(chosen),
+        "veils": any(each.veiled for each in chosen),
         "cleared": len(images.filter(pl.col(stage.cleared).is_not_null())) if stage.cleared else 0,
         "data": page_data(name, chosen, stage.actions(data), reading.root),
     }
@@ -136,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     stage, limit = args.stage, args.limit
-    return run_reading("review", args.root, lambda reading: write_review(reading, stage, limit))
+    return run_reading("review", args.root, lambda reading: write_review(reading, stage, limit), alone=True)
 
 
 if __name__ == "__main__":

@@ -27,12 +27,23 @@ class Picture:
 
     Args:
         boxes: corners (x, y) of each polygon, in pixels of a picture of `size` (width, height).
+        veiled: it is blurred until asked for.
     """
 
     caption: str
     path: str
     boxes: list[list[tuple[int, int]]] = field(default_factory=list)
     size: tuple[int, int] = (1, 1)
+    veiled: bool = False
+
+
+@dataclass(frozen=True)
+class Mate:
+    """Another image of the same group, with its file; a veiled one is blurred until asked for."""
+
+    image_id: str
+    path: str
+    veiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Flagged:
         closeness: sort key; the smallest, closest to the threshold, comes first.
         tags: (tag, what is said of it); the page filters by the tags.
         text: a sentence shown in full.
-        mates: (image_id, file) of other images of its group, and how many more there are.
+        mates: other images of its group, and how many more there are.
         values: numbers that the actions compute with.
     """
 
@@ -57,10 +68,15 @@ class Flagged:
     pictures: list[Picture]
     tags: list[tuple[str, str]] = field(default_factory=list)
     text: str = ""
-    mates: list[tuple[str, str]] = field(default_factory=list)
+    mates: list[Mate] = field(default_factory=list)
     more_mates: int = 0
     facts: list[tuple[str, str]] = field(default_factory=list)
     values: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def veiled(self) -> bool:
+        """Whether one of the pictures shown with it is blurred until asked for."""
+        return any(picture.veiled for picture in self.pictures) or any(mate.veiled for mate in self.mates)
 
 
 @dataclass(frozen=True)

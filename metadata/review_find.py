@@ -12,7 +12,19 @@ import polars as pl
 from caption.recap import RECAP_FILE, read_recap
 from metadata.funnel import TAKEN_DOWN
 from metadata.journals import gates_of
-from metadata.review_data import UNKNOWN, Cells, Dataset, Flagged, Picture, facts_of, known, number, scores, species_of
+from metadata.review_data import (
+    UNKNOWN,
+    Cells,
+    Dataset,
+    Flagged,
+    Mate,
+    Picture,
+    facts_of,
+    known,
+    number,
+    scores,
+    species_of,
+)
 from pokefa.errors import InputError
 from pokefa.selection import FLAGGED_NSFW, HAS_TEXT, SCREENED, filled, is_true
 from pokefa.table import KEY
@@ -36,7 +48,7 @@ def flagged_nsfw(cells: Cells) -> Flagged:
         "no score" if score is None else f"score {score:.3f}",
         score,
         (known(over), known(score)),
-        [Picture("flagged", cells["path_raw"])] if cells["path_raw"] else [],
+        [Picture("flagged", cells["path_raw"], veiled=True)] if cells["path_raw"] else [],
         tags=[
             (tag, f"{score:.2f}" + (f" of {thresholds[tag]:g}" if tag in thresholds else ""))
             for tag, score in sorted(found.items(), key=lambda item: (-item[1], item[0]))
@@ -84,26 +96,29 @@ def read_boxes(root: Path, path: str | None) -> tuple[list[list[tuple[int, int]]
 
 
 def find_duplicates(data: Dataset) -> list[Flagged]:
-    """Return the removed duplicates, those that differ most from the kept image first."""
-    groups: defaultdict[str, list[tuple[float, str, str]]] = defaultdict(list)
+    """Return the removed duplicates, those that differ most from the kept image first.
+
+    Screening again can flag an image that rm_dups.py decided about before: beside another it is veiled.
+    """
+    groups: defaultdict[str, list[tuple[float, str, Mate]]] = defaultdict(list)
     shown = filled("dupe_group") & filled("path_resized") & ~TAKEN_DOWN
-    columns = ("dupe_group", "dupe_distance", KEY, "path_resized")
-    for group, distance, image_id, path in data.tables.images.filter(shown).select(columns).rows():
-        groups[group].append((known(number(distance)), image_id, path))
+    columns = ("dupe_group", "dupe_distance", KEY, "path_resized", (~SCREENED).alias("veiled"))
+    for group, distance, image_id, path, veiled in data.tables.images.filter(shown).select(columns).rows():
+        groups[group].append((known(number(distance)), image_id, Mate(image_id, path, veiled)))
     for members in groups.values():
-        members.sort()
+        members.sort(key=lambda member: member[:2])
     return [
-        duplicate(cells, groups[cells["dupe_group"] or ""]) for cells in data.rows(SCREENED & is_true("dupe_removed"))
+        duplicate(cells, [mate for *_, mate in groups[cells["dupe_group"] or ""]])
+        for cells in data.rows(SCREENED & is_true("dupe_removed"))
     ]
 
 
-def duplicate(cells: Cells, group: Sequence[tuple[float, str, str]]) -> Flagged:
+def duplicate(cells: Cells, group: Sequence[Mate]) -> Flagged:
     distance = number(cells["dupe_distance"])
-    paths = {image_id: path for _, image_id, path in group}
     pictures = [Picture("removed", cells["path_resized"])] if cells["path_resized"] else []
-    if cells["dupe_rep_image"] in paths:
-        pictures.append(Picture("kept", paths[cells["dupe_rep_image"]]))
-    mates = [(image_id, path) for _, image_id, path in group if image_id not in (cells[KEY], cells["dupe_rep_image"])]
+    kept = [mate for mate in group if mate.image_id == cells["dupe_rep_image"]]
+    pictures += [Picture("kept", mate.path, veiled=mate.veiled) for mate in kept]
+    mates = [mate for mate in group if mate.image_id not in (cells[KEY], cells["dupe_rep_image"])]
     return Flagged(
         cells[KEY],
         species_of(cells),
@@ -120,12 +135,15 @@ def duplicate(cells: Cells, group: Sequence[tuple[float, str, str]]) -> Flagged:
 
 
 def find_left_out(data: Dataset) -> list[Flagged]:
-    """Return what the filter's gates left out, by how many points are missing."""
+    """Return what the filter's gates left out, by how many points are missing.
+
+    An image that was flagged since is none of them: no gate lets it in.
+    """
     gates = gates_of(data.runs)
     kept = [number(text) for text in data.tables.images.filter(pl.col("filter_decision") == "kept")["filter_score"]]
     worst = min((score for score in kept if score is not None), default=None)
     wanted = pl.col("filter_decision").is_in(["below_relevance", "below_aesthetic", "beyond_top_n"])
-    return [left_out(cells, gates, worst) for cells in data.rows(wanted)]
+    return [left_out(cells, gates, worst) for cells in data.rows(SCREENED & wanted)]
 
 
 def left_out(cells: Cells, gates: Mapping[str, float], worst: float | None) -> Flagged:
@@ -161,6 +179,8 @@ def left_out(cells: Cells, gates: Mapping[str, float], worst: float | None) -> F
 def find_captions(data: Dataset) -> list[Flagged]:
     """Return the images whose captions cap_filter.py found wanting, those with the fewest faults first.
 
+    One that was flagged since is not to be captioned again, for the filter will leave it out.
+
     Raises:
         InputError: cap_filter.py has not run.
     """
@@ -169,7 +189,7 @@ def find_captions(data: Dataset) -> list[Flagged]:
     reasons = {image_id: tuple(slugs) for image_id, slugs in read_recap(data.root / RECAP_FILE).items()}
     named = pl.col(KEY).is_in(list(reasons))
     dropped = pl.col("drop_reason").str.starts_with("cap_filter:").fill_null(False)
-    rows = {cells[KEY]: cells for cells in data.rows(named | dropped)}
+    rows = {cells[KEY]: cells for cells in data.rows(SCREENED & (named | dropped))}
     base = data.tables.base.filter(pl.col(KEY).is_in(list(rows))).to_dicts()
     return [caption(cells, rows[cells[KEY]], reasons.get(cells[KEY], ())) for cells in base]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from metadata.journals import gates_of, last_arguments
+from metadata.journals import gates_of, last_arguments, names_flag
 from metadata.review_data import Dataset, Flagged
 from metadata.review_find import find_captions, find_duplicates, find_left_out, find_nsfw, find_text
 from pokefa.selection import filled
@@ -41,7 +41,6 @@ class Stage:
         ask: what is to be ticked.
         score: what `Flagged.score` is.
         wide: its images have two pictures side by side.
-        veiled: pictures are blurred until asked for.
         cleared: the column of a person's word.
     """
 
@@ -51,14 +50,13 @@ class Stage:
     find: Callable[[Dataset], list[Flagged]]
     actions: Callable[[Dataset], list[Action]]
     wide: bool = False
-    veiled: bool = False
     cleared: str | None = None
 
 
 def flags_kept(arguments: Sequence[str], dropped: Sequence[str]) -> tuple[str, ...]:
     """Return a recorded command line without some flags, each of which has a value or none.
 
-    >>> flags_kept(["--root", "x", "--linkage=single", "--threshold", "4"], ("--root", "--threshold"))
+    >>> flags_kept(["--root", "x", "--linkage=single", "--thresh", "4"], ("--root", "--threshold"))
     ('--linkage=single',)
     """
     kept: list[str] = []
@@ -66,7 +64,7 @@ def flags_kept(arguments: Sequence[str], dropped: Sequence[str]) -> tuple[str, .
     while place < len(arguments):
         flag, joined, _ = arguments[place].partition("=")
         values = 0 if joined else 1
-        if flag in dropped:
+        if any(names_flag(flag, name) for name in dropped):
             following = arguments[place + 1 : place + 1 + values]
             place += 1 + len([word for word in following if not word.startswith("--")])
         else:
@@ -129,7 +127,6 @@ STAGES = {
             "preprocess/nsfw/nsfw_unflag.py",
             "Clears the ticked images for good. The summary names the stages to run again.",
         ),
-        veiled=True,
         cleared="nsfw_override",
     ),
     "ocr": Stage(

@@ -19,6 +19,10 @@ BYTES_FOLDERS = ("data_raw", "data_stage", "data_clean")
 IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 IMAGE_HASH = re.compile(r"[0-9a-fA-F]{16}")
 
+REPORT_TITLE = "PokeFA dataset report"
+# In the head of a report that names every image whose picture it holds; earlier ones showed inpainting without ids.
+REPORT_MARK = "PokeFA report 2"
+
 
 @dataclass(frozen=True)
 class Traces:
@@ -132,16 +136,23 @@ def files_of(root: Path, image_ids: Iterable[str]) -> list[Path]:
 
 
 def pages_showing(root: Path, image_ids: Collection[str]) -> list[Path]:
-    """Return the generated pages that name one of the images.
+    """Return the generated pages that name one of the images, and the reports that may show any image.
 
     A page of duplicates shows the kept image beside the removed one and names only the latter, so who looks for an
     image asks for its duplicate group.
     """
-    return [
-        path
-        for path in sorted((root / "metadata").rglob("*.html"))
-        if not set(image_ids).isdisjoint(IMAGE_ID.findall(path.read_text(encoding="utf-8", errors="replace")))
-    ]
+    found = []
+    for path in sorted((root / "metadata").rglob("*.html")):
+        page = path.read_text(encoding="utf-8", errors="replace")
+        if may_show_any(page) or not set(image_ids).isdisjoint(IMAGE_ID.findall(page)):
+            found.append(path)
+    return found
+
+
+def may_show_any(page: str) -> bool:
+    """Tell whether a page is a report of an earlier version, which showed pictures without naming their images."""
+    head = page.partition("</head>")[0]
+    return f"<title>{REPORT_TITLE}</title>" in head and f'content="{REPORT_MARK}"' not in head
 
 
 def near_copies(images: pl.DataFrame, image_ids: Sequence[str]) -> list[str]:

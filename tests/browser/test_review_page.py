@@ -239,6 +239,27 @@ def test_nsfw_pictures_are_blurred_until_asked_for(dataset: Any, flagged: list[s
     assert "blur(14px)" in blur_of(page, flagged[0])
 
 
+def test_only_flagged_ones_are_blurred_beside_a_duplicate(dataset: Any, open_page: OpenPage) -> None:
+    write_later_stages(dataset, flagged=3)
+    dataset.run("metadata/review.py", "--stage", "dup")
+    page = open_page(dataset.root, "dup")
+    assert listed(page) == [image_id(1), image_id(2)]
+
+    def blurred(where: str) -> list[bool]:
+        script = "images => images.map(image => getComputedStyle(image).filter !== 'none')"
+        return page.eval_on_selector_all(f"{where} img", script)
+
+    one = f'[data-id="{image_id(1)}"]'
+    assert blurred(one) == [False, False, True, False]  # removed, kept, and the mates: the closest first
+    cell(page, image_id(1)).get_by_text("Show", exact=True).click()
+    assert blurred(one) == [False] * 4
+    page.keyboard.press("b")
+    page.keyboard.press("Enter")
+    assert blurred("dialog") == [False, False, True, False]
+    page.get_by_role("dialog").get_by_role("button", name="Show").click()
+    assert blurred("dialog") == [False] * 4
+
+
 def test_enter_opens_the_file_itself_still_blurred(dataset: Any, flagged: list[str], open_page: OpenPage) -> None:
     page = open_page(dataset.root, "nsfw")
     page.locator("[role=gridcell]").first.focus()
@@ -271,8 +292,8 @@ def test_a_page_away_from_its_dataset_shows_the_small_picture(
     page.wait_for_function("document.querySelector('dialog img').src.startsWith('data:image/webp')")
 
 
-def write_later_stages(dataset: Any) -> None:
-    """Write a ledger of four images: text in 0, which is also the kept one of 1, 2 and 3."""
+def write_later_stages(dataset: Any, flagged: int | None = None) -> None:
+    """Write a ledger of four images: text in 0, which is also the kept one of 1, 2 and 3; `flagged` is NSFW by now."""
     rows: list[dict[str, object]] = []
     for number, (distance, aesthetic) in enumerate([("", 90), (6, 41), (3, 55), (0, 58)]):
         picture = f"data_raw/a b#{number}.png"
@@ -281,7 +302,8 @@ def write_later_stages(dataset: Any) -> None:
         rows.append(
             {
                 "image_id": image_id(number), "species": SPECIES[number], "path_raw": picture, "path_resized": picture,
-                "is_nsfw": "False", "has_ocr": str(not removed), "ocr_boxes_path": "" if removed else "boxes.json",
+                "is_nsfw": str(number == flagged), "has_ocr": str(not removed),
+                "ocr_boxes_path": "" if removed else "boxes.json",
                 "ocr_inpainted_path": "" if removed else picture, "ocr_area_frac": 0.2, "dupe_removed": str(removed),
                 "dupe_group": image_id(0), "dupe_rep_image": image_id(0), "dupe_distance": distance,
                 "dupe_flag": "near" if removed else "kept", "ae_relevance": 80, "ae_aesthetic": aesthetic,

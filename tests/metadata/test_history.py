@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,24 @@ def test_life_is_told_in_order(ask: Ask, sample: Any) -> None:
     assert life["events"][3]["detail"] == "a balloon"
     assert [event["ts"] for event in life["events"]] == sorted(event["ts"] for event in life["events"])
     assert all(event["code"] and event["run_id"] for event in life["events"])
+
+
+def test_each_decision_has_its_gates_or_threshold_and_the_arguments_of_its_run(ask: Ask, sample: Any) -> None:
+    with sample.run("rm_dups", ["--root", "my set", "--thresh=5"]) as run:
+        run.record(sample.ids["cleared"], {"dupe_flag": "unique"}, reason="unique")
+    text = ask("history", sample.ids["cleared"]).stdout
+    assert text.count("    at min_relevance 60, min_aesthetic 55, top_n 16000, per_species_floor 0\n") == 1
+    assert text.count(", with --min-aesthetic 55\n") == 2  # kept, and entered base.csv
+    assert "    at threshold 6\n" in text and "    at threshold 5\n" in text
+    assert ", with --root 'my set' --thresh=5\n" in text
+    life = ask("history", sample.ids["cleared"], "--json").summary
+    kept = next(event for event in life["events"] if event["what"] == "kept")
+    assert kept["settings"] == {"min_relevance": 60, "min_aesthetic": 55, "top_n": 16000, "per_species_floor": 0}
+    runs = {run["run_id"]: run for run in life["runs"]}
+    assert list(runs) == list(dict.fromkeys(event["run_id"] for event in life["events"]))
+    assert runs[kept["run_id"]]["arguments"] == ["--min-aesthetic", "55"]
+    assert runs[kept["run_id"]]["settings"] == kept["settings"]
+    assert runs[kept["run_id"]]["libraries"]["polars"] == importlib.metadata.version("polars")
 
 
 def test_place_in_the_shard_is_where_the_bytes_are(ask: Ask, sample: Any) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -20,12 +21,13 @@ from PIL import Image, ImageChops
 from metadata.contact_sheet import PAIR_SIDE, TILE_SIDE, contact_sheets, web_address
 from metadata.figures import bars
 from metadata.funnel import read_tables
-from metadata.journals import flag_value, read_runs
+from metadata.journals import read_runs
 from metadata.pages import Thumbnail, thumbnail
 from metadata.report import build_page, spoken_time
 from metadata.section_parts import classes, count_sizes, size_names
 from metadata.sections import SCORE_EDGES, domain_section, text_section
 from pokefa.ledger import Ledger
+from pokefa.locks import holding
 
 Ask = Callable[..., Any]
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -316,7 +318,7 @@ def test_inpainting_is_shown_before_and_after(with_quotas: Any, page: str) -> No
     after = with_quotas.root / f"data_stage/OCR_inpainted/{image_id}.png"
     assert 'alt="Eevee, before: with text"' in pair and 'alt="Eevee, after: text painted over"' in pair
     assert thumbnail(after, PAIR_SIDE).uri in pair
-    assert "Eevee, 4.0 % painted over" in pair
+    assert f"Eevee, 4.0 % painted over, {image_id[:8]}</figcaption>" in pair
 
 
 def test_captions_describe_the_pictures(with_quotas: Any, page: str) -> None:
@@ -396,6 +398,37 @@ def test_figure_is_a_function_of_its_numbers() -> None:
     assert "3 (75%)" in one and "0 (0%)" in one and "a&lt;b" in one
 
 
+def test_a_label_is_no_formula() -> None:
+    drawn = bars("one", "domains", [("$\\frac$", 3), ("a$b$c_{d}", 1), ("$", 1)])
+    assert ">$\\frac$</text>" in drawn and ">a$b$c_{d}</text>" in drawn and ">$</text>" in drawn
+
+
+def test_letters_of_other_scripts_are_drawn_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = bars("one", "domains", [("画像.jp", 3), ("포켓몬.kr", 1)])
+    assert ">画像.jp</text>" in drawn and ">포켓몬.kr</text>" in drawn
+
+
+def test_domains_of_strangers_stop_no_report(ask: Ask, sample: Any) -> None:
+    for name, domain in (("good", "$\\frac$"), ("text", "画像.jp")):
+        with sample.run("scrape") as run:
+            run.record(sample.ids[name], {"source_domain": domain})
+    finished = ask("report")
+    assert (finished.code, finished.stderr) == (0, "")
+    page = (sample.root / "metadata/report.html").read_text(encoding="utf-8")
+    assert ">$\\frac$</text>" in page and ">画像.jp</text>" in page
+
+
+@pytest.mark.parametrize("words", [["report"], ["review", "--stage", "ocr"]])
+def test_no_page_is_made_while_a_takedown_removes_pictures(ask: Ask, sample: Any, words: list[str]) -> None:
+    with holding(sample.root, "takedown"):
+        finished = ask(*words)
+    assert finished.code == 2
+    assert finished.stderr.startswith(f"error: {words[0]}.py or takedown.py is at work on {sample.root}: ")
+    assert not list((sample.root / "metadata").glob("*.html"))
+
+
 def test_thumbnail_is_small_and_names_what_it_cannot_open(tmp_path: Path) -> None:
     Image.new("RGBA", (400, 200), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     thumb = thumbnail(tmp_path / "clear.png", 100)
@@ -405,8 +438,6 @@ def test_thumbnail_is_small_and_names_what_it_cannot_open(tmp_path: Path) -> Non
 
 
 def test_small_helpers() -> None:
-    assert flag_value(["--min-aesthetic", "50", "--min-aesthetic=70"], "--min-aesthetic") == "70"
-    assert flag_value(["--min-aesthetic"], "--min-aesthetic") is None
     assert web_address("javascript:alert(1)") == web_address(None) == ""
     assert count_sizes([0, 0.49, 0.5, 1.0, 12.0], (0, 0.5, 1, 1.5, 2, 4, 8)) == [2, 1, 1, 0, 0, 0, 1]
     assert size_names((0, 0.5, 1)) == ["0–0.5", "0.5–1", "1+"]

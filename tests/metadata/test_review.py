@@ -64,6 +64,7 @@ def test_nsfw_page_lists_the_flagged_closest_to_the_threshold_first(ask: Ask, sa
     assert listed(page) == [sample.ids[name] for name in ("dull", "nsfw", "good")]  # by 0.02, 0.47, unknown
     assert (finished.summary["seen"], finished.summary["done"]) == (3, 3)
     assert page["items"][1]["tags"] == [["rating:explicit", "0.97 of 0.5"]]
+    assert [veiled(item) for item in page["items"]] == [[True]] * 3
     assert page["items"][0]["tags"] == [["tail", "0.99"], ["rating:explicit", "0.52 of 0.5"]]
     assert page["items"][1]["score"] == 0.97
     assert "1 was cleared before" in text_of(sample.root, "nsfw")
@@ -212,6 +213,45 @@ def test_caption_page_needs_the_caption_filter(ask: Ask) -> None:
     assert finished.stderr == "error: metadata/recap.csv is not there: run caption/cap_filter.py first\n"
 
 
+def veiled(item: dict[str, Any]) -> list[bool]:
+    return [each.get("veiled", False) for each in (*item["pictures"], *item["mates"])]
+
+
+def test_images_flagged_by_a_later_screening_are_veiled_beside_a_duplicate(ask: Ask, sample: Any) -> None:
+    with sample.run("rm_dups") as run:
+        for name in ("text", "dull"):
+            values = {"dupe_group": sample.ids["good"], "dupe_rep_image": sample.ids["good"], "dupe_distance": 5}
+            run.record(sample.ids[name], {**values, "dupe_flag": "near", "dupe_removed": name == "dull"})
+    ask("review", "--stage", "dup")
+    page = page_of(sample.root, "dup")
+    assert [veiled(item) for item in page["items"]] == [[False] * 4] * 2
+    assert 'id="veil"' not in text_of(sample.root, "dup")
+    for name in ("good", "text"):  # the kept one, and a mate
+        flag(sample, name, "{}", "{}")
+    ask("review", "--stage", "dup")
+    page = page_of(sample.root, "dup")
+    items = {item["image_id"]: item for item in page["items"]}
+    assert set(items) == {sample.ids["copy"], sample.ids["dull"]}
+    for item in items.values():
+        mates = [mate["id"] for mate in item["mates"]]
+        assert sample.ids["text"] in mates
+        assert veiled(item) == [False, True, *(mate == sample.ids["text"] for mate in mates)]
+    assert '<body class="veiled wide"' in text_of(sample.root, "dup")
+    assert 'id="veil"' in text_of(sample.root, "dup")
+
+
+def test_an_image_flagged_by_a_later_screening_is_none_to_let_in_or_to_caption(ask: Ask, sample: Any) -> None:
+    list_captions(sample)
+    flag(sample, "dull", "{}", "{}")
+    flag(sample, "good", "{}", "{}")
+    ask("review", "--stage", "filter")
+    assert "Nothing is flagged." in text_of(sample.root, "filter")  # dull is the only one that a gate left out
+    ask("review", "--stage", "caption")
+    assert listed(page_of(sample.root, "caption")) == [sample.ids["text"]]
+    for stage, name in (("filter", "dull"), ("caption", "good")):
+        assert sample.ids[name] not in text_of(sample.root, stage)
+
+
 @pytest.mark.parametrize("stage", ["nsfw", "dup"])
 def test_what_was_taken_down_is_not_shown(ask: Ask, sample: Any, stage: str) -> None:
     gone = sample.ids["nsfw" if stage == "nsfw" else "good"]
@@ -276,6 +316,8 @@ def test_recorded_flags_are_repeated_without_those_of_the_run() -> None:
     arguments = ["--root", "x", "--with-variants", "--threshold=4", "--dry-run", "--linkage", "single", "--quiet"]
     kept = flags_kept(arguments, ("--root", "--threshold", "--dry-run", "--quiet"))
     assert kept == ("--with-variants", "--linkage", "single")
+    shortened = ["--roo=x", "--thresh", "4", "--dry", "--linkage", "single"]
+    assert flags_kept(shortened, ("--root", "--threshold", "--dry-run")) == ("--linkage", "single")
 
 
 def test_unknown_stage_is_refused(ask: Ask) -> None:
