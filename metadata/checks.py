@@ -114,9 +114,12 @@ def check_temporaries(root: Path, fix: bool, now: float) -> Iterator[tuple[str, 
     for path in files_under(root, WRITTEN_FOLDERS):
         if not TEMPORARY.search(path):
             continue
-        age = now - (root / path).stat().st_ctime  # a new link to an old file has the old file's mtime
+        try:
+            age = now - (root / path).stat().st_ctime  # a new link to an old file has the old file's mtime
+        except FileNotFoundError:
+            continue  # its stage has given it its name, or removed it
         if fix and age > LEFT_BEHIND_AFTER_S:
-            (root / path).unlink()
+            (root / path).unlink(missing_ok=True)
             print(f"removed {path}")
         elif fix:
             yield "temporary_file", f"{path} (changed {age:.0f} s ago: a stage may be writing it, so it was left)"

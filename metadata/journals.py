@@ -13,6 +13,12 @@ from pokefa.journal import RUNS_FOLDER, read_entries, read_header
 # The closing line of a journal is a few hundred bytes; this much of the file's end holds it with room to spare.
 TAIL_BYTES = 2**18
 
+# Flags of one run, which choose its rows or say how it goes about them; the next run is not to repeat them.
+ONE_TIME = (
+    "--root", "--ids", "--ids-file", "--limit", "--redo", "--retry-errors", "--dry-run", "--quiet", "--log-level",
+    "--estimate", "--batch", "--ask-again", "--redecide", "--only", "--urls-only",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Run:
@@ -121,6 +127,27 @@ def flag_value(arguments: Sequence[str], flag: str) -> str | None:
         elif place + 1 < len(arguments):
             value = arguments[place + 1]
     return value
+
+
+def repeated_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return the flags of a recorded command line that the stage's next run needs too, with their values.
+
+    >>> repeated_arguments(["run", "--root", "x", "--ids", "a", "b", "--redo", "--model", "m", "--max-cost=5"])
+    ['--model', 'm', '--max-cost=5']
+    """
+    flags: list[list[str]] = []  # each with its values; what stands before the first is a subcommand
+    for argument in arguments:
+        if argument.startswith("--"):
+            flags.append([argument])
+        elif flags:
+            flags[-1].append(argument)
+    return [word for flag in flags if is_lasting(flag) for word in flag]
+
+
+def is_lasting(flag: Sequence[str]) -> bool:
+    """Tell whether a flag with its values suits the next run."""
+    name = flag[0].partition("=")[0]
+    return not any(names_flag(name, one_time) for one_time in ONE_TIME) and "[redacted]" not in "".join(flag)
 
 
 def names_flag(name: str, flag: str) -> bool:

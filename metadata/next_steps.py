@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from metadata.funnel import DECIDED_BY, StepCount, Tables
-from metadata.journals import Run, last_run_of_each_stage
+from metadata.journals import Run, last_run_of_each_stage, repeated_arguments
 from metadata.packed import listed_ids, lists_packed, read_stats
+from metadata.review import command as command_line
 from metadata.spending import waiting_batches
 from metadata.underway import OpenRun
 from pokefa.selection import ORDER, STEPS, Step
@@ -21,11 +21,8 @@ from quotas.coverage import QUOTAS_FILE
 # Extra words that a step's script needs on its command line.
 SUBCOMMANDS = {"ocr_detect": ("run",), "ocr_inpaint": ("run",)}
 
-# Flags of one run, which choose its rows or say how it goes about them; the next run is not to repeat them.
-ONE_TIME = (
-    "--root", "--ids", "--ids-file", "--limit", "--redo", "--retry-errors", "--dry-run", "--quiet", "--log-level",
-    "--estimate", "--batch", "--ask-again",
-)  # fmt: skip
+# What a recorded command line may have in their place, before, between or behind its flags.
+HALVES = ("detect", "inpaint", "run")
 
 # Steps that decide over the whole table: a run that was killed has to begin again.
 WHOLE_TABLE = (*DECIDED_BY, "webdataset")
@@ -90,7 +87,7 @@ def next_commands(counts: Sequence[StepCount], images: int, unpacked: Sequence[s
         return []
     commands = [command(STEPS[name], situation) for name in names]
     if names[:1] == ["scrape"] and not (situation.root / QUOTAS_FILE).is_file():
-        commands.insert(0, shlex.join(["python", "quotas/allocate.py", *root_flag(situation.root)]))
+        commands.insert(0, command_line("quotas/allocate.py", situation.root, []))
     return commands
 
 
@@ -123,34 +120,10 @@ def command(step: Step, situation: Situation, *, collect: bool = True) -> str:
     Args:
         collect: ask for the answers of batches that wait, rather than to ask about the images anew.
     """
-    words = ["python", step.script, *SUBCOMMANDS.get(step.name, ())]
-    words += root_flag(situation.root)
-    words += repeated_arguments(situation.arguments.get(step.owner, ()))
+    recorded = situation.arguments.get(step.owner, ())
+    if step.name in SUBCOMMANDS:
+        recorded = [word for word in recorded if word not in HALVES]
+    words = [*SUBCOMMANDS.get(step.name, ()), *repeated_arguments(recorded)]
     if collect and step.owner in situation.batches:
         words += ["--batch", "collect"]
-    return shlex.join(words)
-
-
-def root_flag(root: Path) -> list[str]:
-    return [] if root == Path() else ["--root", str(root)]
-
-
-def repeated_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return the flags of a recorded command line that the stage's next run needs too, with their values.
-
-    >>> repeated_arguments(["run", "--root", "x", "--ids", "a", "b", "--redo", "--model", "m", "--max-cost=5"])
-    ['--model', 'm', '--max-cost=5']
-    """
-    flags: list[list[str]] = []  # each with its values; what stands before the first is a subcommand
-    for argument in arguments:
-        if argument.startswith("--"):
-            flags.append([argument])
-        elif flags:
-            flags[-1].append(argument)
-    return [word for flag in flags if is_lasting(flag) for word in flag]
-
-
-def is_lasting(flag: Sequence[str]) -> bool:
-    """Tell whether a flag with its values suits the next run: argparse takes the beginning of a flag for the flag."""
-    name = flag[0].partition("=")[0]
-    return not any(one_time.startswith(name) for one_time in ONE_TIME) and "[redacted]" not in "".join(flag)
+    return command_line(step.script, situation.root, words)

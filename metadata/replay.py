@@ -14,19 +14,24 @@ from pathlib import Path
 
 import polars as pl
 
-from metadata.journals import entries_of_run, journal_paths
+from metadata.journals import journal_paths
 from pokefa.errors import InputError
-from pokefa.journal import RUNS_FOLDER
+from pokefa.journal import RUNS_FOLDER, entries_by_time
 from pokefa.ledger import MERGED_FILE, Ledger
+from pokefa.merging import Cells
 from pokefa.table import KEY, Table, with_missing
 
 Cell = tuple[str, str]  # image_id, column
 
 
-def compare_with_journals(ledger: Ledger) -> Iterator[tuple[str, str]]:
-    """Yield (kind, what) for each difference between the tables and their journals."""
+def compare_with_journals(ledger: Ledger, fix: bool) -> Iterator[tuple[str, str]]:
+    """Yield (kind, what) for each difference between the tables and their journals.
+
+    With `fix` the cells that a merge lost are filled, and are no difference, unless a stage is journalling meanwhile.
+    """
     if not (ledger.root / RUNS_FOLDER).is_dir():
         return
+    lengths = ledger.journal_lengths()
     with tempfile.TemporaryDirectory(prefix="pokefa-replay-") as folder:
         try:
             replayed = replay(ledger.root, Path(folder))
@@ -34,7 +39,14 @@ def compare_with_journals(ledger: Ledger) -> Iterator[tuple[str, str]]:
             yield "journal_damaged", str(error)
             return
         for name in ("images", "base"):
-            yield from compare_tables(ledger.root, ledger.table(name), replayed.table(name))
+            lost: dict[str, Cells] = defaultdict(dict)
+            found = list(compare_tables(ledger.root, ledger.table(name), replayed.table(name), lost))
+            filled = fix and lost and ledger.refill(name, lost, lengths)
+            for kind, what in found:
+                if filled and kind == "not_merged":
+                    print(f"filled {what}")
+                else:
+                    yield kind, what
 
 
 def replay(root: Path, folder: Path) -> Ledger:
@@ -48,8 +60,12 @@ def replay(root: Path, folder: Path) -> Ledger:
     return Ledger.open(folder, create=True)
 
 
-def compare_tables(root: Path, table: Table, replayed: Table) -> Iterator[tuple[str, str]]:
-    """Yield (kind, what) for each row and declared cell in which `table` differs from `replayed`."""
+def compare_tables(root: Path, table: Table, replayed: Table, lost: dict[str, Cells]) -> Iterator[tuple[str, str]]:
+    """Yield (kind, what) for each row and declared cell in which `table` differs from `replayed`.
+
+    Args:
+        lost: is given the journalled texts of the cells that were not merged, by image_id and column.
+    """
     actual, expected = table.read_keyed(), replayed.read_keyed()
     path = table.schema.path
     for image_id in expected.join(actual, on=KEY, how="anti")[KEY]:
@@ -70,6 +86,7 @@ def compare_tables(root: Path, table: Table, replayed: Table) -> Iterator[tuple[
         texts = [different[image_id, column] for column in columns]
         nothing_there = all(text is None for text, _ in texts)
         if run_id and nothing_there and len(columns) == recorded[image_id, run_id] > 1:
+            lost[image_id] |= {column: different[image_id, column][1] for column in columns}
             yield "not_merged", f"{path}, image {image_id}: nothing of run {run_id} ({', '.join(columns)})"
             continue
         for column, (text, journalled) in zip(columns, texts, strict=True):
@@ -82,18 +99,17 @@ def compare_tables(root: Path, table: Table, replayed: Table) -> Iterator[tuple[
 def last_setters(root: Path, table: str, image_ids: Collection[str]) -> Mapping[Cell, str]:
     """Return the run that set each cell of these images last, for the cells that it did not leave empty."""
     setters: dict[Cell, str] = {}
-    for path in journal_paths(root):
-        for entry in entries_of_run(path):
-            if entry.get("table") != table:
-                continue
-            rows = [(row.get(KEY), row) for row in entry["rows"]] if "rows" in entry else [(entry[KEY], entry["set"])]
-            for image_id, cells in rows:
-                for column, text in cells.items() if image_id in image_ids else ():
-                    if column == KEY:
-                        continue
-                    setters.pop((image_id, column), None)
-                    if text is not None:
-                        setters[image_id, column] = path.stem
+    for path, _, entry in entries_by_time(dict.fromkeys(journal_paths(root), 0)):
+        if entry.get("table") != table:
+            continue
+        rows = [(row.get(KEY), row) for row in entry["rows"]] if "rows" in entry else [(entry[KEY], entry["set"])]
+        for image_id, cells in rows:
+            for column, text in cells.items() if image_id in image_ids else ():
+                if column == KEY:
+                    continue
+                setters.pop((image_id, column), None)
+                if text is not None:
+                    setters[image_id, column] = path.stem
     return setters
 
 

@@ -21,10 +21,10 @@ import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 import polars as pl
 
+from metadata.addresses import Address, plain_host, read_address, read_typed
 from metadata.command import show
 from metadata.funnel import TAKEN_DOWN
 from metadata.journals import data_root_of, read_runs
@@ -51,6 +51,17 @@ RUN_AGAIN_WITH_COPIES = (
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where an image is from: its address and that of its page, and the hosts of both."""
+
+    addresses: tuple[Address, ...]
+    hosts: tuple[str, ...]
+
+
+Matching = Callable[[Source], bool]
+
+
+@dataclass(frozen=True)
 class Request:
     """What was asked for: images by id, by address of the image or of its page, by host, by an artist's page; why."""
 
@@ -74,21 +85,23 @@ def find_images(images: pl.DataFrame, request: Request) -> list[str]:
     """Return the ids of the images that a request means, in the ledger's order.
 
     Raises:
-        InputError: something that was named fits no image.
+        InputError: something that was named fits no image, or is a page where a host is wanted.
     """
     wanted, unknown = find_ids(request.ids, images[KEY].to_list())
     missing = [f"id {name}" for name in unknown]
     chosen = set(wanted)
-    rows = images.select(KEY, "source_url", "source_page", "source_domain").rows()
-    sorts: list[tuple[str, tuple[str, ...], Callable[[str], Callable[[str | None], bool]]]] = [
-        ("url", request.urls, _is_address),
+    by_source = request.urls or request.domains or request.artist_pages
+    rows = images.select(KEY, "source_url", "source_page", "source_domain").rows() if by_source else []
+    sources = {image_id: source_of(*texts) for image_id, *texts in rows}
+    sorts: list[tuple[str, tuple[str, ...], Callable[[str], Matching]]] = [
+        ("url", request.urls, _is_at),
         ("domain", request.domains, _is_on_host),
         ("artist page", request.artist_pages, _is_under_page),
     ]
     for name, values, matching in sorts:
         for value in values:
             matches = matching(value)
-            found = {image_id for image_id, *addresses in rows if any(map(matches, addresses))}
+            found = {image_id for image_id, source in sources.items() if matches(source)}
             missing += [] if found else [f"{name} {value}"]
             chosen |= found
     if missing:
@@ -96,53 +109,36 @@ def find_images(images: pl.DataFrame, request: Request) -> list[str]:
     return [image_id for image_id in images[KEY] if image_id in chosen]
 
 
-def _is_address(url: str) -> Callable[[str | None], bool]:
-    """Return whether a text is an address, whatever the scheme, a `www.`, a fragment and a slash at the end."""
-    wanted = _plain(url)
-    return lambda text: _plain(text) == wanted
+def source_of(url: str | None, page: str | None, domain: str | None) -> Source:
+    found = [address for address in (read_address(url), read_address(page)) if address is not None]
+    return Source(tuple(found), tuple({plain_host(domain or ""), *(address.host for address in found)}))
 
 
-def _is_on_host(domain: str) -> Callable[[str | None], bool]:
-    """Return whether an address, or a host by itself, is of a host or of one under it."""
-    host = domain.lower().strip(".")
-
-    def matches(text: str | None) -> bool:
-        name = (_host(text) or text or "").lower()
-        return name == host or name.endswith(f".{host}")
-
-    return matches
+def _is_at(url: str) -> Matching:
+    """Return whether an image is at an address or on a page."""
+    wanted = read_typed(url)
+    return lambda source: wanted in source.addresses
 
 
-def _is_under_page(page: str) -> Callable[[str | None], bool]:
-    """Return whether an address is a page or lies under it: /someone/art/1 is under /someone, /someone-else is not."""
-    wanted = _plain(page)
+def _is_on_host(domain: str) -> Matching:
+    """Return whether an image is from a host or from one under it.
 
-    def matches(text: str | None) -> bool:
-        found = _plain(text)
-        if wanted is None or found is None or wanted[0] != found[0]:
-            return False
-        return found == wanted or (not wanted[2] and f"{found[1]}/".startswith(f"{wanted[1]}/"))
-
-    return matches
-
-
-def _plain(url: str | None) -> tuple[str, str, str] | None:
-    """Return host, path and query of an address as far as they tell pages apart; None for what is no address."""
-    try:
-        parts = urlsplit(url or "")
-        host = parts.hostname
-    except ValueError:
-        return None
-    if host is None:
-        return ("", parts.path, f"{parts.query}#{parts.fragment}") if parts.scheme else None  # file:… of a folder
-    return host.removeprefix("www."), parts.path.rstrip("/"), parts.query
+    Raises:
+        InputError: the address of a page was given for the host.
+    """
+    wanted = read_typed(domain)
+    if wanted is None or not wanted.host:
+        return lambda source: False
+    if not wanted.is_host:
+        raise InputError(f"--domain {domain} is a page: name the host alone, or the page with --artist-page")
+    host = wanted.host
+    return lambda source: any(name == host or name.endswith(f".{host}") for name in source.hosts)
 
 
-def _host(url: str | None) -> str | None:
-    try:
-        return urlsplit(url or "").hostname
-    except ValueError:
-        return None
+def _is_under_page(page: str) -> Matching:
+    """Return whether an image is on a page or on one under it."""
+    wanted = read_typed(page)
+    return lambda source: wanted is not None and any(address.is_under(wanted) for address in source.addresses)
 
 
 def slug_of(reason: str) -> str:

@@ -8,13 +8,14 @@ images.csv, the scraper knows the image again under another address, or saved an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from metadata.addresses import Addresses
 from metadata.funnel import TAKEN_DOWN
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import ImageError
@@ -113,7 +114,7 @@ class TakenDown:
     """
 
     ids: frozenset[str]
-    addresses: frozenset[str]
+    addresses: Container[str]
     hashes: tuple[tuple[int, str], ...]  # hash and image_id
     threshold: int
 
@@ -150,7 +151,7 @@ def read_taken_down(root: Path, images: pl.DataFrame, threshold: int) -> TakenDo
     }
     return TakenDown(
         frozenset(image_id for image_id, *_ in found),
-        frozenset(url for _, url, *_ in found if url),
+        Addresses.of(url for _, url, *_ in found),
         tuple(sorted(hashes)),
         threshold,
     )

@@ -7,8 +7,9 @@ is named, and is no error. Of images that were taken down nothing is left: no fi
 stored answer, no question in a batch. What is wrong is listed by kind, with how to mend it, and the exit code is 1.
 
 Reads   images.csv, base.csv, the run journals, the data folders, webdataset/, metadata/takedowns/, answers and batches
-Writes  nothing; with --fix it removes temporary files that a killed run left behind, and empties the cells of masks,
-        inpainted and resized images whose file is missing, so that their stage makes them anew
+Writes  nothing; with --fix it removes temporary files that a killed run left behind, fills cells that the journals hold
+        and a table lost, and empties the cells of masks, inpainted and resized images whose file is missing, so that
+        their stage makes them anew
 
     python metadata/verify.py
     python metadata/verify.py --root my-dataset
@@ -62,7 +63,7 @@ MENDING = {
     "manifest_differs": "run webdataset/webdataset.py again",
     "list_differs": "run webdataset/split.py and webdataset/webdataset.py again",
     "journal_damaged": "repair the line that is named, or remove it",
-    "not_merged": "remove metadata/runs/merged.json: the next command merges every journal anew",
+    "not_merged": "fill the empty cells from the journals with --fix",
     "looks_taken_down": "it looks like an image that was taken down: name it with takedown.py if it is meant",
     "edited_by_hand": "nothing to mend: no journal set this value, so a person did",
     "removed_by_hand": "nothing to mend: the journals added this row and a person removed it",
@@ -129,7 +130,7 @@ def verify(reading: Reading, fix: bool) -> Findings:
     findings.add_all(check_base(tables))
     findings.add_all(check_shards(tables, root))
     findings.add_all(check_gone(root, tables.images))
-    findings.add_all(compare_with_journals(reading.ledger))
+    findings.add_all(compare_with_journals(reading.ledger, fix))
     findings.add_all(check_temporaries(root, fix, time.time()))
     return findings
 
@@ -197,7 +198,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fix",
         action="store_true",
-        help="remove temporary files older than ten minutes, and mark missing derived files as pending",
+        help="remove temporary files older than ten minutes, fill cells that were not merged, and mark missing derived "
+        "files as pending",
     )
     add_json_flag(parser)
     return parser
@@ -206,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     root, fix, details_only = args.root, args.fix, args.json
-    return run_reading("verify", root, lambda reading: show_findings(reading, fix, details_only))
+    return run_reading("verify", root, lambda reading: show_findings(reading, fix, details_only), alone=fix)
 
 
 if __name__ == "__main__":

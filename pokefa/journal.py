@@ -12,6 +12,7 @@ Values are cell texts, so a replay needs no types. A line counts once its newlin
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -127,6 +128,34 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, A
                 ) from None
             yield end, entry
             offset = end
+
+
+def entries_by_time(offsets: Mapping[Path, int]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    """Yield (journal, offset behind the line, entry) of several journals, each from its byte offset on, as time went.
+
+    Runs that overlapped wrote in turns and the tables took each cell as it came, so only this order gives the same
+    cells again. The lines of one journal keep their order; of lines of one millisecond those of the first journal come
+    first. A journal is opened when its run's start is reached, so as many are open as ran at once.
+
+    Raises:
+        InputError: a whole line is not JSON; the message gives its number.
+    """
+    waiting: list[tuple[str, int, tuple[int, dict[str, Any]] | None, Path, Iterator[tuple[int, dict[str, Any]]]]] = []
+    for number, (path, offset) in enumerate(offsets.items()):
+        waiting.append((read_header(path).get("started", ""), number, None, path, read_entries(path, offset)))
+    heapq.heapify(waiting)
+    while waiting:
+        time, number, line, path, lines = heapq.heappop(waiting)
+        until = waiting[0][:2] if waiting else None
+        while until is None or (time, number) < until:
+            if line is not None:
+                yield path, *line
+            line = next(lines, None)
+            if line is None:
+                break
+            time = line[1].get("ts", time)
+        else:
+            heapq.heappush(waiting, (time, number, line, path, lines))
 
 
 def read_header(path: Path) -> dict[str, Any]:

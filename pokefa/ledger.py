@@ -3,7 +3,8 @@
 Results reach a run's journal first and the tables later, in a merge: take the lock, re-read the tables, set the
 journalled cells by image_id, write beside, fsync, rename, then note in `metadata/runs/merged.json` how far each
 journal is merged. A crash between any two of these steps is mended by the next merge, because setting the same
-cells again changes nothing. Opening the ledger merges what an earlier run left behind.
+cells again changes nothing. Several journals are merged in the order of time, so that runs which overlapped give the
+same cells whenever they are merged. Opening the ledger merges what an earlier run left behind.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from filelock import FileLock
 
 from pokefa.columns import BASE, DROPS, IMAGES
 from pokefa.errors import InputError
-from pokefa.journal import RUNS_FOLDER, read_entries, read_header
+from pokefa.journal import RUNS_FOLDER, entries_by_time, read_header
 from pokefa.merging import Cells, Changes
 from pokefa.table import KEY, Table, replacing, temporary_name, with_missing
 
@@ -69,21 +70,20 @@ class Ledger:
             offsets: dict[str, int] = {}
             changes: dict[str, Changes] = {}
             drops: list[Cells] = []
-            for path in sorted((self.root / RUNS_FOLDER).glob("*.jsonl")):
-                run_id, offset = path.stem, merged.get(path.stem, 0)
-                if path.stat().st_size <= offset:
-                    continue
-                stage = read_header(path).get("stage", "")
-                for end, entry in read_entries(path, offset):
-                    offsets[run_id] = end
-                    if "table" not in entry:
-                        continue  # the header, or the closing summary
-                    if entry["table"] not in changes:
-                        changes[entry["table"]] = Changes(self.table(entry["table"]))
-                    changes[entry["table"]].add(entry)
-                    if "drop" in entry:
-                        facts = {"ts": entry["ts"], KEY: entry[KEY], "stage": stage, "run_id": run_id}
-                        drops.append(facts | entry["drop"])
+            lengths = self.journal_lengths()
+            begun = {path: merged.get(path.stem, 0) for path in lengths}
+            longer = {path: offset for path, offset in begun.items() if lengths[path] > offset}
+            stages = {path: read_header(path).get("stage", "") for path in longer}
+            for path, end, entry in entries_by_time(longer):
+                offsets[path.stem] = end
+                if "table" not in entry:
+                    continue  # the header, or the closing summary
+                if entry["table"] not in changes:
+                    changes[entry["table"]] = Changes(self.table(entry["table"]))
+                changes[entry["table"]].add(entry)
+                if "drop" in entry:
+                    facts = {"ts": entry["ts"], KEY: entry[KEY], "stage": stages[path], "run_id": path.stem}
+                    drops.append(facts | entry["drop"])
             if not offsets:
                 return False
             self._remove_leftovers()
@@ -93,6 +93,26 @@ class Ledger:
                 self._append_drops(drops)
             self._write_merged(merged | offsets)
             return True
+
+    def refill(self, name: str, cells: Mapping[str, Cells], lengths: Mapping[Path, int]) -> bool:
+        """Set cells, by image_id, that the table called `name` has lost; return whether that was done.
+
+        Args:
+            lengths: bytes of each journal when the cells were found lost: what was journalled since may have emptied
+                them, and then nothing is set.
+        """
+        with self._lock:
+            if lengths != self.journal_lengths():
+                return False
+            changes = Changes(self.table(name))
+            for image_id, texts in cells.items():
+                changes.add({KEY: image_id, "set": texts})
+            self.table(name).write(changes.result())
+            return True
+
+    def journal_lengths(self) -> dict[Path, int]:
+        """Return the bytes of each journal, in the order in which the runs started."""
+        return {path: path.stat().st_size for path in sorted((self.root / RUNS_FOLDER).glob("*.jsonl"))}
 
     def _remove_leftovers(self) -> None:
         """Remove the temporary files of merges that were killed: who holds the lock knows that nobody writes them."""
@@ -115,7 +135,10 @@ class Ledger:
         except FileNotFoundError:
             return {}
         except ValueError:
-            raise InputError(f"{MERGED_FILE} is damaged: remove it, and every journal is merged anew") from None
+            raise InputError(
+                f"{MERGED_FILE} is damaged: restore it, or remove it, and every journal is merged anew, over what was "
+                "edited by hand in cells that stages set"
+            ) from None
         return {str(run_id): int(offset) for run_id, offset in merged.items()}
 
     def _write_merged(self, merged: Mapping[str, int]) -> None:

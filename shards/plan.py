@@ -75,6 +75,32 @@ class ShardSize:
         return samples <= self.samples and (self.bytes is None or file_bytes <= self.bytes)
 
 
+def check_key(image_id: str) -> None:
+    """Check that an image_id can be the key of a sample.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not SAMPLE_KEY.fullmatch(image_id):
+        raise ValueError("bad_id: a sample's key holds letters, digits, _ and - only")
+
+
+def tags_in(text: str) -> dict[str, Any]:
+    """Return the tags of a tags cell.
+
+    Raises:
+        ValueError: the text is not a JSON object.
+    """
+    try:
+        tags = json.loads(text)
+        to_json(tags)
+    except (ValueError, RecursionError):  # NaN and lone surrogates too, which the shard's JSON could not hold
+        tags = None
+    if not isinstance(tags, dict):
+        raise ValueError("bad_tags: the tags are not a JSON object; caption the image again")
+    return tags
+
+
 def make_sample(row: Row) -> Sample:
     """Return the sample of one row of base.csv.
 
@@ -82,17 +108,10 @@ def make_sample(row: Row) -> Sample:
         ValueError: the row cannot be packed; the message starts with its reason slug.
     """
     image_id = str(row[KEY])
+    check_key(image_id)
+    tags = tags_in(str(row["tags"] or "{}"))
     if row["hybrid_caption"] is None:
         raise ValueError("no_caption: run caption/hybrid_captions.py first")
-    if not SAMPLE_KEY.fullmatch(image_id):
-        raise ValueError("bad_id: a sample's key holds letters, digits, _ and - only")
-    try:
-        tags = json.loads(str(row["tags"] or "{}"))
-        to_json(tags)
-    except ValueError:  # NaN and lone surrogates too, which the shard's JSON could not hold
-        tags = None
-    if not isinstance(tags, dict):
-        raise ValueError("bad_tags: the tags are not a JSON object; caption the image again")
     species = str(row["species"] or "")
     copied = {name: row[name] for name in ("split", "source_url", "ae_relevance", "ae_aesthetic", "phash")}
     facts = {KEY: image_id, **copied, "species": species, "species_list": species.split(","), "tags": tags}

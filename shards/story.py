@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from metadata.journals import Run, last_run_of_each_stage
+from metadata.funnel import Tables
+from metadata.journals import Run
 from shards.croissant import Publication
-
-# Flags that say where things lie or who ran them, and not how the set was made.
-PRIVATE = ("--root", "--ids", "--ids-file", "--contact", "--ray-address", "--config")
-PUBLIC_VALUE = re.compile(r"[\w.,:=+-]{1,60}")
+from shards.stages import stage_lines
 
 # Columns of images.csv that name a model or its thresholds.
 MODELS = {
@@ -57,7 +54,12 @@ BIASES = """## Biases and limits
 
 
 def tell_story(
-    about: Publication, stats: Mapping[str, Any], base: pl.DataFrame, images: pl.DataFrame, runs: Sequence[Run]
+    about: Publication,
+    stats: Mapping[str, Any],
+    base: pl.DataFrame,
+    images: pl.DataFrame,
+    runs: Sequence[Run],
+    whole: Tables,
 ) -> str:
     """Return the card's text.
 
@@ -65,6 +67,7 @@ def tell_story(
         stats: what split_stats.json says.
         base, images: cell texts of the images that stand in the shards.
         runs: of the whole dataset, the oldest first.
+        whole: both tables with all their rows.
     """
     counts = stats["samples"]
     last = max((int(name[-9:-4]) for name in stats["shards"] if name.startswith("train-")), default=0)
@@ -74,8 +77,10 @@ def tell_story(
         f"species it shows, scores, and the address it came from.\n",
         LOADING % last,
         "## How it was made\n",
-        "Made with PokeFA. Flags that are not named were at the defaults of the version of the code.\n",
-        table(("stage", "code", "flags", "what became of the images"), map(run_line, last_run_of_each_stage(runs))),
+        "Made with PokeFA. Of the stages that choose or change images all settings are told, of the others the flags "
+        "that were given. Settings that nobody gave are the defaults of the code that wrote this card. An image counts "
+        "once for each stage, under the settings that had the last word.\n",
+        table(("stage", "code", "settings", "what became of the images"), stage_lines(runs, whole, stats)),
         "### Models and thresholds\n",
         table(("for", "which", "images"), model_lines(images)),
         "## Scores\n",
@@ -86,29 +91,6 @@ def tell_story(
         rights(about),
     ]
     return "\n".join(parts)
-
-
-def run_line(run: Run) -> tuple[str, str, str, str]:
-    counts = (run.summary or {}).get("counts", {})
-    told = ", ".join(f"{reason} {count}" for reason, count in counts.items())
-    return run.stage, run.code, " ".join(public_flags(run.arguments)), told
-
-
-def public_flags(arguments: Sequence[str]) -> list[str]:
-    """Return the flags of a command line without paths, addresses and ids."""
-    shown: list[str] = []
-    hidden = False
-    for argument in (part for word in arguments for part in split_flag(word)):
-        if argument.startswith("--"):
-            hidden = argument in PRIVATE
-        if not hidden and PUBLIC_VALUE.fullmatch(argument):
-            shown.append(argument)
-    return shown
-
-
-def split_flag(word: str) -> list[str]:
-    """Return `--flag=value` as two words."""
-    return word.split("=", 1) if word.startswith("--") and "=" in word else [word]
 
 
 def model_lines(images: pl.DataFrame) -> Iterator[tuple[str, str, str]]:

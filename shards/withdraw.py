@@ -49,36 +49,40 @@ class Withdrawal:
     Args:
         listed: the images that leave the id list of each split.
         in_urls: whether urls.parquet names one.
+        left_out: whether split_stats.json names one among those that no shard holds.
     """
 
     gone: frozenset[str]
     cuts: tuple[Cut, ...]
     listed: Mapping[str, frozenset[str]]
     in_urls: bool
+    left_out: bool
 
     @property
     def is_needed(self) -> bool:
-        return bool(self.cuts or self.in_urls or any(self.listed.values()))
+        return bool(self.cuts or self.in_urls or self.left_out or any(self.listed.values()))
 
     @property
     def paths(self) -> list[str]:
         """The files that hold or name one of the images, relative to the root."""
         lists = [f"{MANIFESTS}/{split}_ids.txt" for split in SPLITS if self.listed[split]]
-        return [*(f"{DATA}/{cut.name}" for cut in self.cuts), *lists, *([URLS] if self.in_urls else [])]
+        others = [path for path, names in ((URLS, self.in_urls), (STATS, self.left_out)) if names]
+        return [*(f"{DATA}/{cut.name}" for cut in self.cuts), *lists, *others]
 
 
 def plan_withdrawal(root: Path, gone: Iterable[str]) -> Withdrawal:
-    """Look for images in every shard, in the id lists, and in the set without images.
+    """Look for images in every shard, in the manifests, and in the set without images.
 
     Raises:
         InputError: a shard or a manifest is damaged.
     """
     gone = frozenset(gone)
-    read_stats(root)
+    stats = read_stats(root)
     cuts = [cut for path in sorted((root / DATA).glob("*.tar")) if (cut := read_cut(path, gone)) is not None]
     listed = {split: gone.intersection(read_ids(root, split).split()) for split in SPLITS}
     in_urls = not gone.isdisjoint(_urls(root)[KEY]) if (root / URLS).is_file() else False
-    return Withdrawal(gone, tuple(cuts), listed, in_urls)
+    left_out = stats is not None and not gone.isdisjoint(stats.left_out)
+    return Withdrawal(gone, tuple(cuts), listed, in_urls, left_out)
 
 
 def withdraw(root: Path, plan: Withdrawal, species: Mapping[str, tuple[str, ...]]) -> None:

@@ -21,18 +21,18 @@ from collections.abc import Sequence
 import polars as pl
 
 from metadata.command import Reading, reading_parser, run_reading
+from metadata.funnel import read_tables
 from metadata.journals import read_runs
 from metadata.packed import listed_ids
 from pokefa.errors import InputError
-from pokefa.table import KEY, with_missing
+from pokefa.table import KEY
 from pokefa.text import write_text
 from shards.card import CARD, describe_set, write_card
 from shards.check import manifest_of
 from shards.croissant import CROISSANT, Publication, croissant
 from shards.plan import STATS
-from shards.story import MODELS, tell_story
+from shards.story import tell_story
 
-BASE_COLUMNS = (KEY, "ae_relevance", "ae_aesthetic", "species")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 # What stands in the head when no license is named; the text of the card says whose the images are.
@@ -45,8 +45,8 @@ def describe(reading: Reading, about: Publication, language: str) -> None:
     stats = json.loads((reading.root / STATS).read_text(encoding="utf-8"))
     packed = set().union(*listed_ids(reading.root).values()) - stats["left_out"].keys()
     chosen = pl.col(KEY).is_in(sorted(packed))
-    base = with_missing(reading.ledger.base.read_keyed(), BASE_COLUMNS).filter(chosen)
-    images = with_missing(reading.ledger.images.read_keyed(), list(MODELS.values())).filter(chosen)
+    whole = read_tables(reading.ledger)
+    base, images = whole.base.filter(chosen), whole.images.filter(chosen)
     runs = read_runs(reading.root)
     if not about.date:
         packings = [run.started[:10] for run in runs if run.stage == "webdataset" and DATE.match(run.started)]
@@ -63,7 +63,7 @@ def describe(reading: Reading, about: Publication, language: str) -> None:
         "tags": ["pokemon", "fan-art", "webdataset"],
         **describe_set(stats),
     }
-    write_card(reading.root / CARD, head, tell_story(about, stats, base, images, runs))
+    write_card(reading.root / CARD, head, tell_story(about, stats, base, images, runs, whole))
     counts = stats["samples"]
     text = f"Captioned Pokémon fan art: {counts['train']} images to train on, {counts['val']} to validate with."
     document = croissant(about, text, stats)

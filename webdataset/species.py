@@ -20,7 +20,6 @@ Writes  base.csv: species; images.csv: drop_reason; drops.csv; metadata/species.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +35,7 @@ from pokefa.selection import eligible_rows
 from pokefa.table import KEY, with_missing
 from pokefa.text import write_text
 from quotas.coverage import QUOTAS_FILE, cover_quotas, csv_text
+from shards.left_out import pokemon_in
 
 COUNTS = "metadata/species.csv"
 COVERAGE = "metadata/species_coverage.csv"
@@ -81,22 +81,6 @@ def how(match: Match | None) -> str:
     if match is None:
         return "anomaly"
     return "misspelling" if match.score < 1 else "form" if match.form else "spelling"
-
-
-def pokemon_in(tags: str) -> list[str]:
-    """Return the names under `pokemon` in the text of a tags cell.
-
-    Raises:
-        ValueError: the text is not a JSON object whose `pokemon`, if any, is a list of texts.
-    """
-    try:
-        found = json.loads(tags)
-    except (ValueError, RecursionError):
-        found = None
-    names = found.get("pokemon", []) if isinstance(found, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("bad_tags: the tags are not a JSON object with a list `pokemon`; caption the image again")
-    return names
 
 
 def counts_csv(counts: Mapping[str, int]) -> str:

@@ -1,15 +1,16 @@
 """Stage 9, last part: the shards that trainers load.
 
-Reads   base.csv: path, source_url, ae_relevance, ae_aesthetic, phash, tags, hybrid_caption, species, split;
-        images.csv: drop_reason; the exported images; webdataset/manifests/{train,val}_ids.txt
+Reads   base.csv: path, source_url, ae_relevance, ae_aesthetic, phash, caption, tags, hybrid_caption, species, split;
+        images.csv: drop_reason, caption_error; the exported images; webdataset/manifests/{train,val}_ids.txt
 Writes  webdataset/data/{train,val}-%05d.tar; webdataset/manifests/split_stats.json; the head of webdataset/README.md,
         by which Hugging Face's datasets loads them; with --urls-only, webdataset/urls.parquet and nothing else
 
 A sample is `<image_id>.jpg`, `.png` or `.webp`, the exported file byte for byte, with `.txt`, the hybrid caption, and
 `.json`, its facts. Samples come in an order drawn from --seed. Every image is decoded as it is packed; a bad one, or
-one over which the process dies, is left out, counted, and named in split_stats.json. Shards are built apart and take
-the place of the old ones together at the end; one whose images and facts are as they were is kept. Same input, same
-bytes, with any number of --workers.
+one over which the process dies, is left out. Each row of base.csv is in one shard, or split_stats.json names it with
+the reason: dropped ones, and those that wait for an earlier stage, are counted; all others are errors too. Shards are
+built apart and take the place of the old ones together at the end; one whose images and facts are as they were is
+kept. Same input, same bytes, with any number of --workers.
 
     python webdataset/webdataset.py
     python webdataset/webdataset.py --root my-dataset --image-format jpg --max-side 1024 --shard-size 2000
@@ -21,17 +22,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import polars as pl
 
 from pokefa.engine import Pool
 from pokefa.errors import InputError
 from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
 from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import not_dropped_before
-from pokefa.table import KEY
+from pokefa.table import KEY, with_missing
 from shards.card import update_card
 from shards.check import check_and_report
+from shards.left_out import HARMLESS, why_in_no_split
 from shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
 from shards.plan import (
     IMAGE_SUFFIXES,
@@ -76,17 +81,17 @@ class Settings:
 
 
 def read_samples(run: StageRun) -> tuple[dict[str, list[Sample]], dict[str, str]]:
-    """Return the samples of each split, and {image_id: reason} of the rows that have a split and cannot be packed.
+    """Return the samples of each split, and {image_id: reason} of all other rows of base.csv.
 
     Raises:
         InputError: a split is neither train nor val, or the id lists tell of another split than base.csv.
     """
-    frame = run.table()
-    frame = frame.filter(frame["split"].is_not_null()).filter(not_dropped_before(run.step))
+    table = run.table()
+    in_split = pl.col("split").is_not_null() & not_dropped_before(run.step)
     samples: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     ids: dict[str, list[str]] = {split: [] for split in SPLITS}
-    left_out: dict[str, str] = {}
-    for row in decode_rows(frame, COLUMNS, run.step):
+    left_out = explain_rest(run, table.filter(~in_split))
+    for row in decode_rows(table.filter(in_split), COLUMNS, run.step):
         image_id, split = str(row[KEY]), str(row["split"])
         if split not in SPLITS:
             raise InputError(
@@ -105,6 +110,19 @@ def read_samples(run: StageRun) -> tuple[dict[str, list[Sample]], dict[str, str]
                 "run webdataset/split.py again"
             )
     return samples, left_out
+
+
+def explain_rest(run: StageRun, rest: pl.DataFrame) -> dict[str, str]:
+    """Return {image_id: reason} of rows of base.csv that are in no split.
+
+    Args:
+        rest: cell texts, with the images' drop_reason.
+    """
+    errors = with_missing(run.ledger.images.read_keyed(), ["caption_error"]).select(KEY, "caption_error")
+    dropped = pl.when(~not_dropped_before(run.step)).then("drop_reason")
+    rows = with_missing(rest, ["caption", "tags", "species"]).join(errors, on=KEY, how="left", maintain_order="left")
+    cells = rows.select(KEY, dropped, "caption", "tags", "species", pl.col("caption_error").is_not_null())
+    return {str(image_id): why_in_no_split(image_id, *of, failed=failed) for image_id, *of, failed in cells.iter_rows()}
 
 
 def pack_dataset(run: StageRun, settings: Settings) -> None:
@@ -177,12 +195,18 @@ def record_images(run: StageRun, tasks: Sequence[Task], packed: Mapping[str, Pac
 
 
 def report_left_out(run: StageRun, left_out: Mapping[str, str]) -> None:
-    """Name and count the images that no shard holds; those that wait for a caption are no errors."""
+    """Count the images that no shard holds, and name the errors: neither dropped nor waiting for an earlier stage."""
+    harmless: Counter[str] = Counter()
     for image_id, reason in sorted(left_out.items()):
-        log.warning("%s: left out: %s", image_id, reason)
         slug = reason.split(":")[0]
         run.counts[slug] += 1
-        run.errors += slug != "no_caption"
+        if slug in HARMLESS:
+            harmless[reason] += 1
+            continue
+        log.warning("%s: left out: %s", image_id, reason)
+        run.errors += 1
+    for reason, count in sorted(harmless.items()):
+        log.info("%d images left out: %s", count, reason)
 
 
 def export_urls(run: StageRun) -> None:

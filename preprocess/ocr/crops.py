@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from preprocess.ocr.polygons import distances
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -120,12 +122,11 @@ def find_regions(mask: NDArray[np.uint8]) -> Regions:
     Components are joined while one window for both holds no more than two of their own would, and no more than
     MOST_PIXELS. A window is larger than that only where a single component is.
     """
-    import cv2
     import numpy as np
 
     size = mask.shape[1], mask.shape[0]
     labels, boxes = _components(mask)
-    distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = distances(mask)
     thickness = np.zeros(len(boxes))
     for label, (left, top, right, bottom) in enumerate(boxes.tolist()):
         part = np.s_[top:bottom, left:right]

@@ -26,8 +26,10 @@ MASKS_FOLDER = "data_stage/OCR_detection/masks"
 
 Verify = Literal["none", "doubtful", "all"]
 
-# A drawn page may hold hundreds of marks that the detector doubts about; the surest of them are read.
-MOST_READ = 24
+# A drawn page may hold hundreds of doubtful marks, or as many short words. The surest are read, which takes about a
+# second; where more than this share of them is text, those left are text too if they are sure by their score.
+MOST_READ = 100
+MOSTLY_TEXT = 0.5
 
 # One call of the work brings the results of so many pictures for each thread. All threads wait for the last picture,
 # which costs less the more there are; but what a killed run was at is lost.
@@ -36,9 +38,16 @@ PICTURES_PER_THREAD = 8
 # A call cannot be stopped in its middle, so what it was at may as well be kept.
 GRACE_S = 120.0
 
-# What says something holds this many different signs, not counting round ones.
+# What is not long and covers more than this much of an image is the creature or the pattern that it shows. One short
+# word of that size would not be painted over either: see max_text_frac.
+MOST_AREA_FRAC = 0.5
+
+# These sizes are no text's, whatever the reader would see in them.
+NOT_READ = ("too_small", "too_large")
+
+# What says something holds this many different signs, not all of them round. An eye that looks aside is a C.
 LEAST_LETTERS = 2
-ROUND = frozenset("0689DOQo")
+ROUND = frozenset("0689CDOQco")
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,8 @@ def rejection(polygon: TextPolygon, size: tuple[int, int], rules: TextRules) -> 
     longer, shorter, area = measure(polygon.points)
     if area < rules.min_area_frac * size[0] * size[1]:
         return "too_small"
+    if area > MOST_AREA_FRAC * size[0] * size[1] and longer < rules.min_aspect * shorter:
+        return "too_large"
     if polygon.score < rules.min_confidence:
         return "low_confidence"
     if longer < rules.min_aspect * shorter:
@@ -113,12 +124,12 @@ def rejection(polygon: TextPolygon, size: tuple[int, int], rules: TextRules) -> 
 
 
 def says_something(text: str, sureness: float, rules: TextRules) -> bool:
-    """Tell whether what was read is text: two different letters or digits that are not as round as an eye.
+    """Tell whether what was read is text: two different letters or digits, not all of them as round as an eye.
 
     In eyes the reader sees 00, 88 or 69, in checks a row of X.
     """
-    letters = {sign for sign in text if sign.isalnum()} - ROUND
-    return sureness >= rules.min_readable and len(letters) >= LEAST_LETTERS
+    letters = {sign for sign in text if sign.isalnum()}
+    return sureness >= rules.min_readable and len(letters) >= LEAST_LETTERS and not letters <= ROUND
 
 
 def find_text(
@@ -138,7 +149,7 @@ def find_text(
         reason = rejection(polygon, image.size, rules)
         if reason is None:
             sure.append(polygon)
-        elif rules.verify != "none" and reason != "too_small" and polygon.score >= rules.min_doubtful:
+        elif rules.verify != "none" and reason not in NOT_READ and polygon.score >= rules.min_doubtful:
             doubtful.append(polygon)
         else:
             rejected[reason] += 1
@@ -148,14 +159,14 @@ def find_text(
     if rules.verify == "all":
         sure, doubtful = [], [*sure, *doubtful]
     doubtful = [polygon for polygon in merge(doubtful) if not any(contains(other, polygon) for other in sure)]
-    rejected["unread"] += len(doubtful[MOST_READ:])
-    doubtful = doubtful[:MOST_READ]
-    for polygon, (text, sureness) in zip(doubtful, reader(image, doubtful), strict=True):
-        if says_something(text, sureness, rules):
-            sure.append(polygon)
-        else:
-            rejected["unreadable"] += 1
-    return merge(sure), +rejected
+    read, unread = doubtful[:MOST_READ], doubtful[MOST_READ:]
+    lines = zip(read, reader(image, read), strict=True)
+    text = [polygon for polygon, (words, sureness) in lines if says_something(words, sureness, rules)]
+    rejected["unreadable"] += len(read) - len(text)
+    mostly_text = len(text) > MOSTLY_TEXT * len(read)
+    likely = [polygon for polygon in unread if mostly_text and polygon.score >= rules.min_confidence]
+    rejected["unread"] += len(unread) - len(likely)
+    return merge([*sure, *text, *likely]), +rejected
 
 
 def boxes_path(image_id: str) -> str:

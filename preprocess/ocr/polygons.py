@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LEAST_FILL = 0.75
 MOST_UNLIKE = 2.0
 
-# The closer look draws the tighter outline; it is taken alone where it is about as long as the other one.
+# The closer look draws the tighter outline; it is taken alone where it is about as long as both together.
 LEAST_LENGTH = 0.9
 
 # A polygon lies in another when this much of it does.
@@ -101,7 +101,7 @@ def _merged(first: TextPolygon, second: TextPolygon) -> TextPolygon | None:
         return None
     best = min(first, second, key=_surest_first)
     closer, farther = sorted((first, second), key=lambda polygon: -polygon.scale)
-    if closer.scale > farther.scale and measure(closer.points)[0] >= LEAST_LENGTH * measure(farther.points)[0]:
+    if closer.scale > farther.scale and measure(closer.points)[0] >= LEAST_LENGTH * max(around[1]):
         return replace(closer, score=best.score)
     corners = tuple((round(float(x)), round(float(y))) for x, y in cv2.boxPoints(around))
     return TextPolygon(corners, best.score, best.scale, best.turned)
@@ -134,8 +134,23 @@ def draw_mask(polygons: Sequence[TextPolygon], size: tuple[int, int], dilate: fl
         if part.size:
             outside = np.full(part.shape, 255, np.uint8)
             cv2.fillPoly(outside, [corners - np.array([left, top], np.int32)], 0)
-            part[cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius] = 255
+            part[distances(outside) <= radius] = 255
     return Image.fromarray(mask)
+
+
+def distances(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return how far each pixel of a mask that is not 0 is from the nearest one that is 0, float32, in pixels.
+
+    OpenCV's last bit depends on where in memory its arrays happen to lie: 7 may be 7.0000005, which is not within 7.
+    Squares of distances are whole numbers, and so are found again, up to some 1,500 pixels.
+    """
+    import cv2
+    import numpy as np
+
+    distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    np.square(distance, out=distance)
+    np.rint(distance, out=distance)
+    return np.sqrt(distance, out=distance)
 
 
 def area_frac(mask: Image.Image) -> float:

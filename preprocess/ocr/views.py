@@ -81,8 +81,10 @@ class View:
 def views_of(size: tuple[int, int], looks: Looks) -> Iterator[View]:
     """Yield the views of an image of (width, height) `size`, the same ones in the same order each time."""
     largest = looks.max_side / max(size)
-    # Two scales that the cap makes the same would find the same twice.
-    for scale in dict.fromkeys(min(scale, largest) for scale in looks.scales):
+    # What shrinks an image shrinks one over the cap beyond that, or its large text would have no look of its own. Two
+    # scales that the cap makes the same would find the same twice.
+    capped = (min(1, largest) * scale if scale <= 1 else min(scale, largest) for scale in looks.scales)
+    for scale in dict.fromkeys(capped):
         columns, rows = (spans(side, looks.tile / scale, looks.overlap / scale) for side in size)
         for top, bottom in rows:
             for left, right in columns:

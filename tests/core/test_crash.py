@@ -198,6 +198,17 @@ def test_replay_from_the_start_gives_the_same_cells(dataset):
     assert (dataset.root / "metadata/images.csv").read_bytes() == before
 
 
+def test_damaged_offsets_are_named_with_what_removing_them_costs(dataset):
+    path = journalled(dataset).parent / "merged.json"
+    path.write_text("{")
+    with pytest.raises(InputError) as caught:
+        Ledger.open(dataset.root)
+    assert str(caught.value) == (
+        "metadata/runs/merged.json is damaged: restore it, or remove it, and every journal is merged anew, over what "
+        "was edited by hand in cells that stages set"
+    )
+
+
 def test_four_stages_that_merge_at_once_lose_no_cell(dataset):
     """Four processes, four stages, one ledger, a merge after every second result."""
     rows = [{**row, "path_raw": "x", "w": 1} for row in resized_rows(150)]

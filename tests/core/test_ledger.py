@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import resource
 import tempfile
+import time
 from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pokefa.columns import BASE, IMAGES
 from pokefa.errors import InputError
+from pokefa.journal import entries_by_time
 from pokefa.ledger import Ledger
 from pokefa.options import Options
 from pokefa.run import StageRun
@@ -156,6 +160,51 @@ def test_drops_are_one_row_each_even_after_a_replay(dataset):
         "source_url": "https://example.org/a.png",
         "run_id": run.run_id,
     }
+
+
+@settings(max_examples=12, deadline=None)
+@example([(0, 0, True), (1, 0, True), (0, 0, False)])
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.booleans()), min_size=1, max_size=12))
+def test_journals_of_runs_that_overlapped_replay_to_the_same_cells(steps):
+    """Three runs at once, each merging when it likes: what the tables hold is what the journals say from the start."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        found = stage_run(root, "scrape")
+        for number in range(4):
+            found.record_row({"image_id": f"{number:032x}"}, reason="saved")
+        found.finish()
+        runs = [stage_run(root, "phash") for _ in range(3)]
+        for count, (writer, image, merges) in enumerate(steps):
+            time.sleep(0.002)  # a journal's times are whole milliseconds
+            runs[writer].record(f"{image:032x}", {"phash64": f"{count:016x}" if count % 3 else None})
+            if merges:
+                runs[writer].save()
+        for run in reversed(runs):
+            run.finish()
+        before = (root / IMAGES.path).read_bytes()
+        (root / "metadata/runs/merged.json").unlink()
+        Ledger.open(root)
+        assert (root / IMAGES.path).read_bytes() == before
+
+
+def test_a_replay_opens_no_more_journals_than_there_were_runs_at_once(dataset):
+    dataset.write_images([{"image_id": "a" * 32}])
+    for number in range(30):
+        time.sleep(0.002)
+        run = stage_run(dataset.root, "phash")
+        run.record("a" * 32, {"phash64": f"{number:016x}"})
+        run.finish()
+    journals = sorted((dataset.root / "metadata/runs").glob("*.jsonl"))
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 4, hard))
+    try:
+        entries = [entry for _, _, entry in entries_by_time(dict.fromkeys(journals, 0))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    values = [entry["set"]["phash64"] for entry in entries if "table" in entry]
+    assert values == [f"{number:016x}" for number in range(30)]
 
 
 def test_base_gets_a_new_set_and_keeps_what_later_stages_wrote(dataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -11,12 +12,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from metadata.funnel import DECIDED_BY
-from metadata.next_steps import Situation, command, repeated_arguments
+from metadata.funnel import DECIDED_BY, StepCount
+from metadata.journals import repeated_arguments
+from metadata.next_steps import Situation, command, retry_commands
 from pokefa.asking.batches import BatchRecord
 from pokefa.selection import STEPS
 
@@ -319,6 +322,23 @@ def test_redacted_flag_is_not_repeated() -> None:
     assert repeated_arguments(["--contact", "[redacted]", "--hl", "en"]) == ["--hl", "en"]
 
 
+def test_next_and_retry_lines_leave_out_what_was_of_one_run(ask_here: Ask, sample: Any) -> None:
+    with sample.run("nsfw_filter", ["--redecide", "--threshold", "0.3"]) as run:
+        run.note({"text": "decided again"})
+    assert ask_here("status", "--json").summary["retry"] == [
+        f"python preprocess/nsfw/nsfw_filter.py --root {sample.root} --threshold 0.3 --retry-errors"
+    ]
+    with sample.run("score") as run:
+        run.record(sample.ids["waiting"], {"ae_relevance": 95, "ae_aesthetic": 90}, reason="scored")
+    with sample.run("filter") as run:
+        run.record(sample.ids["waiting"], {"filter_decision": "kept"}, reason="kept")
+        base = [{"image_id": sample.ids[name], "path": f"{name}.jpg"} for name in ("good", "waiting")]
+        run.replace_rows("base", base)
+    with sample.run("sentence_tags", ["--only", "recap.csv", "--model", "m"]) as run:
+        run.note({"text": "captioned again"})
+    assert ask_here("status").summary["next"] == [f"python caption/sentence_tags.py --root {sample.root} --model m"]
+
+
 def test_killed_run_that_decides_over_all_rows_is_run_again(ask_here: Ask, sample: Any) -> None:
     finish_scoring(sample)
     assert ask_here("status").summary["next"] == []
@@ -359,6 +379,71 @@ def test_commands_are_ones_that_the_scripts_take(load_script: Ask, tmp_path: Pat
     assert words[0] == "python"
     args = load_script(words[1]).build_parser().parse_args(words[2:])
     assert (args.root, args.strict) == (tmp_path, True)
+
+
+VALUES = ("1", "0.5", "64", "256", "en", "us", "{name}", "--")  # one of them suits any flag that wants a value
+
+
+def recorded_lines(parser: argparse.ArgumentParser, subcommand: list[str]) -> list[list[str]]:
+    """Return a command line for each flag of a script, with a value that the flag takes."""
+    lines = []
+    for action in parser._actions:
+        if not action.option_strings or action.dest in ("help", "root"):
+            continue
+        flag = action.option_strings[-1]
+        values = list(action.choices or VALUES)
+        tries = [[*subcommand, flag]] if action.nargs == 0 else [[*subcommand, flag, str(value)] for value in values]
+        lines.append(next(words for words in tries if parses(parser, words)))
+    return lines
+
+
+def parses(parser: argparse.ArgumentParser, words: list[str]) -> bool:
+    try:
+        parser.parse_args(words)
+    except SystemExit:
+        return False
+    return True
+
+
+def is_taken(script: ModuleType, words: list[str]) -> bool:
+    """Tell whether a script takes a command line, though there is no dataset: else argparse ends it."""
+    try:
+        script.main(words)
+    except SystemExit:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.done or name in DECIDED_BY])
+def test_after_any_flag_the_next_and_the_retry_line_are_taken(load_script: Ask, tmp_path: Path, name: str) -> None:
+    step = STEPS[name]
+    script = load_script(step.script)
+    end = ["--root", str(tmp_path), "--dry-run"]
+    for recorded in recorded_lines(script.build_parser(), ["run"] if "ocr" in name else []):
+        situation = Situation(tmp_path, {step.owner: recorded})
+        # A retry line is the next line with one flag more.
+        lines = retry_commands([StepCount(name, 1, 0, 0, 1)], situation) if step.error else [command(step, situation)]
+        for line in lines:
+            taken = is_taken(script, [*shlex.split(line)[2:], "--dry-run"])
+            assert taken or not is_taken(script, [*recorded, *end]), line  # some flags are refused without another one
+
+
+def test_a_subcommand_behind_its_flags_is_named_once() -> None:
+    situation = Situation(Path("/x"), {STEPS["ocr_detect"].owner: ["--turns", "detect", "--root", "x"]})
+    line = command(STEPS["ocr_detect"], situation)
+    assert line == "python preprocess/ocr/ocr_pipeline.py --root /x run --turns"
+
+
+def test_commands_are_those_of_the_checkouts_top_wherever_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    assert command(STEPS["resize"], Situation(Path("e5"))) == "python preprocess/resize/resize.py --root e5"
+    assert command(STEPS["resize"], Situation(Path())) == "python preprocess/resize/resize.py"
+    monkeypatch.chdir(tmp_path)
+    for root in (Path("e5"), Path()):
+        line = f"python preprocess/resize/resize.py --root {tmp_path / root}"
+        assert command(STEPS["resize"], Situation(root)) == line
 
 
 def test_ledger_without_images_begins_with_the_quotas(run_script: Ask, dataset: Any) -> None:

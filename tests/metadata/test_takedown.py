@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -13,11 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from metadata.addresses import Addresses
+from metadata.contact_sheet import PAIR_SIDE
+from metadata.pages import thumbnail
 from metadata.takedown import slug_of
-from metadata.takedowns import hash_picture
+from metadata.takedowns import hash_picture, read_taken_down
+from metadata.traces import REPORT_MARK
 from pokefa.asking.answers import Answers, Stored
 from pokefa.asking.batches import BatchRecord
+from pokefa.ledger import Ledger
 from tests.conftest import CHECKOUT
 
 Ask = Callable[..., Any]
@@ -138,12 +145,81 @@ def test_second_apply_finishes_a_killed_one_and_writes_no_journal(ask: Ask, samp
         ("--artist-page", "https://artist.example/art", {"good", "copy"}),
         ("--artist-page", "http://www.artist.example/art/1/", {"good"}),
         ("--artist-page", "https://cdn.artist.example", {"good", "copy"}),
+        ("--domain", "www.artist.example", {"good", "copy"}),
+        ("--domain", "https://www.artist.example/", {"good", "copy"}),
+        ("--domain", "artist.example:443", {"good", "copy"}),
+        ("--url", " artist.example/art/5", {"copy"}),
+        ("--artist-page", "www.artist.example/art", {"good", "copy"}),
     ],
 )
 def test_images_are_found_by_address_and_host(ask: Ask, sample: Any, flag: str, value: str, names: set[str]) -> None:
     finished = ask("takedown", flag, value, "--reason", "asked")
     listed = {line.split()[0] for line in finished.stdout.splitlines() if "https://" in line}
     assert listed == {sample.ids[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--url", "https://xn--knstler-n2a.example/Gemälde/pokémon 画.jpg"),
+        ("--url", "https://Künstler.example/Gem%C3%A4lde/pokémon%20画.jpg?size=gro%C3%9F&x=a b"),
+        ("--url", "künstler.example/Gema\u0308lde/pokémon 画.jpg/#here"),
+        ("--domain", "künstler.example"),
+        ("--domain", "XN--KNSTLER-N2A.example"),
+        ("--artist-page", "https://www.künstler.example/Gemälde"),
+    ],
+)
+def test_addresses_are_known_in_any_form(ask: Ask, sample: Any, flag: str, value: str) -> None:
+    query = "?size=gro%C3%9F&x=a+b" if "?" in value else ""
+    url = f"https://www.xn--knstler-n2a.example/Gem%c3%a4lde/pok%C3%A9mon%20%E7%94%BB.jpg{query}"
+    with sample.run("scrape") as run:
+        run.record(sample.ids["dull"], {"source_url": url})
+    finished = ask("takedown", flag, value, "--reason", "asked")
+    assert [line.split()[0] for line in finished.stdout.splitlines() if "https://" in line] == [sample.ids["dull"]]
+
+
+@pytest.mark.parametrize("value", [".", "", "nothing", "file:", "https://[", "www.example"])
+@pytest.mark.parametrize("flag", ["--url", "--domain", "--artist-page"])
+def test_what_is_no_address_is_none_of_an_image(ask: Ask, flag: str, value: str) -> None:
+    finished = ask("takedown", flag, value, "--reason", "asked", "--apply")
+    assert finished.code == 2
+    assert f"no image has {flag[2:].replace('-', ' ')} {value}; nothing was changed" in finished.stderr
+
+
+def test_a_page_is_no_domain(ask: Ask) -> None:
+    finished = ask("takedown", "--domain", "https://artist.example/art", "--reason", "asked", "--apply")
+    assert finished.code == 2
+    assert finished.stderr == (
+        "error: --domain https://artist.example/art is a page: name the host alone, or the page with --artist-page\n"
+    )
+
+
+def test_a_slash_that_is_a_letter_and_one_that_is_none_are_two_addresses() -> None:
+    taken_down = Addresses.of(
+        ["https://a.example/x%2Fy.png", "https://a.example:8080/z.png", "file:1_a/%C3%A9.png", None]
+    )
+    for same in ("http://www.A.example/x%2fy.png#top", "https://a.example:8080/%7A.png", "file:1_a/é.png"):
+        assert same in taken_down
+    for other in ("https://a.example/x/y.png", "https://a.example/z.png", "https://a.example/", "", "x%2Fy.png"):
+        assert other not in taken_down
+
+
+def test_only_pages_of_a_host_have_pages_under_them(ask: Ask, sample: Any) -> None:
+    with sample.run("scrape") as run:
+        run.record(sample.ids["dull"], {"source_url": "file:001_gengar/a.png"})
+    assert ask("takedown", "--artist-page", "file:", "--reason", "asked").code == 2
+    assert ask("takedown", "--url", "file:001_gengar/a.png", "--reason", "asked").summary["seen"] == 1
+
+
+def test_the_scraper_knows_an_address_in_any_form(sample: Any) -> None:
+    with sample.run("scrape") as run:
+        run.record(sample.ids["dull"], {"source_url": "https://www.artist.example/pok%C3%A9mon%20a.jpg"})
+    with sample.run("takedown") as run:
+        run.record(sample.ids["dull"], {"drop_reason": "takedown:asked"})
+    found = read_taken_down(sample.root, Ledger.open(sample.root).images.read(), 6)
+    assert found is not None
+    assert "http://artist.example/pokémon a.jpg" in found.addresses
+    assert "http://artist.example/pokémon b.jpg" not in found.addresses
 
 
 @pytest.mark.parametrize("page", ["https://artist.example/ar", "https://artist.example/art/1?page=2", "artist"])
@@ -383,3 +459,68 @@ def test_usage_errors(ask: Ask) -> None:
 def test_slug_keeps_letters_of_any_script() -> None:
     assert slug_of("DMCA: request #12") == "dmca_request_12"
     assert slug_of("画師の依頼") == "画師の依頼"
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+
+
+REPORT = "metadata/report.html"
+
+
+def picture_of(sample: Any, name: str) -> str:
+    """Return what a report holds of an image whose text was painted over: the data URI of its picture before."""
+    raw = sample.root / images(sample.root)[sample.ids[name]]["path_raw"]
+    return thumbnail(raw, PAIR_SIDE).uri
+
+
+def paint_over(sample: Any, name: str) -> None:
+    path = f"data_stage/OCR_inpainted/{sample.ids[name]}.png"
+    Image.new("RGB", (300, 260), (10, 120, 70)).save(sample.root / path)
+    with sample.run("ocr_detect") as run:
+        run.record(sample.ids[name], {"has_ocr": True, "ocr_area_frac": 0.03, "ocr_inpainted_path": path})
+
+
+@pytest.mark.parametrize("name", ["text", "waiting"])  # the one is cut off the sheet, the other is on no sheet
+def test_a_report_that_shows_an_image_before_and_after_goes(ask: Ask, sample: Any, name: str) -> None:
+    paint_over(sample, "waiting")
+    ask("report", "--thumbnails", "1")
+    page = (sample.root / REPORT).read_text()
+    assert picture_of(sample, name) in page and f'id="i{sample.ids[name]}"' not in page
+    finished = ask("takedown", "--id", sample.ids[name], "--reason", "asked", "--apply")
+    assert finished.summary["pages"] == [REPORT]
+    assert not (sample.root / REPORT).exists()
+    assert ask("verify").code == 0
+
+
+def test_a_report_that_does_not_show_the_image_stays(ask: Ask, sample: Any) -> None:
+    ask("report", "--thumbnails", "1")
+    finished = ask("takedown", "--id", sample.ids["fakemon"], "--reason", "asked", "--apply")
+    assert finished.summary["pages"] == []
+    assert (sample.root / REPORT).exists()
+    assert ask("verify").code == 0
+
+
+def test_a_report_of_an_earlier_version_goes_whomever_it_names(ask: Ask, sample: Any) -> None:
+    ask("report", "--thumbnails", "1")
+    path = sample.root / REPORT
+    mark = f'<meta name="generator" content="{REPORT_MARK}">\n'
+    page = path.read_text()
+    assert mark in page
+    earlier = page.replace(mark, "").replace(sample.ids["text"], "")
+    path.write_text(earlier)
+    finished = ask("takedown", "--id", sample.ids["text"], "--reason", "asked", "--apply")
+    assert finished.summary["pages"] == [REPORT]
+    assert not path.exists()
+    path.write_text(earlier)
+    os.utime(path, (0, 0))  # as a takedown of an earlier version left it
+    found = ask("verify")
+    assert (found.code, found.summary["counts"]) == (1, {"taken_down_shown": 1})
+    os.utime(path)  # made anew after the takedown, by whatever version
+    assert ask("verify").code == 0
+
+
+@pytest.mark.parametrize(("stage", "name"), [("nsfw", "nsfw"), ("ocr", "text"), ("dup", "good"), ("filter", "dull")])
+def test_every_picture_of_a_review_page_is_named_in_it(ask: Ask, sample: Any, stage: str, name: str) -> None:
+    ask("review", "--stage", stage)
+    finished = ask("takedown", "--id", sample.ids[name], "--reason", "asked", "--apply")
+    assert finished.summary["pages"] == [f"metadata/review-{stage}.html"]

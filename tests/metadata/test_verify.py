@@ -308,6 +308,72 @@ def test_fix_removes_old_temporaries_and_nothing_else(ask: Ask, sample: Any) -> 
     assert {path.name for path in before - left} == set(names)
 
 
+def overlap(sample: Any) -> None:
+    """A person clears an image while it is resized, and the resizing takes it up again."""
+    image_id = sample.ids["dull"]
+    cells = {"path_resized": f"data_stage/resized/{image_id}.jpg", "resized_w": 640, "resized_h": 480}
+    with sample.run("resize") as resizing:
+        resizing.record(image_id, cells, reason="up")
+        time.sleep(0.002)  # a journal's times are whole milliseconds
+        with sample.run("nsfw_unflag") as unflagging:
+            unflagging.clear(image_id, ["resize"], reason="unflagged")
+        time.sleep(0.002)
+        resizing.record(image_id, cells, reason="up")
+
+
+def test_runs_that_overlapped_are_no_finding(sample: Any) -> None:
+    overlap(sample)
+    assert found_in(sample) == {}
+    before = (sample.root / "metadata/images.csv").read_bytes()
+    (sample.root / "metadata/runs/merged.json").unlink()
+    Ledger.open(sample.root)
+    assert (sample.root / "metadata/images.csv").read_bytes() == before
+
+
+def test_what_was_not_merged_of_runs_that_overlapped_names_the_last_one(sample: Any) -> None:
+    overlap(sample)
+    run_id = max((sample.root / "metadata/runs").glob("*-resize-*.jsonl")).stem
+    edit(sample, "dull", path_resized="", resized_w="", resized_h="", resize_run_id="")
+    (found,) = found_in(sample)["not_merged"]
+    assert found == (
+        f"metadata/images.csv, image {sample.ids['dull']}: nothing of run {run_id} (path_resized, resized_w, "
+        "resized_h, resize_run_id)"
+    )
+
+
+def test_fix_fills_what_was_not_merged_and_leaves_what_a_person_wrote(ask: Ask, sample: Any) -> None:
+    path = sample.root / "metadata/images.csv"
+    edit(sample, "dull", title="a better title")
+    before = list(csv.DictReader(path.read_text().splitlines()))
+    not_merged(sample)
+    finished = ask("verify", "--fix")
+    assert finished.summary["counts"] == {"edited_by_hand": 1}
+    run_id = max((sample.root / "metadata/runs").glob("*-phash-*.jsonl")).stem
+    cells = f"image {sample.ids['dull']}: nothing of run {run_id} (phash64, phash_run_id)"
+    assert finished.stdout.splitlines()[0] == f"filled metadata/images.csv, {cells}"
+    assert list(csv.DictReader(path.read_text().splitlines())) == before
+
+
+def test_nothing_is_filled_that_was_journalled_meanwhile(sample: Any) -> None:
+    ledger = Ledger.open(sample.root)
+    lengths = ledger.journal_lengths()
+    with sample.run("nsfw_unflag") as run:
+        run.clear(sample.ids["dull"], ["phash"], reason="unflagged")
+    assert not ledger.refill("images", {sample.ids["dull"]: {"phash64": "0" * 16}}, lengths)
+    assert found_in(sample) == {}
+
+
+def test_files_that_a_stage_finishes_meanwhile_are_no_findings(sample: Any) -> None:
+    folder = sample.root / "data_stage/resized"
+    for fix in (False, True):
+        for name in (".a.jpg.x1.tmp", ".b.jpg.x2.tmp"):
+            (folder / name).write_bytes(b"half")
+        found = check_temporaries(sample.root, fix, time.time())
+        assert ".a.jpg.x1.tmp" in next(found)[1]  # the names in this folder are read, and the second one is next
+        (folder / ".b.jpg.x2.tmp").rename(folder / "b.jpg")
+        assert list(found) == []
+
+
 # -- takedowns --------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,10 @@ def rectangle(width: int, height: int, score: float = 0.9) -> TextPolygon:
         (rectangle(20, 36), None),
         (rectangle(35, 20), "not_elongated"),
         (rectangle(20, 35), "not_elongated"),
+        (rectangle(800, 600), "not_elongated"),
+        (rectangle(900, 600), "too_large"),
+        (rectangle(900, 600, score=0.5), "too_large"),
+        (rectangle(980, 540), None),
     ],
 )
 def test_what_is_sure_to_be_text(polygon: TextPolygon, reason: str | None) -> None:
@@ -133,7 +138,13 @@ def test_what_is_sure_to_be_text(polygon: TextPolygon, reason: str | None) -> No
         ("XX", 1.0, False),
         ("00", 1.0, False),
         ("68.90", 1.0, False),
+        ("oO", 1.0, False),
+        ("Co°", 1.0, False),
         ("17", 1.0, True),
+        ("Oh!", 1.0, True),
+        ("No", 1.0, True),
+        ("Go", 1.0, True),
+        ("10", 1.0, True),
     ],
 )
 def test_what_was_read_says_something(text: str, sureness: float, says: bool) -> None:
@@ -185,21 +196,47 @@ def test_what_is_too_small_is_not_read() -> None:
     assert judged(rules, {ROUND: "Eevee"}) == ({ROUND}, {"too_small": 3})
 
 
-def test_of_very_many_doubtful_polygons_the_surest_are_read() -> None:
+def test_what_the_whole_image_shows_is_not_read() -> None:
+    whole = TextPolygon(((0, 0), (400, 0), (400, 200), (0, 200)), 0.9)
+    kept, rejected = find_text(PAPER, lambda image: [whole], RULES, lambda image, asked: [("Ne", 0.9) for _ in asked])
+    assert (kept, rejected) == ([], {"too_large": 1})
+
+
+def judged_marks(unread_score: float, text: Callable[[int], str]) -> tuple[int, dict[str, int], int]:
+    """How many count of MOST_READ round marks of score 0.9 and ten more, why the others do not, and how many are read.
+
+    The mark that is read as number n says `text(n)`.
+    """
     marks = [
-        TextPolygon(((x, 10), (x + 8, 10), (x + 8, 18), (x, 18)), round(0.5 + x / 10_000, 4))
-        for x in range(0, 1000, 20)
+        TextPolygon(((x, 10), (x + 8, 10), (x + 8, 18), (x, 18)), 0.9 if number < MOST_READ else unread_score)
+        for number, x in enumerate(range(0, 20 * (MOST_READ + 10), 20))
     ]
     asked: list[TextPolygon] = []
 
     def read(image: Image.Image, polygons: list[TextPolygon]) -> list[tuple[str, float]]:
         asked.extend(polygons)
-        return [("Eevee", 0.9)] * len(polygons)
+        return [(text(number), 0.9) for number in range(len(polygons))]
 
-    kept, rejected = find_text(Image.new("RGB", (1100, 40)), lambda image: marks, TextRules(), read)
-    assert asked == sorted(marks, key=lambda mark: -mark.score)[:MOST_READ]
-    assert kept == asked
-    assert rejected == {"unread": len(marks) - MOST_READ}
+    paper = Image.new("RGB", (20 * (MOST_READ + 10), 40))
+    kept, rejected = find_text(paper, lambda image: marks[::-1], TextRules(), read)
+    assert set(asked) == set(marks[:MOST_READ]), "the surest"
+    return len(kept), dict(rejected), len(asked)
+
+
+def test_of_very_many_doubtful_polygons_the_surest_are_read() -> None:
+    assert judged_marks(0.64, lambda number: "Eevee") == (MOST_READ, {"unread": 10}, MOST_READ)
+
+
+def test_what_is_left_unread_beside_mostly_text_is_text_by_its_score() -> None:
+    assert judged_marks(0.65, lambda number: "Eevee") == (MOST_READ + 10, {}, MOST_READ)
+    most = MOST_READ // 2 + 1
+    judged = judged_marks(0.65, lambda number: "Eevee" if number < most else "OO")
+    assert judged == (most + 10, {"unreadable": MOST_READ - most}, MOST_READ)
+
+
+def test_what_is_left_unread_beside_eyes_and_patterns_is_no_text() -> None:
+    judged = judged_marks(0.89, lambda number: "Eevee" if number < MOST_READ // 2 else "OO")
+    assert judged == (MOST_READ // 2, {"unreadable": MOST_READ // 2, "unread": 10}, MOST_READ)
 
 
 # -- drawn pages ------------------------------------------------------------------------------------------------------
@@ -217,6 +254,22 @@ def test_the_mask_covers_every_drawn_glyph(
     assert text.any()
     assert not text[~mask].any()
     assert mask.sum() < 4 * np.ptp(np.nonzero(text)[0]) * np.ptp(np.nonzero(text)[1])
+
+
+@pytest.mark.parametrize("font", ["sans", "serif"])
+def test_a_page_of_many_short_words_is_found_whole(detector: Detector, reader: Reader, font: str) -> None:
+    """None is long enough to be text by its shape."""
+    words = ("Mew", "Run", "Hey", "Oh!", "Yes", "Why", "Eek", "Not", "You", "Zap") * 6
+    page, inks = Image.new("RGB", (1140, 920), (236, 228, 210)), []
+    face = load_font(font, 36)
+    for index, word in enumerate(words):
+        place = 40 + 140 * (index % 8), 40 + 110 * (index // 8)
+        ink = Image.new("L", page.size)
+        for surface, colour in ((page, (40, 30, 50)), (ink, 255)):
+            ImageDraw.Draw(surface).text(place, word, font=face, fill=colour)
+        inks.append(np.asarray(ink) > 0)
+    mask = mask_of(page, find_text(page, detector, RULES, reader)[0])
+    assert [word for word, ink in zip(words, inks, strict=True) if mask[ink].mean() < 0.5] == []
 
 
 @pytest.mark.parametrize("pattern", ["plain", "stripes", "checks", "stars"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.ocr.polygons import TextPolygon, area_frac, contains, draw_mask, measure, merge
+from preprocess.ocr.polygons import TextPolygon, area_frac, contains, distances, draw_mask, measure, merge
 
 
 def rectangle(left: int, top: int, width: int, height: int, score: float = 0.9) -> TextPolygon:
@@ -58,6 +58,13 @@ def test_what_the_closer_look_saw_in_part_is_not_cut_off() -> None:
     (line,) = merge([part, whole])
     assert line.score == 0.9
     assert measure(line.points)[:2] == pytest.approx((204, 34), abs=1)
+
+
+def test_a_closer_look_at_a_part_beside_leaves_nothing_out() -> None:
+    far = replace(rectangle(100, 100, 300, 30, 0.7), scale=0.5)
+    close = replace(rectangle(380, 100, 600, 30, 0.9), scale=1.0)
+    (line,) = merge([far, close])
+    assert measure(line.points)[:2] == pytest.approx((880, 30), abs=1)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +118,29 @@ def test_the_margin_is_never_less_than_two_pixels() -> None:
     mask = np.asarray(draw_mask([rectangle(10, 10, 40, 4)], (100, 100), 0.0))
     rows = np.nonzero(mask.any(axis=1))[0]
     assert (rows[0], rows[-1]) == (8, 16)
+
+
+def test_a_mask_is_the_same_wherever_in_memory_it_is_drawn() -> None:
+    """OpenCV's distances differ in the last bit with the place of its arrays; here they lie where the radius does."""
+    sizes = [(114, 75), (117, 65), (122, 70), (35, 35)]
+    polygons = [rectangle(60 + 40 * index, 60 + 40 * index, *size) for index, size in enumerate(sizes)]
+    rng, masks = random.Random(1), set()
+    for _ in range(100):
+        between = [np.zeros(rng.randrange(1, 100_000), np.uint8) for _ in range(5)]
+        masks.add(draw_mask(polygons, (800, 500), 0.2).tobytes())
+        del between
+    assert len(masks) == 1
+
+
+@pytest.mark.parametrize("size", [(37, 41), (64, 100), (100, 333), (250, 801)])
+def test_distances_are_the_roots_of_whole_numbers(size: tuple[int, int]) -> None:
+    mask = np.full(size, 255, np.uint8)
+    row = size[0] // 2
+    mask[row, 5:20] = 0
+    down, across = np.mgrid[: size[0], : size[1]]
+    squares = (down - row) ** 2 + np.maximum(np.maximum(5 - across, across - 19), 0) ** 2
+    found = distances(mask)
+    assert found.dtype == np.float32 and (found == np.sqrt(squares.astype(np.float32))).all()
 
 
 @settings(max_examples=50, deadline=None)

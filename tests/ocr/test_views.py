@@ -22,6 +22,18 @@ def test_no_scale_goes_over_the_longest_side_and_none_is_taken_twice() -> None:
     assert [(view.scale, view.size) for view in views] == [(0.5, (1984, 512))]
 
 
+@pytest.mark.parametrize(
+    ("longer", "scales"), [(4096, [1, 0.5]), (6144, [2 / 3, 1 / 3]), (8192, [0.5, 0.25]), (16384, [0.25, 0.125])]
+)
+def test_an_image_over_the_longest_side_is_looked_at_a_second_time_half_as_large(
+    longer: int, scales: list[float]
+) -> None:
+    views = list(views_of((longer, 2048), Looks()))
+    assert list(dict.fromkeys(view.scale for view in views)) == pytest.approx(scales)
+    looked_at = sum(view.size[0] * view.size[1] for view in views)
+    assert looked_at < 2 * 4096 * 2048, "tiles overlap, but a larger image takes no more than one at the cap"
+
+
 def test_turns_double_the_views() -> None:
     views = list(views_of((640, 480), Looks((1.0,), turns=True)))
     assert [view.turned for view in views] == [False, True]

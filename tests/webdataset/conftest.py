@@ -36,6 +36,11 @@ def split_script(load_script: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture
+def packing(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("webdataset/webdataset.py")
+
+
+@pytest.fixture
 def snapshot() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
     """Return {path: (inode, bytes)} of every file below a folder; a file written anew has another inode."""
 

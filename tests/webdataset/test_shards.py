@@ -15,21 +15,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from pokefa.engine import Pool
 from pokefa.errors import PokefaError
 from pokefa.images import check_image
+from pokefa.ledger import Ledger
+from pokefa.options import Options
+from pokefa.run import StageRun
+from pokefa.selection import STEPS
 from shards.check import manifest_of, read_samples, read_shard, what_differs
 from shards.pack import Packed, PackShards, Task, built_shard, encode, pack_tasks
-from shards.plan import Encoding, Sample, ShardSize, fill_shards, make_sample, plan_hash, shuffled
-from shards.story import public_flags, steps_of
+from shards.plan import Encoding, Sample, ShardSize, make_sample
+from shards.story import steps_of
+from tests.conftest import Dataset
 from tests.webdataset.test_webdataset import (
     CHECKOUT,
     FORMATS,
@@ -308,7 +314,8 @@ def test_a_dropped_image_is_packed_no_more(dataset: Any, reason: str) -> None:
     assert finished.code == 2  # the split still lists it
     assert finished.stderr.endswith("run webdataset/split.py again\n")
     write_id_lists(dataset, rows[:1] + rows[2:])
-    assert dataset.run(SCRIPT, "--dry-run").summary["seen"] == 3
+    told = dataset.run(SCRIPT, "--dry-run").summary
+    assert (told["seen"], told["counts"]) == (4, {"dropped": 1})
 
 
 def test_dropped_images_leave_shards_and_addresses(dataset: Any) -> None:
@@ -539,12 +546,6 @@ def test_the_card_before_the_shards(dataset: Any) -> None:
     )
 
 
-def test_paths_and_people_stay_out_of_the_card() -> None:
-    arguments = ["--root", "/home/me", "--threshold", "0.3", "--contact=me@x.org", "--ids", "a", "b", "--model", "m-1"]
-    assert public_flags(arguments) == ["--threshold", "0.3", "--model", "m-1"]
-    assert public_flags(["--from-folder", "/home/me/x", "--top-n=16000"]) == ["--from-folder", "--top-n", "16000"]
-
-
 def test_a_score_of_100_is_in_the_last_step() -> None:
     assert steps_of(pl.Series(["0", "9", "10", "90", "100", None])) == {0: 2, 10: 1, 90: 2, None: 1}
 
@@ -552,29 +553,63 @@ def test_a_score_of_100_is_in_the_last_step() -> None:
 # -- every row is accounted for ----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
-@given(bad=st.sets(st.integers(0, 8)), unfit=st.sets(st.integers(0, 8)), size=st.integers(1, 9), seed=st.integers())
-def test_every_row_is_in_one_shard_or_left_out(
-    tmp_path_factory: pytest.TempPathFactory, bad: set[int], unfit: set[int], size: int, seed: int
+# What may be the matter with a row, as cells of base.csv and of images.csv; of a damaged image it is the file.
+MATTERS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "none": ({}, {}),
+    "unreadable": ({}, {}),
+    "dropped": ({"split": ""}, {"drop_reason": "species:no_known_species"}),
+    "dropped since the split": ({}, {"drop_reason": "takedown:asked"}),
+    "no_caption": ({"split": "", "caption": "", "tags": "", "species": ""}, {}),
+    "no_caption since the split": ({"hybrid_caption": ""}, {}),
+    "caption_failed": ({"split": "", "caption": "", "tags": "", "species": ""}, {"caption_error": "refused"}),
+    "bad_tags": ({"split": "", "tags": "not json"}, {}),
+    "bad_tags since the split": ({"tags": "not json", "hybrid_caption": ""}, {}),
+    "no_species": ({"split": "", "species": ""}, {}),
+    "no_split": ({"split": ""}, {}),
+}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    matters=st.lists(st.sampled_from(list(MATTERS)), min_size=1, max_size=9),
+    sides=st.lists(st.sampled_from(["train", "val"]), min_size=9, max_size=9),
+    size=st.integers(1, 9),
+    seed=st.integers(),
+)
+def test_every_row_of_base_is_in_one_shard_or_left_out(
+    packing: ModuleType,
+    tmp_path_factory: pytest.TempPathFactory,
+    matters: list[str],
+    sides: list[str],
+    size: int,
+    seed: int,
 ) -> None:
-    root = tmp_path_factory.mktemp("set")
-    samples, left_out = [], {}
-    for number in range(9):
-        row = base_row(number, "train")
-        path = root / str(row["path"])
+    """Whole tables go in, through what the script itself reads, plans and packs with."""
+    dataset = Dataset(tmp_path_factory.mktemp("set"))
+    base, images, split = [], [], []
+    for number, (matter, side) in enumerate(zip(matters, sides, strict=False)):
+        of_base, of_image = MATTERS[matter]
+        base.append(base_row(number, side) | of_base)
+        images.append({"image_id": image_id_of(number)} | of_image)
+        if base[-1]["split"] and not of_image:
+            split.append(base[-1])
+        path = dataset.root / str(base[-1]["path"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(number)[: 40 if number in bad else None])
-        try:
-            samples.append(make_sample(row | ({"hybrid_caption": None} if number in unfit else {})))
-        except ValueError as error:
-            left_out[str(row["image_id"])] = str(error)
+        path.write_bytes(picture(number)[: 40 if matter == "unreadable" else None])
+    dataset.write_images(images)
+    dataset.write_base(base)
+    write_id_lists(dataset, split)
+    run = StageRun(STEPS["webdataset"], Options(root=dataset.root), Ledger.open(dataset.root))
+    samples, left_out = packing.read_samples(run)
     packed: list[str] = []
-    for shard in fill_shards(shuffled(samples, seed), ShardSize(size), root):
-        task = Task(plan_hash(shard, Encoding()), tuple(shard))
-        done = PackShards(root, Encoding()).pack(task)
-        keys = [key for key, _ in read_samples(built_shard(root, task.plan))]
-        assert len(keys) == done.samples <= size
-        packed += keys
-        left_out |= done.left_out
-    assert sorted([*packed, *left_out]) == sorted(image_id_of(number) for number in range(9))
-    assert set(left_out) == {image_id_of(number) for number in bad | unfit}
+    for side in ("train", "val"):
+        for task in packing.plan_shards(run, samples[side], packing.Settings(ShardSize(size), Encoding(), seed)):
+            done = PackShards(dataset.root, Encoding()).pack(task)
+            keys = [key for key, _ in read_samples(built_shard(dataset.root, task.plan))]
+            assert len(keys) == done.samples <= size
+            packed += keys
+            left_out |= done.left_out
+    assert sorted([*packed, *left_out]) == sorted(image_id_of(number) for number in range(len(matters)))
+    slugs = {image_id: reason.split(":")[0] for image_id, reason in left_out.items()}
+    wrong = {image_id_of(number): matter.split()[0] for number, matter in enumerate(matters) if matter != "none"}
+    assert slugs == wrong

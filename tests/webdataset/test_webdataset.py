@@ -30,7 +30,10 @@ SCRIPT = "webdataset/webdataset.py"
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
-EMOJI_CAPTION = "Umbreon naps under the moon 🌙. | umbreon, night, “soft light”, Flabébé\nsecond line"
+EMOJI_CAPTION = (
+    "Umbreon and a tiny Flabébé 🌙✨ nap on a roof beneath the full moon, while two children 👩‍👧 wave from the lane "
+    "below 👋🏽. | umbreon, flabébé, night, “soft light”, fan art 🎨, watercolour, 日本の夏\nsecond line"
+)
 
 Snapshot = Callable[[Path], dict[str, tuple[int, bytes]]]
 
@@ -344,6 +347,7 @@ def test_an_empty_set_has_no_shards(dataset: Any) -> None:
 
 
 def test_a_caption_with_emoji_comes_back_as_it_is(dataset: Any) -> None:
+    assert len(EMOJI_CAPTION) == 200
     rows = write_set(dataset, train=1)
     rows[0] |= {
         "hybrid_caption": EMOJI_CAPTION,
@@ -380,6 +384,48 @@ def test_a_row_that_cannot_be_packed_is_left_out(
     assert ids_in(dataset, "train") == [rows[1]["image_id"]]
 
 
+NOT_SPLIT = [
+    ({}, {"drop_reason": "cap_filter:refusal_language"}, "dropped: cap_filter:refusal_language", 0),
+    ({"caption": ""}, {}, "no_caption: run caption/sentence_tags.py first", 0),
+    (
+        {"caption": ""},
+        {"caption_error": "refused: no words"},
+        "caption_failed: run caption/sentence_tags.py --retry-errors",
+        1,
+    ),
+    ({"image_id": "a.b"}, {}, "bad_id: a sample's key holds letters, digits, _ and - only", 1),
+    ({"tags": "not json"}, {}, "bad_tags: the tags are not a JSON object; caption the image again", 1),
+    ({"tags": ""}, {}, "bad_tags: the tags are not a JSON object; caption the image again", 1),
+    (
+        {"tags": '{"pokemon": "eevee"}'},
+        {},
+        "bad_tags: the tags are not a JSON object with a list `pokemon`; caption the image again",
+        1,
+    ),
+    ({"species": ""}, {}, "no_species: run webdataset/species.py first", 0),
+    ({}, {}, "no_split: run webdataset/split.py first", 0),
+]
+
+
+@pytest.mark.parametrize(("cells", "of_image", "reason", "errors"), NOT_SPLIT)
+def test_a_row_without_a_split_is_left_out_with_the_reason(
+    dataset: Any, cells: dict[str, object], of_image: dict[str, object], reason: str, errors: int
+) -> None:
+    rows = write_set(dataset, train=2)
+    rows[0] |= {"split": ""} | cells
+    write_tables(dataset, rows)
+    dataset.write_images({"image_id": row["image_id"]} | (of_image if row is rows[0] else {}) for row in rows)
+    finished = dataset.run(SCRIPT, "--strict")
+    assert finished.code == errors
+    assert (finished.summary["seen"], finished.summary["errors"]) == (2, errors)
+    assert finished.summary["counts"] == {"packed": 1, reason.split(":")[0]: 1}
+    assert stats(dataset)["left_out"] == {rows[0]["image_id"]: reason}
+    told = f"{rows[0]['image_id']}: left out: {reason}" if errors else f"1 images left out: {reason}"
+    assert told in finished.stderr
+    assert dataset.run(SCRIPT, "--urls-only", "--strict").code == errors
+    assert dataset.run(SCRIPT, "--verify").code == 0
+
+
 @pytest.mark.parametrize("tags", ["", "x", "7", '{"pose": NaN}', '{"pose": "\\ud800"}'])
 def test_tags_that_the_shards_json_cannot_hold(tags: str) -> None:
     row = base_row(1, "train") | {"tags": tags}
@@ -402,7 +448,10 @@ def test_the_three_scripts_in_order(dataset: Any) -> None:
     assert codes == [0, 0, 0]
     packed = ids_in(dataset, "train") + ids_in(dataset, "val")
     assert sorted(packed) == sorted(str(row["image_id"]) for row in rows[:6])
-    assert set(stats(dataset)["left_out"]) == {rows[7]["image_id"]}
+    assert stats(dataset)["left_out"] == {
+        rows[6]["image_id"]: "dropped: species:no_known_species",
+        rows[7]["image_id"]: "no_caption: run caption/hybrid_captions.py first",
+    }
     assert dataset.images()[str(rows[6]["image_id"])]["drop_reason"] == "species:no_known_species"
 
 

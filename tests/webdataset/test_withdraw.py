@@ -71,6 +71,21 @@ def test_a_cut_shard_has_the_bytes_that_the_packer_gives_it(
     assert cut == again
 
 
+def test_an_image_that_no_shard_holds_leaves_the_list_of_those(dataset: Any, snapshot: Snapshot) -> None:
+    rows = write_set(dataset, train=3)
+    gone = rows[2]["image_id"]
+    write_tables(dataset, [*rows[:2], rows[2] | {"split": ""}])
+    assert dataset.run(SCRIPT).code == 0
+    assert stats(dataset)["left_out"] == {gone: "no_split: run webdataset/split.py first"}
+    before = snapshot(dataset.root / "webdataset/data")
+    assert plan_withdrawal(dataset.root, [str(gone)]).paths == ["webdataset/manifests/split_stats.json"]
+    take_out(dataset.root, str(gone))
+    assert stats(dataset)["left_out"] == {}
+    assert not plan_withdrawal(dataset.root, [str(gone)]).is_needed
+    assert snapshot(dataset.root / "webdataset/data") == before
+    assert check_and_report(dataset.root, 1) == 0
+
+
 def test_only_the_shards_that_held_an_image_are_written(dataset: Any, snapshot: Snapshot) -> None:
     packed(dataset, 7, 0, "--shard-size", 2)
     before = snapshot(dataset.root / "webdataset")
