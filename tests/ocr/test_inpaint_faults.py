@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,6 +83,17 @@ def wait_until_stuck(run: subprocess.Popen[str]) -> int:
     raise AssertionError("the run ended")
 
 
+def wait_until_journalled(dataset: Dataset, image_id: str) -> None:
+    """Wait until the run has recorded an image: its worker may be at the next one before that."""
+    deadline = time.monotonic() + 60
+    while not any(
+        f'"image_id":"{image_id}"' in path.read_text(encoding="utf-8")
+        for path in (dataset.root / "metadata/runs").glob("*.jsonl")
+    ):
+        assert time.monotonic() < deadline, "the first image was never recorded"
+        time.sleep(0.05)
+
+
 def test_a_worker_that_dies_costs_its_image_alone(detected: Dataset, tmp_path: Path) -> None:
     weights = stuck_model(tmp_path / "stuck.pt", ON_THE_WIDE_ONE)
     with started(detected, weights) as run:
@@ -101,6 +113,7 @@ def test_a_run_that_is_killed_goes_on_with_what_was_not_painted(
     weights = stuck_model(tmp_path / "stuck.pt", ON_THE_WIDE_ONE)
     with started(detected, weights) as run:
         worker = wait_until_stuck(run)
+        wait_until_journalled(detected, IDS["first"])
         run.kill()
         run.wait(timeout=60)
         with suppress(ProcessLookupError):  # it dies with the driver, sooner or later
