@@ -141,10 +141,9 @@ def test_what_is_sure_to_be_text(polygon: TextPolygon, reason: str | None) -> No
         ("oO", 1.0, False),
         ("Co°", 1.0, False),
         ("17", 1.0, True),
-        ("Oh!", 1.0, True),
-        ("No", 1.0, True),
-        ("Go", 1.0, True),
-        ("10", 1.0, True),
+        ("O7", 1.0, False),  # two feet of a drawn creature
+        ("Go", 1.0, False),
+        ("Got", 1.0, True),
     ],
 )
 def test_what_was_read_says_something(text: str, sureness: float, says: bool) -> None:
@@ -259,7 +258,7 @@ def test_the_mask_covers_every_drawn_glyph(
 @pytest.mark.parametrize("font", ["sans", "serif"])
 def test_a_page_of_many_short_words_is_found_whole(detector: Detector, reader: Reader, font: str) -> None:
     """None is long enough to be text by its shape."""
-    words = ("Mew", "Run", "Hey", "Oh!", "Yes", "Why", "Eek", "Not", "You", "Zap") * 6
+    words = ("Mew", "Run", "Hey", "Her", "Yes", "Why", "Eek", "Not", "You", "Zap") * 6
     page, inks = Image.new("RGB", (1140, 920), (236, 228, 210)), []
     face = load_font(font, 36)
     for index, word in enumerate(words):
