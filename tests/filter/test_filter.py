@@ -277,7 +277,7 @@ def exported(dataset: Dataset) -> list[str]:
 
 
 def contents(root: Path) -> dict[str, tuple[bytes, int]]:
-    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
