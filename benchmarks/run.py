@@ -45,8 +45,8 @@ with `PYTHONPATH=.`, on a machine that does nothing else. Larger sizes of some a
 LONGER_HEAD = """\
 # What larger sizes cost
 
-Text detection on the whole labelled set, inpainting of large pictures, ten million hashes, and where the search for
-near-duplicates stops paying: `benchmarks/run.py --longer` writes this page, as RESULTS.md beside it in one run.
+Ten million hashes, where the search for near-duplicates stops paying, text detection on the whole labelled set, and
+inpainting of large pictures: `benchmarks/run.py --longer` writes this page, as RESULTS.md beside it in one run.
 """
 
 
@@ -76,13 +76,13 @@ BENCHMARKS = (
 
 # Larger sizes than fit into the half hour of the whole; their figures stand on a page of their own.
 LONGER = (
-    Benchmark("text_detection", ("--pictures", "200", "--part", "settings")),
-    Benchmark("inpainting", ("--sizes", "2048")),
     Benchmark(
         "near_duplicates",
         ("--part", "search", "limits", "--full", "--thresholds", "3", "6"),
         "benchmarks_near_duplicates",
     ),
+    Benchmark("text_detection", ("--pictures", "200", "--part", "settings")),
+    Benchmark("inpainting", ("--sizes", "2048")),
 )
 
 
@@ -185,6 +185,19 @@ def measure(out: Path, chosen: Sequence[str], *, quick: bool) -> None:
         write(readme, with_table(readme.read_text(encoding="utf-8"), comparisons(results)))
 
 
+def measure_longer(out: Path, *, quick: bool) -> None:
+    """Run the benchmarks with larger sizes, and write LONGER.md.
+
+    Raises:
+        PokefaError: one of them failed; the page holds those before.
+    """
+    found = {}
+    for benchmark in LONGER:
+        tell(f"== {benchmark.name}")
+        found[benchmark.name] = run_benchmark(benchmark, quick=quick)
+        write(out / "LONGER.md", longer_page(found))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     names = [benchmark.name for benchmark in BENCHMARKS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -204,8 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         if args.longer:
-            found = {each.name: run_benchmark(each, quick=args.quick) for each in LONGER}
-            write(args.out / "LONGER.md", longer_page(found))
+            measure_longer(args.out, quick=args.quick)
         else:
             measure(args.out, args.names, quick=args.quick)
     except PokefaError as error:
