@@ -2,7 +2,7 @@
 
     python benchmarks/run.py                       all of them: under 30 minutes on two cores
     python benchmarks/run.py ledger resize         only these; the others keep what was found last
-    python benchmarks/run.py --longer              larger sizes of three of them: a quarter of an hour
+    python benchmarks/run.py --longer              larger sizes of three of them: ten minutes
     python benchmarks/run.py --quick --out /tmp/results
 
 Writes benchmarks/RESULTS.md, and benchmarks/results.json from which that is made. README.md shows the rows for which a
