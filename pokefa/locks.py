@@ -23,11 +23,13 @@ TAKEDOWN = "takedown"
 
 # Each lock and the scripts that take it: a stage its own, the builders of the final set one together.
 _FINAL_SET = {STEPS[name].owner: STEPS[name].script for name in ("filter", "split", "webdataset")}
-LOCKS: dict[str, list[str]] = {TAKEDOWN: []}  # first, so that a second takedown is told of the first
-for _step in STEPS.values():
-    if _step.owner not in _FINAL_SET:
-        LOCKS[_step.owner] = [_step.script]
-LOCKS |= {"final_set": list(_FINAL_SET.values()), "report": ["metadata/report.py"], "review": ["metadata/review.py"]}
+LOCKS: dict[str, list[str]] = {
+    TAKEDOWN: [],  # first, so that a second takedown is told of the first
+    **{step.owner: [step.script] for step in STEPS.values() if step.owner not in _FINAL_SET},
+    "final_set": list(_FINAL_SET.values()),
+    "report": ["metadata/report.py"],
+    "review": ["metadata/review.py"],
+}
 
 
 @contextmanager
