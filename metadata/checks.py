@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from metadata.funnel import TAKEN_DOWN, Tables
 from metadata.history import BASE_PATHS, IMAGE_PATHS
-from pokefa.columns import BASE, IMAGES
+from pokefa.columns import BASE, IMAGES, is_true
 from pokefa.errors import InputError
-from pokefa.selection import FLAGGED_NSFW, filled, is_true
+from pokefa.selection import FLAGGED_NSFW, filled
 from pokefa.table import KEY
 
 DATA_FOLDERS = ("data_raw", "data_stage", "data_clean")

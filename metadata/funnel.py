@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pokefa.columns import BASE, IMAGES
+from pokefa.columns import BASE, IMAGES, is_true
 from pokefa.ledger import Ledger
 from pokefa.selection import (
     ANY_ROW,
@@ -22,7 +22,6 @@ from pokefa.selection import (
     Step,
     eligible_rows,
     filled,
-    is_true,
 )
 from pokefa.table import KEY, with_missing
 

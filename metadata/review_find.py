@@ -25,8 +25,9 @@ from metadata.review_data import (
     scores,
     species_of,
 )
+from pokefa.columns import IMAGES, is_true
 from pokefa.errors import InputError
-from pokefa.selection import FLAGGED_NSFW, HAS_TEXT, SCREENED, filled, is_true
+from pokefa.selection import FLAGGED_NSFW, HAS_TEXT, SCREENED, filled
 from pokefa.table import KEY
 
 # Other removed images of the same group that a page shows beside a duplicate; of a large group, the closest.
@@ -77,7 +78,7 @@ def flagged_text(root: Path, cells: Cells) -> Flagged:
         sure,
         (known(sure), known(area)),
         pictures,
-        tags=[("mostly text, used as it is", "")] if cells["ocr_text_dominated"] == "True" else [],
+        tags=[("mostly text, used as it is", "")] if IMAGES.value(cells, "ocr_text_dominated") else [],
         facts=facts_of(cells, "path_raw", "ocr_model", "ocr_inpainter"),
     )
 

@@ -26,7 +26,8 @@ from metadata.section_parts import (
     spoken,
 )
 from metadata.species_coverage import SpeciesCoverage, most_wanted, sum_bands
-from pokefa.selection import HAS_TEXT, filled, is_true
+from pokefa.columns import is_true
+from pokefa.selection import HAS_TEXT, filled
 
 SCORES = {"relevance": "ae_relevance", "aesthetic": "ae_aesthetic"}
 SCORE_EDGES = list(range(0, 105, 5))

@@ -24,6 +24,8 @@ from pokefa.errors import InputError, PokefaError
 from pokefa.table import sync_folder
 
 RUNS_FOLDER = "metadata/runs"
+TABLES = ("images", "base")
+BLOCK_BYTES = 2**20
 
 
 def utc_now() -> str:
@@ -88,7 +90,9 @@ class Journal:
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         assert self._descriptor is not None
-        data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
+        # A path may hold bytes that are no UTF-8; as `\udc83` they are JSON all the same, and come back.
+        text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+        data = text.encode("utf-8", "backslashreplace") + b"\n"
         self._synced = False
         try:
             written = os.write(self._descriptor, data)
@@ -105,22 +109,20 @@ class Journal:
 def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (offset behind the line, entry) for each whole line of a journal from byte `offset` on.
 
-    A last line without its newline is what a crash leaves; it never counted, and is passed over.
+    A last line without its newline is what a crash leaves; it never counted, and is passed over. Between two blocks of
+    lines the file is closed, so any number of journals can be read in turns.
 
     Raises:
-        InputError: a whole line is not JSON; the message gives its number.
+        InputError: a whole line is not JSON, or not of the shape of an entry; the message gives its number.
     """
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        for line in stream:
+    while lines := _read_lines(path, offset):
+        for line in lines:
             if not line.endswith(b"\n"):
                 return
             end = offset + len(line)
             try:
-                entry = json.loads(line)
-                if not isinstance(entry, dict):
-                    raise ValueError("not an object")
-            except ValueError as error:
+                entry = check_entry(json.loads(line))
+            except (ValueError, RecursionError) as error:
                 number = _line_number(path, offset)
                 raise InputError(
                     f"{RUNS_FOLDER}/{path.name} line {number} is damaged ({error}): repair that line, or remove it "
@@ -130,19 +132,65 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, A
             offset = end
 
 
+def _read_lines(path: Path, offset: int) -> list[bytes]:
+    """Return the lines of about BLOCK_BYTES from byte `offset` on; none at the end of the file."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        return stream.readlines(BLOCK_BYTES)
+
+
+def check_entry(entry: Any) -> dict[str, Any]:
+    """Return a line of a journal.
+
+    Raises:
+        ValueError: it is none that a run writes.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError("not an object")
+    if not isinstance(entry.get("ts", ""), str):
+        raise ValueError("ts is not a text")
+    if "table" not in entry:
+        return entry
+    if entry["table"] not in TABLES:
+        raise ValueError(f"there is no table {entry['table']!r}")
+    if "rows" in entry:
+        columns, rows = entry.get("columns"), entry["rows"]
+        if not (_is_list_of(columns, str) and _is_list_of(rows, dict) and all(map(_holds_texts, rows))):
+            raise ValueError("rows or columns are not lists of texts")
+        return entry
+    if not isinstance(entry.get("image_id"), str):
+        raise ValueError("image_id is missing")
+    if not _holds_texts(entry.get("set")):
+        raise ValueError("set does not hold cells")
+    if "drop" in entry and not (isinstance(entry["drop"], dict) and "ts" in entry):
+        raise ValueError("drop is not an object, or has no ts")
+    if not isinstance(entry.get("usage", {}), dict):
+        raise ValueError("usage is not an object")
+    return entry
+
+
+def _is_list_of(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+
+def _holds_texts(cells: Any) -> bool:
+    return isinstance(cells, dict) and all(text is None or isinstance(text, str) for text in cells.values())
+
+
 def entries_by_time(offsets: Mapping[Path, int]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     """Yield (journal, offset behind the line, entry) of several journals, each from its byte offset on, as time went.
 
     Runs that overlapped wrote in turns and the tables took each cell as it came, so only this order gives the same
     cells again. The lines of one journal keep their order; of lines of one millisecond those of the first journal come
-    first. A journal is opened when its run's start is reached, so as many are open as ran at once.
+    first. Of journals that overlap, a block of lines each is held in memory.
 
     Raises:
         InputError: a whole line is not JSON; the message gives its number.
     """
     waiting: list[tuple[str, int, tuple[int, dict[str, Any]] | None, Path, Iterator[tuple[int, dict[str, Any]]]]] = []
     for number, (path, offset) in enumerate(offsets.items()):
-        waiting.append((read_header(path).get("started", ""), number, None, path, read_entries(path, offset)))
+        started = str(read_header(path).get("started", ""))
+        waiting.append((started, number, None, path, read_entries(path, offset)))
     heapq.heapify(waiting)
     while waiting:
         time, number, line, path, lines = heapq.heappop(waiting)

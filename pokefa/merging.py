@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from pokefa.table import KEY, Table, with_missing
+from pokefa.errors import PokefaError
+from pokefa.table import KEY, Table, filled_cells, with_missing
 
 Cells = dict[str, str | None]
 
@@ -19,6 +20,7 @@ class Changes:
     """The changes to one table, taken in journal order and applied block by block, a scatter for each column."""
 
     def __init__(self, table: Table) -> None:
+        self._path = table.schema.path
         self._frame = table.read_keyed()
         self._added: dict[str, None] = {}
         self._cells: dict[str, dict[str, str | None]] = {}
@@ -44,12 +46,17 @@ class Changes:
             self._apply()
 
     def result(self) -> pl.DataFrame:
-        """Return the table with every change made; rows keep their order and new ones follow."""
+        """Return the table with every change made; rows keep their order and new ones follow.
+
+        Raises:
+            PokefaError: a change lost rows or cells that no entry takes out; this is a defect of the program.
+        """
         self._apply()
         return self._frame
 
     def _apply(self) -> None:
-        frame = with_missing(self._frame, list(self._cells))
+        before = self._frame
+        frame = with_missing(before, list(self._cells))
         if self._added:
             new = pl.DataFrame({KEY: list(self._added)}, schema={KEY: pl.String})
             frame = pl.concat([frame, new.join(frame, on=KEY, how="anti", maintain_order="left")], how="diagonal")
@@ -58,9 +65,20 @@ class Changes:
             columns = {KEY: list(texts), "text": list(texts.values())}
             update = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).join(positions, on=KEY)
             frame = frame.with_columns(frame[name].scatter(update["position"], update["text"]))
+        self._check_kept(before, frame)
         self._frame, self._entries = frame, 0
         self._added.clear()
         self._cells.clear()
+
+    def _check_kept(self, before: pl.DataFrame, after: pl.DataFrame) -> None:
+        """Check that nothing is gone but what the entries empty: a table that shrinks by mistake is not written."""
+        if len(after) < len(before):
+            raise PokefaError(f"{self._path} would have lost {len(before) - len(after)} rows: nothing was written")
+        for name in before.columns:
+            emptied = sum(text is None for text in self._cells.get(name, {}).values())
+            lost = filled_cells(before, name) - filled_cells(after, name) - emptied
+            if lost > 0:
+                raise PokefaError(f"{self._path} would have lost {lost} cells of {name}: nothing was written")
 
 
 def replace_rows(frame: pl.DataFrame, columns: list[str], rows: list[Cells]) -> pl.DataFrame:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import polars as pl
 
+from pokefa.columns import is_true
 from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
-from pokefa.selection import ANY_ROW, ORDER, STEPS, find_ids, name_some, stale_columns
+from pokefa.selection import ANY_ROW, ORDER, STEPS, filled, find_ids, name_some, stale_columns
 from pokefa.table import KEY
 
 UNFLAGGED = "unflagged"
@@ -111,7 +112,8 @@ def overrule(run: StageRun, order: Overrule) -> None:
         InputError: an id is unknown or stands for several images; nothing has been changed.
     """
     table = run.table()
-    flags, overrides = (dict(zip(table[KEY], table[name], strict=True)) for name in (order.flag, order.override))
+    verdicts = table.select(KEY, is_true(order.flag).alias("flagged"), filled(order.override).alias("overruled"))
+    flags = {image_id: (flagged, overruled) for image_id, flagged, overruled in verdicts.iter_rows()}
     wanted, unknown = find_ids(run.options.ids or (), list(flags))
     if unknown and not order.ignore_unknown:
         raise InputError(
@@ -130,7 +132,7 @@ def overrule(run: StageRun, order: Overrule) -> None:
     cells = {row.pop(KEY): row for row in full.to_dicts()}
     changed = []
     for image_id in wanted:
-        reason = _verdict(flags[image_id] == "True", overrides[image_id] == UNFLAGGED, order.undo)
+        reason = _verdict(*flags[image_id], order.undo)
         if image_id in gone:
             reason = "taken_down"
         if reason != ("undone" if order.undo else UNFLAGGED):

@@ -23,7 +23,8 @@ import polars as pl
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pokefa.columns import SCHEMAS, Value
+from pokefa.cells import Value
+from pokefa.columns import SCHEMAS
 from pokefa.engine import Pool, Work, describe, run_batches
 from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError
 from pokefa.journal import Journal, new_run_id, utc_now
@@ -249,6 +250,8 @@ class StageRun:
     def _append(self, entry: Mapping[str, Any], *, durable: bool = False) -> None:
         if self.options.dry_run:
             return
+        if not self._journal.started:
+            self.ledger.begin()
         self._journal.append(entry, durable=durable)
         if time.monotonic() >= self._next_merge:
             self.save()

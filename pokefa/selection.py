@@ -11,17 +11,13 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from pokefa.columns import SCHEMAS
+from pokefa.columns import SCHEMAS, is_true
 from pokefa.errors import InputError
 from pokefa.table import KEY
 
 
 def filled(name: str) -> pl.Expr:
     return pl.col(name).is_not_null()
-
-
-def is_true(name: str) -> pl.Expr:
-    return pl.col(name).eq_missing(pl.lit("True"))
 
 
 # What a person decided outranks what a model said: an unflagged image counts as clean.

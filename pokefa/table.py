@@ -1,13 +1,20 @@
 """One CSV table on disk, read and replaced whole, every cell as text.
 
-Cells stay text so that a merge cannot change a cell that it does not set: what a person typed comes back as typed.
-Polars does the reading and writing (10 times the speed of pandas at a million rows, see benchmarks/).
+Cells stay text so that a merge cannot change a cell that it does not set: what a person typed comes back as typed,
+except that a value of a declared type is respelled in our own way (`pokefa/cells.py`). A text that a spreadsheet would
+run as a formula has an apostrophe before it in the file, and none in a frame. Polars does the reading and writing (10
+times the speed of pandas at a million rows, see benchmarks/), of files that this module opens: it would take the name
+of a file for a pattern, and for UTF-8.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +22,17 @@ from typing import IO
 
 import polars as pl
 
-from pokefa.columns import TableSchema, Value
+from pokefa.cells import Value
+from pokefa.columns import BadCell, TableSchema
 from pokefa.errors import InputError, PokefaError
 
 KEY = "image_id"
+
+# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"). Apostrophes before it are part of the
+# pattern, so that a text which begins with one already comes back with it.
+LONGEST_CELL = 2**31 - 1  # the csv module's own limit is shorter than some addresses
+
+FORMULA = "'*[=+\\-@\\t\\r\\n＝＋－＠]"
 
 
 class Table:
@@ -27,20 +41,38 @@ class Table:
     def __init__(self, root: Path, schema: TableSchema) -> None:
         self.schema = schema
         self.path = root / schema.path
+        self.held: pl.DataFrame | None = None  # what `read` returns in the file's place, where nothing can be written
 
     def exists(self) -> bool:
-        return self.path.exists()
+        """Tell whether there is such a file: the file system alone says so, never a library that fails to open it."""
+        return os.path.lexists(self.path)
 
     def read(self) -> pl.DataFrame:
         """Return the whole table; a table that does not exist yet has its first columns and no rows.
 
         Raises:
-            InputError: the file is not a CSV table with unique, non-empty keys.
+            InputError: the file is not a CSV table, or a cell is not of its column's type.
         """
+        frame, bad = self.read_leniently()
+        if bad:
+            raise InputError(f"{self.schema.path}, image {bad[0].image_id}, {bad[0].message}")
+        return frame
+
+    def read_leniently(self) -> tuple[pl.DataFrame, list[BadCell]]:
+        """Return the whole table and the cells that are not of their column's type, which come empty.
+
+        Raises:
+            InputError: the file is not a CSV table.
+        """
+        if self.held is not None:
+            return self.held, []
         try:
-            frame = pl.read_csv(self.path, infer_schema=False)
-        except (FileNotFoundError, pl.exceptions.NoDataError):
-            return empty_frame(self.schema.first_names)
+            with self.path.open("rb") as stream:
+                frame = pl.read_csv(stream, infer_schema=False)
+        except FileNotFoundError:
+            if self.exists():
+                raise InputError(f"{self.schema.path} is a link to nothing: restore what it points to") from None
+            return empty_frame(self.schema.first_names), []
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{self.schema.path} cannot be read as CSV: {first_line(error)}") from None
         if KEY not in frame.columns:
@@ -50,15 +82,41 @@ class Table:
             if first and first in frame.columns:
                 raise InputError(f"{self.schema.path} has two columns called {first}: rename one of them")
         # A quoted empty cell reads as "", which means the same as an empty one.
-        return frame.with_columns(pl.all().replace("", None))
+        frame = frame.with_columns(pl.all().replace("", None))
+        return self.schema.respell(self._without_guards(frame))
+
+    def salvage(self) -> pl.DataFrame:
+        """Return the rows of a damaged file that are whole and have a key of their own; cells of no value come empty."""
+        try:
+            text = self.path.read_bytes().decode("utf-8", "replace").replace("\0", "")
+        except OSError:
+            return empty_frame(self.schema.first_names)
+        text = text[: text.rfind("\n") + 1]
+        csv.field_size_limit(LONGEST_CELL)
+        header, *records = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline="")) if text else [[]]
+        if KEY not in header or len(set(header)) < len(header):
+            return empty_frame(self.schema.first_names)
+        whole = [record for record in records if len(record) == len(header)]
+        frame = pl.DataFrame(whole, schema=dict.fromkeys(header, pl.String), orient="row")
+        frame, _ = self.schema.respell(self._without_guards(frame.with_columns(pl.all().replace("", None))))
+        frame = frame.filter(pl.col(KEY).is_not_null())
+        return frame if self.schema.is_log else frame.unique(KEY, keep="first", maintain_order=True)
 
     def read_keyed(self) -> pl.DataFrame:
         """Return the table, having checked that each row has a key of its own.
 
         Raises:
-            InputError: a key is missing or stands twice, so a merge could not tell the rows apart.
+            InputError: the table cannot be read, or a key is missing or stands twice, so that a merge could not tell
+                the rows apart.
         """
-        frame = self.read()
+        return self.check_keys(self.read())
+
+    def check_keys(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame.
+
+        Raises:
+            InputError: a row has no key, or the key of another.
+        """
         if frame[KEY].null_count():
             line = int(frame[KEY].is_null().arg_true()[0]) + 2
             raise InputError(f"{self.schema.path} record {line} has no {KEY}: complete or remove it")
@@ -67,6 +125,33 @@ class Table:
             raise InputError(f"{self.schema.path} holds {KEY} {twice} more than once: remove one of the rows")
         return frame
 
+    def check_records(self) -> None:
+        """Check the file's structure: UTF-8, and each record as long as the header and ended by a line end.
+
+        It takes a second for 100 MB, and is meant for a file that another program has written.
+
+        Raises:
+            InputError: it is not; the message names the record.
+        """
+        path = self.schema.path
+        mend = "restore it, or correct the line"
+        try:
+            with self.path.open("rb") as raw:
+                _check_beginning(raw, path)
+                lines = io.TextIOWrapper(raw, "utf-8-sig", newline="")
+                csv.field_size_limit(LONGEST_CELL)
+                records = csv.reader(_lines_of(lines, path), strict=True)
+                width = len(next(records, []))
+                for number, record in enumerate(records, start=2):
+                    if len(record) != width and record:
+                        raise InputError(f"{path} record {number} has {len(record)} cells of {width}: {mend}")
+        except csv.Error as error:
+            raise InputError(f"{path} is not CSV after line {records.line_num} ({error}): {mend}") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8 ({error.reason}): save it as UTF-8") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
     def write(self, frame: pl.DataFrame) -> None:
         """Replace the file by `frame`, whole or not at all.
 
@@ -74,7 +159,12 @@ class Table:
             PokefaError: the disk is full or cannot be written; the old file is untouched.
         """
         with replacing(self.path) as stream:
-            frame.write_csv(stream)
+            self.write_to(stream, frame)
+
+    def write_to(self, stream: IO[bytes], frame: pl.DataFrame) -> None:
+        """Write a frame as the file holds it."""
+        texts = [column.name for column in self._texts(frame)]
+        guard_formulas(frame, texts).write_csv(stream)
 
     def decode(self, cells: Mapping[str, str | None]) -> dict[str, Value]:
         """Return typed values of a row's cells; columns that the schema does not know stay text."""
@@ -83,6 +173,58 @@ class Table:
             column = self.schema.column(name)
             values[name] = text if column is None else column.decode(text)
         return values
+
+    def _texts(self, frame: pl.DataFrame) -> Iterator[pl.Series]:
+        """Yield the columns of free text."""
+        for column in self.schema.columns:
+            if column.type.canonical is None and column.name in frame.columns:
+                yield frame[column.name]
+
+    def _without_guards(self, frame: pl.DataFrame) -> pl.DataFrame:
+        guarded = [cells.name for cells in self._texts(frame) if cells.str.starts_with("'").any()]
+        return frame.with_columns(pl.col(name).str.replace(f"^'({FORMULA})", "${1}") for name in guarded)
+
+
+def guard_formulas(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Return cell texts with an apostrophe before each that a spreadsheet would run; `Table.read` takes it away."""
+    return frame.with_columns(pl.col(name).str.replace(f"^({FORMULA})", "'${1}") for name in columns)
+
+
+def _check_beginning(raw: IO[bytes], path: str) -> None:
+    """Look at the first bytes of a file and go back to its beginning.
+
+    Raises:
+        InputError: it is empty, or another encoding's.
+    """
+    head = raw.read(4)
+    raw.seek(0)
+    if not head:
+        raise InputError(f"{path} is empty: restore it")
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
+        raise InputError(f"{path} is UTF-16 or binary: save it as CSV in UTF-8")
+
+
+def _lines_of(stream: Iterator[str], path: str) -> Iterator[str]:
+    """Yield the lines of a text file.
+
+    Raises:
+        InputError: one holds a NUL, or the last one has no line end.
+    """
+    number, line = 0, "\n"
+    for number, line in enumerate(stream, start=1):
+        if "\0" in line:
+            raise InputError(f"{path} line {number} holds a NUL character: restore it, or correct the line")
+        yield line
+    if not line.endswith(("\n", "\r")):
+        raise InputError(
+            f"{path} line {number} has no line end, so the file may have been cut there: restore it, or add the line "
+            "end if the row is complete"
+        )
+
+
+def keep_beside(path: Path) -> None:
+    """Copy a file that is about to be replaced."""
+    shutil.copy2(path, path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.before-rebuild"))
 
 
 @contextmanager
@@ -93,12 +235,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         PokefaError: the content could not be written; `path` is as it was and no temporary file is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.resolve() if path.is_symlink() else path  # the file on the other disk, not the link to it
     temporary: Path | None = None
     try:
         prefix, suffix = temporary_name(path, "*").split("*")
         descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+        os.close(descriptor)
         temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -111,8 +255,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-
-
 def temporary_name(path: Path, mark: str) -> str:
     """Return the name of a temporary file beside `path`; with "*" the pattern of all of them."""
     return f".{path.name}.{mark}.tmp"
@@ -141,6 +283,11 @@ def with_missing(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """Return `frame` with each of `columns` that it lacks appended, empty."""
     absent = [name for name in columns if name not in frame.columns]
     return frame.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
+
+
+def filled_cells(frame: pl.DataFrame, name: str) -> int:
+    """Return how many cells of a column are not empty; 0 where there is no such column."""
+    return len(frame) - frame[name].null_count() if name in frame.columns else 0
 
 
 def first_line(error: BaseException) -> str:

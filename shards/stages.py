@@ -37,8 +37,8 @@ ABOUT_THE_WORK = ("batch_size", "redecide")  # their settings that change no res
 # one word for every filled cell; without words a cell speaks for itself.
 OUTCOMES: Mapping[str, tuple[str, str, Mapping[str, str] | str | None]] = {
     "scrape": ("images", "path_raw", "saved"),
-    "nsfw_filter": ("images", "is_nsfw", {"True": "nsfw", "False": "clean"}),
-    "ocr_pipeline": ("images", "has_ocr", {"True": "text_found", "False": "no_text"}),
+    "nsfw_filter": ("images", "is_nsfw", {str(True): "nsfw", str(False): "clean"}),
+    "ocr_pipeline": ("images", "has_ocr", {str(True): "text_found", str(False): "no_text"}),
     "resize": ("images", "resize_action", None),
     "score": ("images", "ae_aesthetic", "scored"),
     "phash": ("images", "phash64", "hashed"),

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pokefa.columns import IMAGES, Value
+from pokefa.cells import Value
+from pokefa.columns import IMAGES, boolean_cells, is_true
 from pokefa.errors import InputError
 from pokefa.options import number, options_from, stage_parser, whole_number
 from pokefa.run import StageRun, decode_rows, run_stage
@@ -127,8 +128,7 @@ def remove_duplicates(run: StageRun, rules: Rules) -> None:
 
 def as_texts(decided: pl.DataFrame) -> pl.DataFrame:
     """Return the decisions as cell texts."""
-    boolean = pl.when("dupe_removed").then(pl.lit("True")).otherwise(pl.lit("False"))
-    return decided.with_columns(boolean.alias("dupe_removed"), pl.col("dupe_distance").cast(pl.String))
+    return decided.with_columns(boolean_cells(pl.col("dupe_removed")), pl.col("dupe_distance").cast(pl.String))
 
 
 def changed_rows(table: pl.DataFrame, decided: pl.DataFrame) -> list[tuple[bool, Mapping[str, Value]]]:
@@ -139,7 +139,7 @@ def changed_rows(table: pl.DataFrame, decided: pl.DataFrame) -> list[tuple[bool,
     before = table.select(KEY, *DECIDED)
     after = before.select(KEY).join(as_texts(decided), on=KEY, how="left", maintain_order="left")
     differs = pl.any_horizontal(before[name].ne_missing(after[name]) for name in DECIDED)
-    changed = before.filter(differs).select(KEY, pl.col("dupe_removed").eq_missing(pl.lit("True")).alias("before"))
+    changed = before.filter(differs).select(KEY, is_true("dupe_removed").alias("before"))
     values = changed.join(decided, on=KEY, how="left", maintain_order="left")
     return [(row.pop("before"), row) for row in values.iter_rows(named=True)]
 
@@ -154,7 +154,7 @@ def write_audit(run: StageRun, table: pl.DataFrame, decided: pl.DataFrame, chang
     """Write metadata/audit/dups-<run_id>.csv: all groups as they are now, each with the kept image first."""
     members = as_texts(decided.filter(pl.col("dupe_group").is_not_null()))
     members = members.join(table.select(KEY, *FACTS), on=KEY).sort("dupe_group", "dupe_removed", KEY)
-    marked = pl.when(pl.col(KEY).is_in(list(changed))).then(pl.lit("True")).otherwise(pl.lit("False"))
+    marked = boolean_cells(pl.col(KEY).is_in(list(changed)))
     with replacing(run.root / "metadata/audit" / f"dups-{run.run_id}.csv") as stream:
         members.select(KEY, *DECIDED, *FACTS, marked.alias("changed")).write_csv(stream)
 

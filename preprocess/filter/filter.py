@@ -26,21 +26,18 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
-from pokefa.columns import BASE, IMAGES, Value
+from pokefa.cells import Value
+from pokefa.columns import BASE, DECISIONS, IMAGES, is_true
 from pokefa.errors import InputError
 from pokefa.images import SUFFIXES, place_file
 from pokefa.options import add_data_option, options_from, positive_int, stage_parser, whole_number
 from pokefa.run import Row, StageRun, decode_rows, log, run_stage
-from pokefa.selection import FLAGGED_NSFW, TEXT_SETTLED, filled, is_true
+from pokefa.selection import FLAGGED_NSFW, TEXT_SETTLED, filled
 from pokefa.storage import copy_file, is_remote
 from pokefa.table import KEY, sync_folder
 
 FOLDER = "data_clean/base"
 
-DECISIONS = (
-    "kept", "nsfw", "duplicate", "below_relevance", "below_aesthetic", "beyond_top_n", "not_scored", "error",
-    "taken_down",
-)  # fmt: skip
 # The drops that this stage decides itself; the others were written to drops.csv by the stage that decided them.
 OWN_DROPS = ("below_relevance", "below_aesthetic", "beyond_top_n")
 

@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from pokefa.columns import Value
+from pokefa.cells import Value
 from pokefa.errors import InputError
 from pokefa.images import ImageError
 from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pokefa.columns import Value
+from pokefa.cells import Value
 from pokefa.engine import Pool, Work
 from pokefa.errors import PokefaError, RunError
 from pokefa.images import (

@@ -29,7 +29,7 @@ from pokefa.asking.pictures import load_picture
 from pokefa.asking.question import AnswerError, Ask, Question, object_schema
 from pokefa.asking.rows import ask_rows
 from pokefa.asking.settings import Settings, add_options, settings_from
-from pokefa.columns import Value
+from pokefa.cells import Value
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
 from pokefa.images import ImageError
 from pokefa.options import Options, add_data_option, options_from, stage_parser

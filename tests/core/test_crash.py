@@ -140,19 +140,19 @@ def test_full_disk_leaves_the_old_table_whole_and_says_so(dataset):
 def test_full_disk_at_the_journal_takes_back_the_half_line(dataset):
     dataset.write_images(resized_rows(2))
     run = phash_run(dataset.root)
-    run.record(f"{0:032x}", {"phash64": "aa"})
+    run.record(f"{0:032x}", {"phash64": "a" * 16})
     length = run._journal.path.stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (length + 10, hard))
     try:
         with pytest.raises(PokefaError, match=r"cannot write .*: File too large; free some space and run"):
-            run.record(f"{1:032x}", {"phash64": "bb"})
+            run.record(f"{1:032x}", {"phash64": "b" * 16})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert run._journal.path.stat().st_size == length
-    run.record(f"{1:032x}", {"phash64": "cc"})
+    run.record(f"{1:032x}", {"phash64": "c" * 16})
     run.finish()
-    assert [row["phash64"] for row in dataset.rows("images")] == ["aa", "cc"]
+    assert [row["phash64"] for row in dataset.rows("images")] == ["a" * 16, "c" * 16]
 
 
 def journalled(dataset) -> Path:
@@ -189,31 +189,27 @@ def test_corrupt_middle_line_is_reported_with_its_number(dataset):
     assert [bool(row["phash64"]) for row in dataset.rows("images")] == [True, True, False, True, True]
 
 
-def test_replay_from_the_start_gives_the_same_cells(dataset):
+def test_lost_offsets_stop_a_run_and_a_rebuild_gives_the_same_cells(dataset):
     path = journalled(dataset)
     Ledger.open(dataset.root)
-    before = (dataset.root / "metadata/images.csv").read_bytes()
-    (path.parent / "merged.json").unlink()
-    Ledger.open(dataset.root)
-    assert (dataset.root / "metadata/images.csv").read_bytes() == before
-
-
-def test_damaged_offsets_are_named_with_what_removing_them_costs(dataset):
-    path = journalled(dataset).parent / "merged.json"
-    path.write_text("{")
-    with pytest.raises(InputError) as caught:
-        Ledger.open(dataset.root)
-    assert str(caught.value) == (
-        "metadata/runs/merged.json is damaged: restore it, or remove it, and every journal is merged anew, over what "
-        "was edited by hand in cells that stages set"
-    )
+    before = dataset.rows("images")
+    merged = path.parent / "merged.json"
+    for content in ("{", "[]", '{"journals": {"x": "y"}, "tables": {}}', '{"journals": {}, "tables": {"images": 1}}', None):
+        if content is None:
+            merged.unlink()
+        else:
+            merged.write_text(content)
+        with pytest.raises(InputError, match=r"^metadata/runs/merged.json is (damaged|missing).*verify.py --rebuild$"):
+            Ledger.open(dataset.root)
+    Ledger(dataset.root).rebuild()
+    assert dataset.rows("images") == before
 
 
 def test_four_stages_that_merge_at_once_lose_no_cell(dataset):
     """Four processes, four stages, one ledger, a merge after every second result."""
     rows = [{**row, "path_raw": "x", "w": 1} for row in resized_rows(150)]
     dataset.write_images(rows)
-    columns = {"phash": "phash64", "resize": "resize_kernel", "score": "ae_model", "nsfw_filter": "nsfw_model"}
+    columns = {"phash": "phash_error", "resize": "resize_note", "score": "ae_model", "nsfw_filter": "nsfw_model"}
     script = (
         "import sys; from pathlib import Path; from pokefa.ledger import Ledger; from pokefa.options import Options;"
         "from pokefa.run import StageRun; from pokefa.selection import STEPS;"

@@ -13,7 +13,9 @@ from pokefa.errors import InputError
 from pokefa.locks import holding
 from pokefa.overrides import unflag_main
 from pokefa.selection import find_ids
+from tests.conftest import sample_cell
 
+AA, BB = "a" * 32, "b" * 32
 IDS = st.text("0123456789abcdef", min_size=1, max_size=6)
 STALE = ["resize", "score", "phash", "rm_dups", "filter"]
 
@@ -38,7 +40,7 @@ def test_an_empty_name_stands_for_nothing() -> None:
 
 
 def test_many_unknown_ids_are_counted(dataset, capsys) -> None:
-    dataset.write_images([{"image_id": "aa", "has_ocr": "True"}])
+    dataset.write_images([{"image_id": AA, "has_ocr": "True"}])
     names = [f"x{number}" for number in range(12)]
     code = unflag_ocr(dataset, "--ids", *names)
     assert code == 2
@@ -59,13 +61,13 @@ def unflag_ocr(dataset, *arguments: str) -> int:
 
 def test_a_stage_whose_cells_would_be_emptied_must_not_run_meanwhile(dataset, capsys) -> None:
     """It has read the old word, and would record what it makes of it after the person has spoken."""
-    dataset.write_images([{"image_id": "aa", "has_ocr": "True"}])
+    dataset.write_images([{"image_id": AA, "has_ocr": "True"}])
     with holding(dataset.root, "resize"):
         assert unflag_ocr(dataset, "--ids", "aa", "--dry-run") == 0
         capsys.readouterr()
         assert unflag_ocr(dataset, "--ids", "aa") == 2
     assert capsys.readouterr().err.startswith(f"error: resize.py or takedown.py is at work on {dataset.root}: ")
-    assert not dataset.images()["aa"].get("ocr_override")
+    assert not dataset.images()[AA].get("ocr_override")
     with holding(dataset.root, "nsfw_filter"):
         assert unflag_ocr(dataset, "--ids", "aa") == 0
 
@@ -77,38 +79,36 @@ def filled(row):
 def test_an_image_that_went_on_as_it_was_keeps_what_was_made_of_it(dataset) -> None:
     """It is mostly text, so nothing was painted over: cleared or not, its file stays the same."""
     made = {"has_ocr": "True", "path_resized": "x.png", "ae_aesthetic": "70", "ocr_override": ""}
-    dominated = made | {"image_id": "aa", "ocr_text_dominated": "True", "resize_source": "raw"}
-    painted = made | {"image_id": "bb", "ocr_text_dominated": "False", "resize_source": "inpainted"}
+    dominated = made | {"image_id": AA, "ocr_text_dominated": "True", "resize_source": "raw"}
+    painted = made | {"image_id": BB, "ocr_text_dominated": "False", "resize_source": "inpainted"}
     dataset.write_images([dominated, painted])
     done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "aa")
     assert (done.code, done.summary["run_again"]) == (0, [])
-    assert filled(dataset.images()["aa"]) == filled(dominated | {"ocr_override": "unflagged"})
+    assert filled(dataset.images()[AA]) == filled(dominated | {"ocr_override": "unflagged"})
     done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "aa", "--undo")
     assert (done.code, done.summary["run_again"]) == (0, [])
-    assert filled(dataset.images()["aa"]) == filled(dominated)
+    assert filled(dataset.images()[AA]) == filled(dominated)
     for override, flags in (("", []), ("unflagged", ["--undo"])):
         dataset.write_images([dominated, painted | {"ocr_override": override}])
         done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "bb", *flags)
         assert done.code == 0 and "score" in done.summary["run_again"]
-        assert dataset.images()["bb"]["ae_aesthetic"] == ""
+        assert dataset.images()[BB]["ae_aesthetic"] == ""
 
 
 def test_stale_cells_of_later_stages_are_emptied_and_others_kept(dataset, capsys) -> None:
-    full = {
-        column.name: {"bool": "True", "int": "1", "float": "0.5"}.get(column.kind, "x") for column in IMAGES.columns
-    }
+    full = {column.name: sample_cell(column) for column in IMAGES.columns}
     full |= {"ocr_override": "", "drop_reason": "", "my_column": "mine"}
-    dataset.write_images([full | {"image_id": name} for name in ("aa", "bb")])
+    dataset.write_images([full | {"image_id": name} for name in (AA, BB)])
     before = dataset.images()
     assert unflag_ocr(dataset, "--ids", "a") == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["run_again"][:5] == STALE and "ocr_pipeline" not in summary["run_again"]
     after = dataset.images()
-    assert after["bb"] == before["bb"]
-    emptied = {name for name in before["aa"] if before["aa"][name] and not after["aa"][name]}
+    assert after[BB] == before[BB]
+    emptied = {name for name in before[AA] if before[AA][name] and not after[AA][name]}
     assert emptied == {name for stage in STALE for name in IMAGES.owned_by(stage)}
-    kept = set(before["aa"]) - emptied - {"ocr_override"}
-    assert after["aa"]["ocr_override"] == "unflagged"
-    assert {name: after["aa"][name] for name in kept} == {name: before["aa"][name] for name in kept}
+    kept = set(before[AA]) - emptied - {"ocr_override"}
+    assert after[AA]["ocr_override"] == "unflagged"
+    assert {name: after[AA][name] for name in kept} == {name: before[AA][name] for name in kept}
     assert unflag_ocr(dataset, "--ids", "aa", "--undo") == 0
-    assert dataset.images()["aa"]["ocr_override"] == ""
+    assert dataset.images()[AA]["ocr_override"] == ""

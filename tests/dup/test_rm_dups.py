@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pokefa.columns import Value
+from pokefa.cells import Value
 from pokefa.errors import PokefaError
 from preprocess.dup import decisions
 from preprocess.dup.alike import HASHES, look_alikes
