@@ -6,6 +6,7 @@ the batches say which request was about which image.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Collection, Iterator
@@ -19,6 +20,7 @@ from pokefa.asking.batches import BATCHES_FOLDER
 from pokefa.errors import InputError, RunError
 from pokefa.table import KEY, first_line, replacing
 
+UNREADABLE = "SELECT request FROM answers WHERE NOT (json_valid(answer) AND json_valid(usage)) LIMIT 5"
 AT_ONCE = 500  # SQLite takes so many values in one statement in any of its versions
 
 
@@ -109,6 +111,21 @@ def withdraw_questions(waiting: Waiting) -> None:
         return
     with replacing(waiting.path) as stream:
         stream.write(json.dumps(record, sort_keys=True, indent=1).encode() + b"\n")
+
+
+def check_answers(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield ("answers_damaged", why) where the stored answers cannot be relied on; nothing where there are none."""
+    path = root / ANSWERS_FILE
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=LOCK_WAIT_S)) as connection:
+            told = [line for (line,) in connection.execute("PRAGMA integrity_check(5)")]
+            if told == ["ok"]:
+                told = [f"request {request}" for (request,) in connection.execute(UNREADABLE)]
+    except sqlite3.Error as error:
+        told = [str(error)]
+    yield from (("answers_damaged", f"{ANSWERS_FILE}: {line}") for line in told if line != "ok")
 
 
 def _asked_in(path: Path) -> set[str]:

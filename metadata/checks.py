@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,10 +12,10 @@ from pathlib import Path
 import polars as pl
 from tqdm import tqdm
 
-from metadata.funnel import TAKEN_DOWN, Tables
-from metadata.history import BASE_PATHS, IMAGE_PATHS
-from pokefa.columns import BASE, IMAGES, is_true
-from pokefa.errors import InputError
+from metadata.funnel import Tables
+from metadata.underway import UnderWay
+from pokefa.columns import BASE, IMAGES, TAKEN_DOWN, is_true
+from pokefa.files import BadPathError, fault_of, locate, walk_files
 from pokefa.selection import FLAGGED_NSFW, filled
 from pokefa.table import KEY
 
@@ -32,8 +31,8 @@ LEFT_BEHIND_AFTER_S = 600.0
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A file that a row names and that is not there; `table` is images or base."""
+class NamedFile:
+    """A file that a row names; `table` is images or base."""
 
     table: str
     image_id: str
@@ -41,44 +40,39 @@ class Missing:
     path: str
 
 
-def check_cells(frame: pl.DataFrame, schema_name: str) -> Iterator[tuple[str, str]]:
-    """Yield the cells that are not of their column's type."""
-    schema = {"images": IMAGES, "base": BASE}[schema_name]
-    for column in schema.columns:
-        if column.kind == "text" or column.name not in frame.columns:
-            continue
-        for image_id, text in frame.filter(filled(column.name)).select(KEY, column.name).iter_rows():
-            try:
-                column.decode(text)
-            except InputError as error:
-                yield "bad_cell", f"{schema.path}, image {image_id}, {error}"
-
-
-def named_files(tables: Tables) -> Iterator[Missing]:
+def named_files(tables: Tables) -> Iterator[NamedFile]:
     """Yield each file that a row names, but for those of taken-down images."""
-    for name, frame, columns in (("images", tables.images, IMAGE_PATHS), ("base", tables.base, BASE_PATHS)):
+    for schema, frame in ((IMAGES, tables.images), (BASE, tables.base)):
         here = frame.filter(~TAKEN_DOWN)
-        for column in columns:
+        for column in schema.path_names:
             for image_id, path in here.filter(filled(column)).select(KEY, column).iter_rows():
-                yield Missing(name, image_id, column, path)
+                yield NamedFile(schema.name, image_id, column, path)
 
 
-def missing_files(tables: Tables, root: Path) -> list[Missing]:
-    return [file for file in named_files(tables) if not (root / file.path).is_file()]
+def missing_files(tables: Tables, root: Path) -> list[NamedFile]:
+    """Return the files that a row names and that do not exist, those in bad places aside."""
+    return [file for file in named_files(tables) if fault_of(file.path) is None and not (root / file.path).is_file()]
 
 
-def check_files(tables: Tables, root: Path) -> Iterator[tuple[str, str]]:
-    """Yield files that are named and missing, that lie there unnamed, or that belong to a taken-down image."""
+def check_files(tables: Tables, root: Path, under_way: UnderWay) -> Iterator[tuple[str, str]]:
+    """Yield files that are named and missing, that are there unnamed, or that a row may not name."""
     gone = set(tables.images.filter(TAKEN_DOWN)[KEY])
-    named = {file.path for file in named_files(tables)}
-    for file in missing_files(tables, root):
-        kind = "missing_raw" if file.column == "path_raw" else "missing_file"
-        yield kind, f"{file.path} ({file.column} of {file.image_id})"
+    named: set[str] = set()
+    for file in named_files(tables):
+        named.add(file.path)
+        told = f"{file.path} ({file.column} of {file.image_id})"
+        try:
+            place = locate(root, file.path)
+        except BadPathError as error:
+            yield "bad_path", f"{told}: {error.why}"
+            continue
+        if not place.is_file() and file.column not in under_way.columns:
+            yield "missing_raw" if file.column == "path_raw" else "missing_file", told
     for path in files_under(root, DATA_FOLDERS):
         found = IMAGE_FILE.search(path.rpartition("/")[2])
-        if found and found.group(1) in gone:
-            yield "taken_down_bytes", path
-        elif found and path not in named and not TEMPORARY.search(path):
+        if found is None or TEMPORARY.search(path) or path in named or found.group(1) in gone:
+            continue
+        if not under_way.may_have_made(root / path):
             yield "orphan_file", path
 
 
@@ -89,9 +83,9 @@ def check_sums(images: pl.DataFrame, root: Path) -> Iterator[tuple[str, str]]:
         rows.iter_rows(), total=len(rows), desc="sums", unit="img", disable=not sys.stderr.isatty()
     ):
         try:
-            data = (root / path).read_bytes()
-        except OSError:
-            continue  # a missing file is a finding of its own
+            data = locate(root, path).read_bytes()
+        except (BadPathError, OSError):
+            continue  # a finding of its own
         if hashlib.md5(data).hexdigest() != image_id:
             yield "wrong_md5", path
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
@@ -109,10 +103,10 @@ def check_base(tables: Tables) -> Iterator[tuple[str, str]]:
             yield "base_not_kept", f"{image_id} ({why})"
 
 
-def check_temporaries(root: Path, fix: bool, now: float) -> Iterator[tuple[str, str]]:
+def check_temporaries(root: Path, fix: bool, now: float, under_way: UnderWay) -> Iterator[tuple[str, str]]:
     """Yield the temporary files that are left, having removed with `fix` those that no run can still be writing."""
     for path in files_under(root, WRITTEN_FOLDERS):
-        if not TEMPORARY.search(path):
+        if not TEMPORARY.search(path) or under_way.may_have_made(root / path):
             continue
         try:
             age = now - (root / path).stat().st_ctime  # a new link to an old file has the old file's mtime
@@ -128,12 +122,9 @@ def check_temporaries(root: Path, fix: bool, now: float) -> Iterator[tuple[str, 
 
 
 def files_under(root: Path, folders: Iterable[str]) -> Iterator[str]:
-    """Yield the paths of all files, relative to the root, in order."""
+    """Yield the paths of all files, relative to the root, in order; linked folders are folders."""
     for folder in folders:
-        for parent, subfolders, names in os.walk(root / folder):
-            subfolders.sort()
-            for name in sorted(names):
-                yield (Path(parent) / name).relative_to(root).as_posix()
+        yield from (path.relative_to(root).as_posix() for path in walk_files(root / folder))
 
 
 def out_of_set() -> dict[str, pl.Expr]:

@@ -66,7 +66,14 @@ def show(lines: Iterable[str]) -> None:
         print("".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in line))
 
 
-def run_reading(stage: str, root: Path, body: Callable[[Reading], None], *, alone: bool = False) -> int:
+def run_reading(
+    stage: str,
+    root: Path,
+    body: Callable[[Reading], None],
+    *,
+    alone: bool = False,
+    open_ledger: Callable[[Path], Ledger] = Ledger.open_to_read,
+) -> int:
     """Open the ledger, run `body`, print the JSON summary, and return the process's exit code.
 
     Args:
@@ -74,8 +81,8 @@ def run_reading(stage: str, root: Path, body: Callable[[Reading], None], *, alon
     """
     started = time.monotonic()
     try:
-        reading = Reading(stage, root, Ledger.open(root))
-        with holding(root, stage) if alone else nullcontext():
+        reading = Reading(stage, root, open_ledger(root))
+        with holding(root, stage) if alone and reading.ledger.is_writable() else nullcontext():
             body(reading)
     except PokefaError as error:
         return report_error(error)

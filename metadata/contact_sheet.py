@@ -129,7 +129,7 @@ def tile(row: Cells, paths: Mapping[str, str | None], root: Path, *, veiled: boo
         detail=", ".join(scores + reasons),
         link=web_address(row["source_page"]) or web_address(row["source_url"]),
         alt=f"{species}. {shows}",
-        picture=Thumbnail(problem="taken down") if gone else thumbnail(root / str(path), TILE_SIDE, veiled=veiled),
+        picture=Thumbnail(problem="taken down") if gone else thumbnail(root, str(path), TILE_SIDE, veiled=veiled),
     )
 
 
@@ -148,8 +148,8 @@ def inpainting_pairs(images: pl.DataFrame, root: Path) -> list[Pair]:
             row[KEY],
             row["species"] or "unknown species",
             row["share"],
-            thumbnail(root / str(row["path_raw"]), PAIR_SIDE),
-            thumbnail(root / row["ocr_inpainted_path"], PAIR_SIDE),
+            thumbnail(root, str(row["path_raw"]), PAIR_SIDE),
+            thumbnail(root, str(row["ocr_inpainted_path"]), PAIR_SIDE),
         )
         for row in rows.sort("share", KEY, descending=[True, False]).head(MOST_PAIRS).to_dicts()
     ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pokefa.columns import BASE, IMAGES, is_true
+from pokefa.columns import BASE, IMAGES, TAKEN_DOWN, is_true
 from pokefa.ledger import Ledger
 from pokefa.selection import (
     ANY_ROW,
@@ -27,8 +27,6 @@ from pokefa.table import KEY, with_missing
 
 # Steps that decide over all rows at once have no `done` of their own; a filled cell here says they have decided.
 DECIDED_BY = {"rm_dups": "dupe_flag", "filter": "filter_decision", "split": "split"}
-
-TAKEN_DOWN = pl.col("drop_reason").str.starts_with("takedown:").fill_null(False)
 
 
 def _failed(step: Step) -> pl.Expr:
@@ -82,8 +80,12 @@ def read_tables(ledger: Ledger) -> Tables:
     Raises:
         InputError: a table is damaged.
     """
-    images = with_missing(ledger.images.read_keyed(), IMAGES.names)
-    base = with_missing(ledger.base.read_keyed(), BASE.names)
+    return join_tables(ledger.images.read_keyed(), ledger.base.read_keyed())
+
+
+def join_tables(images: pl.DataFrame, base: pl.DataFrame) -> Tables:
+    """Return both tables, given as cell texts, each with what the other knows."""
+    images, base = with_missing(images, IMAGES.names), with_missing(base, BASE.names)
     from_images = images.select(KEY, "drop_reason", "caption_error")
     from_base = base.select(KEY, pl.col("caption").alias("base_caption"), pl.col("split").alias("base_split"))
     return Tables(

@@ -27,13 +27,11 @@ import polars as pl
 from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
 from metadata.journals import Run, entries_of_run, read_runs, settings_of
 from metadata.packed import DATA_FOLDER, read_members, shard_paths
+from pokefa.columns import BASE, IMAGES
 from pokefa.errors import InputError
+from pokefa.files import BadPathError, locate
 from pokefa.selection import find_ids
 from pokefa.table import KEY
-
-# Columns that say where a file of the image lies.
-IMAGE_PATHS = ("path_raw", "ocr_boxes_path", "ocr_mask_path", "ocr_inpainted_path", "path_resized")
-BASE_PATHS = ("path",)
 
 # What a journal's line may hold by itself; anything else is told as it stands, such as what an answer cost.
 USUAL_KEYS = ("table", KEY, "set", "add", "ts", "reason", "drop")
@@ -94,10 +92,12 @@ def files_of(root: Path, cells: dict[str, str | None], columns: Sequence[str]) -
     found = []
     for column in columns:
         if cells.get(column):
-            path = root / str(cells[column])
-            exists = path.is_file()
-            size = path.stat().st_size if exists else None
-            found.append({"column": column, "path": cells[column], "exists": exists, "bytes": size})
+            try:
+                path = locate(root, cells[column])
+                size = path.stat().st_size if path.is_file() else None
+            except (BadPathError, OSError):
+                size = None
+            found.append({"column": column, "path": cells[column], "exists": size is not None, "bytes": size})
     return found
 
 
@@ -141,7 +141,7 @@ def life_of(reading: Reading, name: str) -> dict[str, Any]:
         "image_id": image_id,
         "events": [asdict(event) for event in events],
         "taken_down": (row.get("drop_reason") or "").startswith("takedown:"),
-        "files": files_of(reading.root, row, IMAGE_PATHS) + files_of(reading.root, base_row, BASE_PATHS),
+        "files": files_of(reading.root, row, IMAGES.path_names) + files_of(reading.root, base_row, BASE.path_names),
         "base": {column: text for column, text in base_row.items() if text is not None},
         "shards": find_in_shards(reading.root, image_id),
         "runs": [told(run) for run in runs if run.run_id in named],

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from pokefa.files import BadPathError, locate
 from pokefa.images import ImageError, flatten, open_image
 
 JPEG_QUALITY = 72
@@ -28,15 +29,15 @@ class Thumbnail:
     problem: str = ""
 
 
-def thumbnail(path: Path, side: int, *, veiled: bool = False) -> Thumbnail:
-    """Return the image at `path` as an RGB JPEG of at most `side` pixels in width and height.
+def thumbnail(root: Path, path: str, side: int, *, veiled: bool = False) -> Thumbnail:
+    """Return the image at a path of the ledger as an RGB JPEG of at most `side` pixels in width and height.
 
     Args:
         veiled: reduce it to a few blocks of colour, so that the page does not hold the picture itself.
     """
     try:
-        image = flatten(open_image(path))
-    except ImageError as error:
+        image = flatten(open_image(locate(root, path)))
+    except (BadPathError, ImageError) as error:
         return Thumbnail(problem=error.slug)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     if veiled:

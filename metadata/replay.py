@@ -6,7 +6,6 @@ image, the run was not merged; anything else that no journal explains is a perso
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -14,33 +13,36 @@ from pathlib import Path
 
 import polars as pl
 
-from metadata.journals import journal_paths
+from pokefa.columns import SCHEMAS
 from pokefa.errors import InputError
 from pokefa.journal import RUNS_FOLDER, entries_by_time
-from pokefa.ledger import MERGED_FILE, Ledger
+from pokefa.ledger import Ledger
 from pokefa.merging import Cells
-from pokefa.table import KEY, Table, with_missing
+from pokefa.table import KEY, with_missing
 
 Cell = tuple[str, str]  # image_id, column
+Lengths = Mapping[Path, int]  # bytes of each journal that the tables hold
 
 
-def compare_with_journals(ledger: Ledger, fix: bool) -> Iterator[tuple[str, str]]:
+def compare_with_journals(
+    ledger: Ledger, frames: Mapping[str, pl.DataFrame], lengths: Lengths, fix: bool
+) -> Iterator[tuple[str, str]]:
     """Yield (kind, what) for each difference between the tables and their journals.
 
     With `fix` the cells that a merge lost are filled, and are no difference, unless a stage is journalling meanwhile.
+
+    Args:
+        frames: the tables by name, read when they held `lengths` of the journals.
     """
-    if not (ledger.root / RUNS_FOLDER).is_dir():
-        return
-    lengths = ledger.journal_lengths()
     with tempfile.TemporaryDirectory(prefix="pokefa-replay-") as folder:
         try:
-            replayed = replay(ledger.root, Path(folder))
+            replayed = replay(lengths, Path(folder))
         except InputError as error:
             yield "journal_damaged", str(error)
             return
         for name in ("images", "base"):
             lost: dict[str, Cells] = defaultdict(dict)
-            found = list(compare_tables(ledger.root, ledger.table(name), replayed.table(name), lost))
+            found = list(compare_tables(name, frames[name], replayed.table(name).read_keyed(), lengths, lost))
             filled = fix and lost and ledger.refill(name, lost, lengths)
             for kind, what in found:
                 if filled and kind == "not_merged":
@@ -49,33 +51,37 @@ def compare_with_journals(ledger: Ledger, fix: bool) -> Iterator[tuple[str, str]
                     yield kind, what
 
 
-def replay(root: Path, folder: Path) -> Ledger:
-    """Return a ledger in the empty `folder`, made from the journals under `root` alone.
+def replay(lengths: Lengths, folder: Path) -> Ledger:
+    """Return a ledger in the empty `folder`, made from the first bytes of each journal alone.
 
     Raises:
         InputError: a journal is damaged.
     """
-    merged = Path(MERGED_FILE).name
-    shutil.copytree(root / RUNS_FOLDER, folder / RUNS_FOLDER, ignore=shutil.ignore_patterns(merged))
+    runs = folder / RUNS_FOLDER
+    runs.mkdir(parents=True)
+    for path, length in lengths.items():
+        with path.open("rb") as journal:
+            (runs / path.name).write_bytes(journal.read(length))
     return Ledger.open(folder, create=True)
 
 
-def compare_tables(root: Path, table: Table, replayed: Table, lost: dict[str, Cells]) -> Iterator[tuple[str, str]]:
-    """Yield (kind, what) for each row and declared cell in which `table` differs from `replayed`.
+def compare_tables(
+    name: str, actual: pl.DataFrame, expected: pl.DataFrame, lengths: Lengths, lost: dict[str, Cells]
+) -> Iterator[tuple[str, str]]:
+    """Yield (kind, what) for each row and declared cell in which a table differs from its replay.
 
     Args:
         lost: is given the journalled texts of the cells that were not merged, by image_id and column.
     """
-    actual, expected = table.read_keyed(), replayed.read_keyed()
-    path = table.schema.path
+    schema = SCHEMAS[name]
     for image_id in expected.join(actual, on=KEY, how="anti")[KEY]:
-        yield "removed_by_hand", f"{path}, image {image_id}"
+        yield "removed_by_hand", f"{schema.path}, image {image_id}"
     for image_id in actual.join(expected, on=KEY, how="anti")[KEY]:
-        yield "row_without_journal", f"{path}, image {image_id}"
-    different = dict(_different_cells(actual, expected, table.schema.names))
+        yield "row_without_journal", f"{schema.path}, image {image_id}"
+    different = dict(_different_cells(actual, expected, schema.names))
     if not different:
         return
-    setters = last_setters(root, table.schema.name, {image_id for image_id, _ in different})
+    setters = last_setters(lengths, name, {image_id for image_id, _ in different})
     by_result: dict[tuple[str, str], list[str]] = defaultdict(list)
     for image_id, column in different:
         by_result[image_id, setters.get((image_id, column), "")].append(column)
@@ -87,20 +93,20 @@ def compare_tables(root: Path, table: Table, replayed: Table, lost: dict[str, Ce
         nothing_there = all(text is None for text, _ in texts)
         if run_id and nothing_there and len(columns) == recorded[image_id, run_id] > 1:
             lost[image_id] |= {column: different[image_id, column][1] for column in columns}
-            yield "not_merged", f"{path}, image {image_id}: nothing of run {run_id} ({', '.join(columns)})"
+            yield "not_merged", f"{schema.path}, image {image_id}: nothing of run {run_id} ({', '.join(columns)})"
             continue
         for column, (text, journalled) in zip(columns, texts, strict=True):
             yield (
                 "edited_by_hand",
-                f"{path}, image {image_id}, {column}: {_shown(text)}, journals: {_shown(journalled)}",
+                f"{schema.path}, image {image_id}, {column}: {_shown(text)}, journals: {_shown(journalled)}",
             )
 
 
-def last_setters(root: Path, table: str, image_ids: Collection[str]) -> Mapping[Cell, str]:
+def last_setters(lengths: Lengths, table: str, image_ids: Collection[str]) -> Mapping[Cell, str]:
     """Return the run that set each cell of these images last, for the cells that it did not leave empty."""
     setters: dict[Cell, str] = {}
-    for path, _, entry in entries_by_time(dict.fromkeys(journal_paths(root), 0)):
-        if entry.get("table") != table:
+    for path, end, entry in entries_by_time(dict.fromkeys(lengths, 0)):
+        if entry.get("table") != table or end > lengths[path]:
             continue
         rows = [(row.get(KEY), row) for row in entry["rows"]] if "rows" in entry else [(entry[KEY], entry["set"])]
         for image_id, cells in rows:

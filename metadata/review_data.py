@@ -11,8 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from metadata.funnel import TAKEN_DOWN, Tables, read_tables
+from metadata.funnel import Tables, read_tables
 from metadata.journals import Run, read_runs
+from pokefa.columns import TAKEN_DOWN
 from pokefa.ledger import Ledger
 
 # Sorts last: nothing tells how close an image is to a threshold.

@@ -10,7 +10,6 @@ from pathlib import Path
 import polars as pl
 
 from caption.recap import RECAP_FILE, read_recap
-from metadata.funnel import TAKEN_DOWN
 from metadata.journals import gates_of
 from metadata.review_data import (
     UNKNOWN,
@@ -25,8 +24,9 @@ from metadata.review_data import (
     scores,
     species_of,
 )
-from pokefa.columns import IMAGES, is_true
+from pokefa.columns import IMAGES, TAKEN_DOWN, is_true
 from pokefa.errors import InputError
+from pokefa.files import BadPathError, locate
 from pokefa.selection import FLAGGED_NSFW, HAS_TEXT, SCREENED, filled
 from pokefa.table import KEY
 
@@ -87,11 +87,11 @@ def read_boxes(root: Path, path: str | None) -> tuple[list[list[tuple[int, int]]
     """Return (polygons, size of their picture, highest confidence) of a file of boxes; nothing where it is no such."""
     if path:
         try:
-            found = json.loads((root / path).read_text(encoding="utf-8"))
+            found = json.loads(locate(root, path).read_text(encoding="utf-8"))
             polygons = [[(int(x), int(y)) for x, y in each["points"]] for each in found["polygons"]]
             sure = max((float(each["score"]) for each in found["polygons"]), default=None)
             return polygons, (int(found["width"]), int(found["height"])), sure
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, BadPathError):
             pass  # the picture is shown without them
     return [], (1, 1), None
 

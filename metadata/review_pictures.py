@@ -6,12 +6,14 @@ import base64
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from pokefa.engine import available_cores
+from pokefa.files import BadPathError, locate
 from pokefa.images import ImageError, check_image, flatten, open_image, read_file
 
 # Enough to tell a drawing by, in 2 to 5 kB: a page of 5,000 stays between 15 and 30 MB. For details the page opens the
@@ -26,15 +28,15 @@ LEAST_OVERSAMPLING = 2
 PROBLEM = "!"
 
 
-def small_picture(path: Path) -> str:
-    """Return the image at `path` as the base64 of an RGB WebP of at most SIDE pixels, or `!` and why there is none."""
+def small_picture(root: Path, path: str) -> str:
+    """Return the image at a path of the ledger as the base64 of an RGB WebP of at most SIDE pixels, or `!` and why there is none."""
     try:
-        data = read_file(path)
+        data = read_file(locate(root, path))
         facts = check_image(data, decode=False)
         longer = max(facts.width, facts.height)
         reduce = next((by for by in (8, 4, 2) if longer // by >= LEAST_OVERSAMPLING * SIDE), 1)
         image = flatten(open_image(data, reduce=reduce))
-    except ImageError as error:
+    except (BadPathError, ImageError) as error:
         return PROBLEM + error.slug
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     stream = io.BytesIO()
@@ -47,7 +49,7 @@ def small_pictures(root: Path, paths: Sequence[str]) -> list[str]:
     # Pillow leaves the interpreter to others while it decodes, scales and encodes.
     threads = ThreadPoolExecutor(available_cores())
     try:
-        made = threads.map(small_picture, [root / path for path in paths])
+        made = threads.map(partial(small_picture, root), paths)
         return list(tqdm(made, total=len(paths), unit="picture", leave=False, disable=None))
     finally:
         threads.shutdown(cancel_futures=True)

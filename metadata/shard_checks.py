@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from metadata.checks import out_of_set
-from metadata.funnel import TAKEN_DOWN, Tables
+from metadata.funnel import Tables
 from metadata.packed import (
     DATA_FOLDER,
     MANIFESTS_FOLDER,
@@ -22,6 +22,7 @@ from metadata.packed import (
     shard_paths,
     split_of,
 )
+from pokefa.columns import TAKEN_DOWN
 from pokefa.errors import InputError
 from pokefa.model_files import sha256_of
 from pokefa.selection import filled

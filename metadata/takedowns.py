@@ -16,13 +16,12 @@ from typing import Any
 import polars as pl
 
 from metadata.addresses import Addresses
-from metadata.funnel import TAKEN_DOWN
+from pokefa.columns import TAKEN_DOWN
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import ImageError
+from pokefa.ledger import TAKEDOWNS_FOLDER
 from pokefa.table import KEY, first_line
 from pokefa.text import write_text
-
-TAKEDOWNS_FOLDER = "metadata/takedowns"
 
 # That of rm_dups.py: near-duplicates differ in so few of 64 bits, strangers in about 32.
 THRESHOLD = 6

@@ -10,8 +10,11 @@ from pathlib import Path
 import polars as pl
 
 from metadata.asked import Waiting, forget_answers, questions_about, requests_about, stored_answers, withdraw_questions
-from metadata.funnel import TAKEN_DOWN
 from metadata.takedowns import Hash, look_alikes
+from pokefa.columns import TAKEN_DOWN
+from pokefa.files import walk_files
+from pokefa.model_files import sha256_of
+from pokefa.storage import files_under
 from pokefa.table import KEY
 from shards.withdraw import Withdrawal, plan_withdrawal, withdraw
 
@@ -55,6 +58,7 @@ class Traces:
         """Return what a record says of them."""
         return {
             "files": [path.relative_to(root).as_posix() for path in self.files],
+            "sums": [[path.stat().st_size, sha256_of(path)] for path in self.files if path.is_file()],
             "elsewhere": [str(path) for path in self.elsewhere],
             "pages": [path.relative_to(root).as_posix() for path in self.pages],
             "rewritten": self.withdrawal.paths,
@@ -126,11 +130,9 @@ def files_of(root: Path, image_ids: Iterable[str]) -> list[Path]:
     ids = set(image_ids)
     found = []
     for folder in BYTES_FOLDERS:
-        if not (root / folder).exists():
-            continue
-        for path in sorted((root / folder).rglob("*")):
+        for path in files_under(root / folder):
             owner = IMAGE_ID.search(path.name)
-            if owner and owner.group() in ids and not path.is_dir():
+            if owner and owner.group() in ids:
                 found.append(path)
     return found
 
@@ -142,7 +144,9 @@ def pages_showing(root: Path, image_ids: Collection[str]) -> list[Path]:
     image asks for its duplicate group.
     """
     found = []
-    for path in sorted((root / "metadata").rglob("*.html")):
+    for path in walk_files(root / "metadata"):
+        if path.suffix != ".html":
+            continue
         page = path.read_text(encoding="utf-8", errors="replace")
         if may_show_any(page) or not set(image_ids).isdisjoint(IMAGE_ID.findall(page)):
             found.append(path)

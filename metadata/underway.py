@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from metadata.journals import Run, last_run_of_each_stage
+from pokefa.columns import BASE, IMAGES
 from pokefa.journal import read_header
 
 
@@ -43,6 +46,39 @@ def open_runs(runs: Sequence[Run]) -> dict[str, OpenRun]:
         if one.running or (run.run_id in last and run.stage not in found):
             found[run.stage] = one
     return found
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """The stages that are at work, and what they may be changing at this moment.
+
+    Args:
+        since: when the first of them started, in seconds since the epoch; infinite where there is none.
+    """
+
+    runs: tuple[OpenRun, ...]
+    since: float
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> UnderWay:
+        running = tuple(one for one in open_runs(runs).values() if one.running)
+        starts = [datetime.fromisoformat(one.run.started).timestamp() for one in running]
+        return cls(running, min(starts, default=math.inf))
+
+    def at_work(self, *stages: str) -> bool:
+        return any(one.run.stage in stages for one in self.runs)
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns of both tables that are being written."""
+        return {name for one in self.runs for schema in (IMAGES, BASE) for name in schema.owned_by(one.run.stage)}
+
+    def may_have_made(self, path: Path) -> bool:
+        """Tell whether a file may be one that a stage has just made, and that no row names yet."""
+        try:
+            return path.stat().st_ctime >= self.since  # a new link to an old file has the old file's mtime
+        except OSError:
+            return True  # gone meanwhile
 
 
 def is_running(run: Run, pid: int) -> bool | None:

@@ -23,16 +23,22 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from metadata.checks import Missing, check_base, check_cells, check_files, check_sums, check_temporaries, missing_files
+from metadata.asked import check_answers
+from metadata.checks import check_base, check_files, check_sums, check_temporaries, missing_files
 from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
-from metadata.funnel import TAKEN_DOWN, Tables, read_tables
+from metadata.funnel import join_tables, read_tables
 from metadata.gone_checks import check_gone
-from metadata.journals import data_root_of, read_runs
+from metadata.journals import Run, data_root_of, read_runs
 from metadata.replay import compare_with_journals
 from metadata.shard_checks import check_shards
+from metadata.underway import UnderWay
+from pokefa.columns import SCHEMAS, TAKEN_DOWN
 from pokefa.errors import EXIT_FAILED, InputError
+from pokefa.journal import RUNS_FOLDER
+from pokefa.ledger import Ledger, Snapshot
 from pokefa.options import Options
 from pokefa.run import StageRun
 from pokefa.selection import STEPS
@@ -43,7 +49,10 @@ MOST_EXAMPLES = 5
 
 TAKE_DOWN_AGAIN = "name the images again with takedown.py --id … --apply, which finishes what was begun"
 MENDING = {
+    "table_damaged": "as it says; --rebuild makes the tables anew from the journals",
     "bad_cell": "correct the cell or empty it",
+    "bad_path": "a path in a cell is relative and stays in the data folder: correct the cell",
+    "answers_damaged": "restore the file, or move it away: what was paid for is then asked and paid for again",
     "missing_raw": "put the file back, or take the row out with takedown.py",
     "missing_file": "mark it pending with --fix and run its stage; one of data_clean: run filter.py again",
     "wrong_md5": "the file was changed or damaged: put the original back",
@@ -54,6 +63,7 @@ MENDING = {
     "taken_down_named": TAKE_DOWN_AGAIN,
     "taken_down_shown": TAKE_DOWN_AGAIN,
     "taken_down_asked": TAKE_DOWN_AGAIN,
+    "taken_down_unmarked": TAKE_DOWN_AGAIN,
     "takedown_unfinished": TAKE_DOWN_AGAIN,
     "base_not_in_images": "run preprocess/filter/filter.py again",
     "base_not_kept": "run preprocess/filter/filter.py again, then split and webdataset",
@@ -63,13 +73,15 @@ MENDING = {
     "manifest_differs": "run webdataset/webdataset.py again",
     "list_differs": "run webdataset/split.py and webdataset/webdataset.py again",
     "journal_damaged": "repair the line that is named, or remove it",
+    "journal_lost": "results of this run were merged, and their record is gone: restore the file",
     "not_merged": "fill the empty cells from the journals with --fix",
     "looks_taken_down": "it looks like an image that was taken down: name it with takedown.py if it is meant",
     "edited_by_hand": "nothing to mend: no journal set this value, so a person did",
     "removed_by_hand": "nothing to mend: the journals added this row and a person removed it",
     "row_without_journal": "nothing to mend: no journal added this row, so a person did",
+    "under_way": "what it writes was not checked: run verify.py again when it has ended",
 }
-NOTES = ("looks_taken_down", "edited_by_hand", "removed_by_hand", "row_without_journal")
+NOTES = ("under_way", "looks_taken_down", "edited_by_hand", "removed_by_hand", "row_without_journal")
 OF_TAKEDOWNS = tuple(kind for kind, mending in MENDING.items() if mending == TAKE_DOWN_AGAIN)
 
 # The stage that makes a file again, from the raw image alone: the same file, since stages repeat their bytes.
@@ -85,17 +97,20 @@ MADE_BY = {
 class Findings:
     """What was found, by kind, in the order in which it was found.
 
-    `pending` counts the cells of missing files that --fix has emptied, by stage; `gone` the images taken down.
+    `images` counts all rows; `pending` the cells of missing files that --fix has emptied, by stage; `gone` the images
+    taken down.
     """
 
     by_kind: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     pending: Counter[str] = field(default_factory=Counter)
+    images: int = 0
     gone: int = 0
 
     def add(self, kind: str, what: str) -> None:
         if kind not in MENDING:
             raise ValueError(f"no mending is written down for {kind}")
-        self.by_kind[kind].append(what)
+        if what not in self.by_kind[kind]:
+            self.by_kind[kind].append(what)
 
     def add_all(self, found: Iterable[tuple[str, str]]) -> None:
         for kind, what in found:
@@ -106,43 +121,70 @@ class Findings:
         return {kind: found for kind, found in self.by_kind.items() if kind not in NOTES}
 
 
-def verify(reading: Reading, fix: bool) -> Findings:
+def verify(ledger: Ledger, fix: bool) -> Findings:
     """Run every check, having mended with `fix` what is safe to mend.
 
     Raises:
         InputError: with `fix`, the images lie elsewhere.
     """
-    tables, root, findings = read_tables(reading.ledger), reading.root, Findings()
-    if fix:
-        elsewhere = data_root_of(read_runs(root))
-        if elsewhere is not None:
-            raise InputError(
-                f"the images lie under --data-root {elsewhere}, and --fix would take them for missing: copy them to "
-                f"{root} first"
-            )
-        findings.pending = mark_pending(reading, tables, missing_files(tables, root))
-        tables = read_tables(reading.ledger)
-    reading.seen, findings.gone = len(tables.images), len(tables.images.filter(TAKEN_DOWN))
-    findings.add_all(check_cells(tables.images, "images"))
-    findings.add_all(check_cells(tables.base, "base"))
-    findings.add_all(check_files(tables, root))
+    findings, root = Findings(), ledger.root
+    findings.add_all(("table_damaged", line) for line in ledger.check())
+    if findings.by_kind:  # nothing can be compared with it
+        return findings
+    findings.add_all(bad_cells(ledger.snapshot()))
+    runs: list[Run] = []
+    try:
+        runs = read_runs(root)
+        if not findings.by_kind and ledger.is_writable():
+            ledger.merge()
+    except InputError as error:
+        findings.add("journal_damaged", str(error))
+    if fix and not findings.by_kind:
+        findings.pending = mark_pending(ledger, runs)
+    snapshot, under_way = ledger.snapshot(), UnderWay.of(runs)
+    tables = join_tables(snapshot.frames["images"], snapshot.frames["base"])
+    findings.images, findings.gone = len(tables.images), len(tables.images.filter(TAKEN_DOWN))
+    findings.add_all(("journal_lost", f"{RUNS_FOLDER}/{run_id}.jsonl") for run_id in snapshot.lost)
+    findings.add_all(("under_way", f"{one.run.stage}, {one.state}") for one in under_way.runs)
+    findings.add_all(check_files(tables, root, under_way))
     findings.add_all(check_sums(tables.images, root))
-    findings.add_all(check_base(tables))
-    findings.add_all(check_shards(tables, root))
-    findings.add_all(check_gone(root, tables.images))
-    findings.add_all(compare_with_journals(reading.ledger, fix))
-    findings.add_all(check_temporaries(root, fix, time.time()))
+    findings.add_all(check_answers(root))
+    if not under_way.at_work("takedown"):
+        findings.add_all(check_base(tables))
+        findings.add_all(check_gone(root, tables))
+    if not under_way.at_work("takedown", "webdataset", "split"):
+        findings.add_all(check_shards(tables, root))
+    findings.add_all(compare_with_journals(ledger, snapshot.frames, snapshot.lengths, fix))
+    findings.add_all(check_temporaries(root, fix, time.time(), under_way))
     return findings
 
 
-def mark_pending(reading: Reading, tables: Tables, missing: Sequence[Missing]) -> Counter[str]:
-    """Empty the cells of stages whose files are missing, where the raw image is there; return how many, by stage."""
+def bad_cells(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """Yield the cells that are not of their column's type."""
+    for name, bad in snapshot.bad.items():
+        yield from (("bad_cell", f"{SCHEMAS[name].path}, image {cell.image_id}, {cell.message}") for cell in bad)
+
+
+def mark_pending(ledger: Ledger, runs: Sequence[Run]) -> Counter[str]:
+    """Empty the cells of stages whose files are missing, where the raw image is there; return how many, by stage.
+
+    Raises:
+        InputError: the images lie elsewhere.
+    """
+    root, elsewhere = ledger.root, data_root_of(runs)
+    if elsewhere is not None:
+        raise InputError(
+            f"the images lie under --data-root {elsewhere}, and --fix would take them for missing: copy them to {root} "
+            "first"
+        )
+    tables = read_tables(ledger)
     raw = dict(tables.images.select(KEY, "path_raw").iter_rows())
     stages: dict[str, set[str]] = defaultdict(set)
-    for file in missing:
-        if file.column in MADE_BY and (reading.root / (raw[file.image_id] or "missing")).is_file():
+    busy = UnderWay.of(runs).columns
+    for file in missing_files(tables, root):
+        if file.column in MADE_BY.keys() - busy and (root / (raw[file.image_id] or "missing")).is_file():
             stages[MADE_BY[file.column]].add(file.image_id)
-    run = StageRun(STEPS["verify"], Options(root=reading.root), reading.ledger, ["--fix"])
+    run = StageRun(STEPS["verify"], Options(root=root), ledger, ["--fix"])
     for stage, image_ids in stages.items():
         for image_id in sorted(image_ids):
             run.clear(image_id, [stage], reason="file_missing")
@@ -153,7 +195,8 @@ def mark_pending(reading: Reading, tables: Tables, missing: Sequence[Missing]) -
 
 def show_findings(reading: Reading, fix: bool, details_only: bool) -> None:
     """Print what was found by kind, with how to mend it."""
-    findings = verify(reading, fix)
+    findings = verify(reading.ledger, fix)
+    reading.seen = findings.images
     reading.errors = sum(len(found) for found in findings.errors.values())
     reading.done = reading.seen
     reading.code = EXIT_FAILED if reading.errors else reading.code
@@ -193,22 +236,59 @@ def _images(count: int) -> str:
     return "image" if count == 1 else "images"
 
 
+def repair(reading: Reading, *, rebuild: bool) -> None:
+    """Make the tables anew from the journals, or take them as they are for what they are meant to be."""
+    if rebuild:
+        reading.extra = {"rows": reading.ledger.rebuild()}
+        show(f"{SCHEMAS[name].path}: {rows} rows" for name, rows in reading.extra["rows"].items())
+        return
+    reading.ledger.accept()
+    show(["The tables are accepted as they are."])
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = reading_parser(__doc__)
-    parser.add_argument(
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument(
         "--fix",
         action="store_true",
         help="remove temporary files older than ten minutes, fill cells that were not merged, and mark missing derived "
         "files as pending",
     )
+    way.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="make the tables anew: what can still be read of them, and every journalled result; the old files are kept "
+        "as <name>.<time>.before-rebuild",
+    )
+    way.add_argument(
+        "--accept-edits",
+        action="store_true",
+        help="rows or cells that are gone were taken out deliberately: go on with the tables as they are",
+    )
     add_json_flag(parser)
     return parser
 
 
+def open_unmerged(root: Path) -> Ledger:
+    """Return the ledger as it is: what is damaged is for the checks to say."""
+    ledger = Ledger(root)
+    ledger.require()
+    return ledger
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    root, fix, details_only = args.root, args.fix, args.json
-    return run_reading("verify", root, lambda reading: show_findings(reading, fix, details_only), alone=fix)
+    fix, details_only, rebuild = args.fix, args.json, args.rebuild
+
+    def body(reading: Reading) -> None:
+        if rebuild or args.accept_edits:
+            repair(reading, rebuild=rebuild)
+        else:
+            show_findings(reading, fix, details_only)
+
+    alone = fix or rebuild or args.accept_edits
+    return run_reading("verify", args.root, body, alone=alone, open_ledger=open_unmerged)
 
 
 if __name__ == "__main__":

@@ -154,6 +154,7 @@ def _read_float(text: str) -> float:
 
 
 TEXT = CellType("text", "text")
+PATH = CellType("text", "path relative to the root")  # what it may be depends on the data folder: pokefa/files.py
 BOOLEAN = CellType("bool", "True or False", "True|False", _read_boolean)
 
 

@@ -17,6 +17,7 @@ import polars as pl
 
 from pokefa.cells import (
     BOOLEAN,
+    PATH,
     TEXT,
     CellType,
     Kind,
@@ -91,6 +92,11 @@ class TableSchema:
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
 
+    @property
+    def path_names(self) -> list[str]:
+        """Return the columns that name files."""
+        return [column.name for column in self.columns if column.type is PATH]
+
     def value(self, cells: Mapping[str, str | None], name: str) -> Value:
         """Return the value of a cell of a row; None where it is empty or there is no such cell."""
         column = self.column(name)
@@ -147,14 +153,18 @@ class TableSchema:
         return {column.name: column for column in self.columns}
 
 
+# A person took the image out of the dataset; this outranks every other decision.
+TAKEN_DOWN = pl.col("drop_reason").str.starts_with("takedown:").fill_null(False)
+
+
 def is_true(name: str) -> pl.Expr:
     """Tell whether a boolean column says yes; an empty cell does not."""
     return pl.col(name).eq_missing(pl.lit(str(True)))
 
 
 def boolean_cells(values: pl.Expr) -> pl.Expr:
-    """Return boolean values as cell texts."""
-    return pl.when(values).then(pl.lit(str(True))).when(~values).then(pl.lit(str(False)))
+    """Return boolean values as cell texts, under the name that they have."""
+    return values.replace_strict([True, False], [str(True), str(False)], return_dtype=pl.String)
 
 
 def _columns(owners: str, rows: Iterable[tuple[str, CellType, str]]) -> tuple[Column, ...]:
@@ -179,7 +189,7 @@ IMAGES = TableSchema(
                 ("source_page", TEXT, "page that showed the image"),
                 ("source_domain", TEXT, "host name of the page, or of the image where no page is known"),
                 ("title", TEXT, "title that the search gave"),
-                ("path_raw", TEXT, "raw file, relative to the root; byte for byte what the server sent"),
+                ("path_raw", PATH, "raw file, relative to the root; byte for byte what the server sent"),
                 ("fmt", TEXT, "format recognised from the bytes: JPEG, PNG or WEBP"),
                 ("w", COUNT, "width in pixels after EXIF orientation"),
                 ("h", COUNT, "height in pixels after EXIF orientation"),
@@ -219,8 +229,8 @@ IMAGES = TableSchema(
             "ocr_pipeline",
             [
                 ("has_ocr", BOOLEAN, "True: text was found; see ocr_override"),
-                ("ocr_boxes_path", TEXT, "JSON of the text polygons with scores"),
-                ("ocr_mask_path", TEXT, "PNG mask, white where text is to be painted over"),
+                ("ocr_boxes_path", PATH, "JSON of the text polygons with scores"),
+                ("ocr_mask_path", PATH, "PNG mask, white where text is to be painted over"),
                 ("ocr_area_frac", SHARE, "masked pixels divided by all pixels, 0 to 1"),
                 (
                     "ocr_text_dominated",
@@ -228,7 +238,7 @@ IMAGES = TableSchema(
                     "True: so much is text that nothing is painted over and the original is used",
                 ),
                 ("ocr_model", TEXT, "text detector and its version"),
-                ("ocr_inpainted_path", TEXT, "PNG with the text painted over; empty where there is no text"),
+                ("ocr_inpainted_path", PATH, "PNG with the text painted over; empty where there is no text"),
                 ("ocr_inpainter", TEXT, "inpainter and its version"),
             ],
         ),
@@ -243,7 +253,7 @@ IMAGES = TableSchema(
         *_columns(
             "resize",
             [
-                ("path_resized", TEXT, "resized or kept file"),
+                ("path_resized", PATH, "resized or kept file"),
                 ("resized_w", COUNT, "its width in pixels"),
                 ("resized_h", COUNT, "its height in pixels"),
                 ("resize_scale", decimal(0), "one factor for both sides; 1.0 = kept"),
@@ -328,7 +338,7 @@ BASE = TableSchema(
         *_columns(
             "filter",
             [
-                ("path", TEXT, "exported image, relative to the root"),
+                ("path", PATH, "exported image, relative to the root"),
                 ("source_url", TEXT, "address that the bytes were downloaded from"),
                 ("image_size", TEXT, "width x height of the exported image, as `1024x1536`"),
                 ("ae_relevance", SCORE, "0 to 100, as in images.csv"),

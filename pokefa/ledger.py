@@ -12,26 +12,46 @@ A table that another program has written since the last merge is checked before 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from filelock import FileLock
 
-from pokefa.columns import BASE, DROPS, IMAGES
+from pokefa.columns import BASE, DROPS, IMAGES, TAKEN_DOWN, BadCell
 from pokefa.errors import InputError
 from pokefa.journal import RUNS_FOLDER, entries_by_time, read_header
 from pokefa.merging import Cells, Changes
 from pokefa.state import MERGED_FILE, REBUILD, WAYS_OUT, Merged, TableState, check_edits, read_merged, state_of
 from pokefa.table import KEY, Table, keep_beside, replacing, temporary_name, with_missing
 
+TAKEDOWNS_FOLDER = "metadata/takedowns"
 LOCK_FILE = "metadata/.ledger.lock"
 
 log = logging.getLogger("pokefa")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The tables at one moment.
+
+    Args:
+        frames: cell texts of each table, by its name.
+        bad: cells that hold no value of their column's type; in the frames they are empty.
+        lengths: bytes of each journal that the tables hold.
+        lost: journals that were merged, and are gone or shorter than they were.
+    """
+
+    frames: dict[str, pl.DataFrame]
+    bad: dict[str, list[BadCell]]
+    lengths: dict[Path, int]
+    lost: list[str]
 
 
 class Ledger:
@@ -186,16 +206,27 @@ class Ledger:
         """Return the bytes of each journal, in the order in which the runs started."""
         return {path: path.stat().st_size for path in sorted((self.root / RUNS_FOLDER).glob("*.jsonl"))}
 
-    @contextmanager
-    def locked(self) -> Iterator[dict[Path, int]]:
-        """Keep merges away while the block lasts; yields how many bytes of each journal the tables hold."""
-        with self._lock:
-            merged = self._read_merged().journals
-            yield {path: merged.get(path.stem, 0) for path in self.journal_lengths()}
+    def snapshot(self) -> Snapshot:
+        """Return all tables as they are at one moment, and how much of each journal they hold.
+
+        Raises:
+            InputError: a table is no CSV table, or merged.json is damaged.
+        """
+        with self._lock if self.is_writable() else nullcontext():
+            frames: dict[str, pl.DataFrame] = {}
+            bad: dict[str, list[BadCell]] = {}
+            for name, table in self.tables.items():
+                frames[name], bad[name] = table.read_leniently()
+            lengths, merged = self.journal_lengths(), self._read_merged().journals
+            found = {path.stem: length for path, length in lengths.items()}
+            lost = [run_id for run_id, length in merged.items() if found.get(run_id, 0) < length]
+            if not any(table.held is not None for table in self.tables.values()):
+                lengths = {path: merged.get(path.stem, 0) for path in lengths}
+            return Snapshot(frames, bad, lengths, lost)
 
     def check(self) -> Iterator[str]:
         """Yield a line for each table that is damaged, or has lost rows or cells that no run removed."""
-        with self._lock if (self.root / RUNS_FOLDER).is_dir() else ExitStack():
+        with self._lock if self.is_writable() else nullcontext():
             try:
                 merged = self._read_merged()
             except InputError as error:
@@ -233,9 +264,30 @@ class Ledger:
         if not table.schema.is_log:
             table.check_keys(frame)
         removed = _check_edits(path, frame, states)
+        if name == "images":
+            self._check_takedowns(frame)
         if removed:
             log.warning("%s: %d rows were removed since the last run; metadata/verify.py names them", path, removed)
         return True
+
+    def _check_takedowns(self, images: pl.DataFrame) -> None:
+        """Check that no edit lets an image back in that was taken down.
+
+        Raises:
+            InputError: a row no longer says so, or a record cannot be read.
+        """
+        for path in sorted((self.root / TAKEDOWNS_FOLDER).glob("*.json")):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                gone = [str(image[KEY]) for image in record["images"]] if record["finished"] else []
+            except (OSError, ValueError, KeyError, TypeError):
+                raise InputError(f"{TAKEDOWNS_FOLDER}/{path.name} is damaged: restore it") from None
+            unmarked = with_missing(images, ["drop_reason"]).filter(pl.col(KEY).is_in(gone) & ~TAKEN_DOWN)
+            if len(unmarked):
+                raise InputError(
+                    f"{IMAGES.path}, image {unmarked[KEY][0]} was taken down and its drop_reason no longer says so: restore "
+                    "the cell, as takedown:asked"
+                )
 
     def _states(self) -> dict[str, list[TableState]]:
         return {
@@ -319,9 +371,18 @@ class Ledger:
             InputError: it is damaged, or missing although tables were merged.
         """
         merged = read_merged(self.root / MERGED_FILE)
-        if merged is None and self.images.exists() and self.journal_lengths():
+        if merged is None and self._names_a_journal():
             raise InputError(f"{MERGED_FILE} is missing: {REBUILD}")
         return merged or Merged()
+
+    def _names_a_journal(self) -> bool:
+        """Tell whether images.csv holds results of a run whose journal is here, so that it was merged before."""
+        journals = [path.stem for path in self.journal_lengths()]
+        if not journals or not self.images.exists():
+            return False
+        frame, _ = self.images.read_leniently()
+        run_ids = [name for name in frame.columns if name.endswith("_run_id")]
+        return any(frame[name].is_in(journals).any() for name in run_ids)
 
     def _write_merged(self, merged: Merged) -> None:
         with replacing(self.root / MERGED_FILE) as stream:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pokefa.columns import is_true
+from pokefa.columns import TAKEN_DOWN, is_true
 from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
@@ -126,7 +126,7 @@ def overrule(run: StageRun, order: Overrule) -> None:
         run.counts["unknown"] += 1
         log.warning("%s: not in the ledger", image_id)
     run.seen = len(wanted)
-    gone = set(table.filter(pl.col("drop_reason").str.starts_with("takedown:"))[KEY])
+    gone = set(table.filter(TAKEN_DOWN)[KEY])
     made_anew = order.stale_where_undone if order.undo else order.stale_where
     full = table.filter(pl.col(KEY).is_in(wanted) & made_anew).select(KEY, *stale_cells(order.stale, run.step.name))
     cells = {row.pop(KEY): row for row in full.to_dicts()}

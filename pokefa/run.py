@@ -26,6 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from pokefa.cells import Value
 from pokefa.columns import SCHEMAS
 from pokefa.engine import Pool, Work, describe, run_batches
+from pokefa.files import BadPathError, locate
 from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError
 from pokefa.journal import Journal, new_run_id, utc_now
 from pokefa.ledger import Ledger
@@ -122,7 +123,18 @@ class StageRun:
             some = ", ".join(frame[KEY].head(5))
             log.info("dry run: %s would work on %d images%s", step.name, len(frame), f" ({some}, …)" if some else "")
             return []
-        return decode_rows(frame, columns, step)
+        return [row for row in decode_rows(frame, columns, step) if self._has_good_paths(row)]
+
+    def _has_good_paths(self, row: Row) -> bool:
+        """Tell whether every file that a row names lies in the data folder; a row of which one does not has failed."""
+        try:
+            for name in SCHEMAS[self.step.table].path_names:
+                if row.get(name) is not None:
+                    locate(self.data, row[name])
+        except BadPathError as error:
+            self.fail(str(row[KEY]), str(error))
+            return False
+        return True
 
     def named_ids(self, table: pl.DataFrame) -> list[str] | None:
         """Return the ids that --ids and --ids-file stand for, or None where neither was given.

@@ -7,7 +7,6 @@ of the table, stops the script: the person says that it was meant, or has the jo
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ import polars as pl
 
 from pokefa.errors import InputError
 from pokefa.journal import RUNS_FOLDER
+from pokefa.model_files import sha256_of
 from pokefa.table import KEY, filled_cells, first_line
 
 MERGED_FILE = f"{RUNS_FOLDER}/merged.json"
@@ -61,7 +61,7 @@ class TableState:
             return False
         if facts.st_size != self.bytes:
             return False
-        return facts.st_mtime_ns == self.mtime_ns or hash_file(path) == self.sha256
+        return facts.st_mtime_ns == self.mtime_ns or sha256_of(path) == self.sha256
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,12 +72,7 @@ def state_of(path: Path, frame: pl.DataFrame, columns: list[str]) -> TableState:
     facts = path.stat()
     filled = {name: count for name in columns if (count := filled_cells(frame, name))}
     last = frame[KEY][-1] if len(frame) else None
-    return TableState(hash_file(path), facts.st_size, facts.st_mtime_ns, len(frame), last, filled)
-
-
-def hash_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return TableState(sha256_of(path), facts.st_size, facts.st_mtime_ns, len(frame), last, filled)
 
 
 def check_edits(path: str, frame: pl.DataFrame, state: TableState) -> int:

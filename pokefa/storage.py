@@ -6,10 +6,12 @@ stage writes `folder / path` and opens it, wherever it lies; only writing and co
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 from pokefa.errors import InputError, PokefaError
+from pokefa.files import walk_files
 from pokefa.images import place_file
 from pokefa.table import first_line, replacing, sync_folder
 
@@ -48,6 +50,14 @@ def data_folder(address: str | None, root: Path) -> Path:
 def is_remote(path: Path) -> bool:
     """Tell whether a path is one of fsspec's, which is no Path though it has its methods."""
     return not isinstance(path, Path)
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    """Yield every file under a folder, wherever it is; of a folder here also those in linked folders."""
+    if not is_remote(folder):
+        yield from walk_files(folder)
+    elif folder.exists():
+        yield from (path for path in sorted(folder.rglob("*")) if not path.is_dir())
 
 
 def write_file(path: Path, content: bytes) -> None:

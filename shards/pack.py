@@ -17,6 +17,7 @@ from PIL import Image
 
 from pokefa.engine import WORKER_DIED, Outcome, Pool, Work, each, run_batches
 from pokefa.errors import PokefaError
+from pokefa.files import BadPathError, locate
 from pokefa.images import MAX_BYTES, SUFFIXES, Facts, ImageError, check_image, flatten, open_image
 from pokefa.model_files import sha256_of
 from pokefa.storage import is_remote
@@ -216,13 +217,16 @@ def built_shard(root: Path, plan: str) -> Path:
 def read_image(folder: Path, path: str) -> bytes | ImageError:
     """Return the bytes of an image file, at most one more than `check_image` takes, or why there are none."""
     try:
+        place = locate(folder, path)
         if is_remote(folder):
-            with (folder / path).open("rb") as stream:
+            with place.open("rb") as stream:
                 return stream.read(MAX_BYTES + 1)
-        with (folder / path).open("rb", buffering=0) as stream:
+        with place.open("rb", buffering=0) as stream:
             if os.fstat(stream.fileno()).st_size > MAX_BYTES:
                 return stream.read(MAX_BYTES + 1)
             return stream.readall()  # `read` would make room for MAX_BYTES every time, at twice the cost of hashing
+    except BadPathError as error:
+        return ImageError("bad_path", f"{path} {error.why}")
     except OSError as error:
         return ImageError("missing_file", f"{path}: {error.strerror}")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pokefa.files import BadPathError, locate
 from pokefa.run import Row
 from pokefa.table import KEY
 
@@ -141,8 +142,8 @@ def fill_shards(samples: Sequence[Sample], size: ShardSize, root: Path) -> Itera
 def tar_bytes(sample: Sample, root: Path) -> int:
     """Return the most bytes that a sample takes in a shard: for each member a header and its content in blocks."""
     try:
-        image = (root / sample.path).stat().st_size
-    except OSError:
+        image = locate(root, sample.path).stat().st_size
+    except (OSError, BadPathError):
         image = 0  # to be left out
     members = (image, len(sample.caption.encode()), len(to_json(sample.facts)) + UNPLANNED_JSON_BYTES)
     return sum(TAR_BLOCK + -(-size // TAR_BLOCK) * TAR_BLOCK for size in members)

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from pokefa.columns import IMAGES
-from pokefa.errors import InputError
 from pokefa.table import KEY
 
 HASHES = ("phash64", "phash_contrast", "phash_variants", "sha256")
-
-HASH = "^[0-9a-fA-F]{16}$"
-VARIANTS = "^[0-9a-fA-F]{16}( [0-9a-fA-F]{16}){6}$"  # of the image mirrored and turned
 
 
 def look_alikes(images: pl.DataFrame, threshold: int) -> list[tuple[str, str]]:
@@ -22,7 +17,6 @@ def look_alikes(images: pl.DataFrame, threshold: int) -> list[tuple[str, str]]:
             like no other.
 
     Raises:
-        InputError: a hash is malformed.
         PokefaError: the threshold is so high that too many pairs are near.
     """
     import numpy as np
@@ -31,13 +25,7 @@ def look_alikes(images: pl.DataFrame, threshold: int) -> list[tuple[str, str]]:
     from preprocess.dup.looks import looks_of, near_looks
 
     hashed = images.filter(pl.col("phash64").is_not_null())
-    for image_id, text in hashed.filter(~pl.col("phash64").str.contains(HASH)).select(KEY, "phash64").iter_rows():
-        raise InputError(
-            f"{IMAGES.path}, image {image_id}, phash64: {text!r} is not 16 hex digits; empty the cell and run "
-            "preprocess/dup/phash.py again"
-        )
-    turned = pl.when(pl.col("phash_variants").str.contains(VARIANTS)).then("phash_variants").alias("phash_variants")
-    hashed = hashed.with_columns(turned, pl.col("phash_contrast").cast(pl.Float64, strict=False))
+    hashed = hashed.with_columns(pl.col("phash_contrast").cast(pl.Float64))
     if hashed["phash_variants"].null_count() == len(hashed):
         hashed = hashed.drop("phash_variants")
     hashed = with_flat(hashed)

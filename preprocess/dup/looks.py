@@ -54,14 +54,12 @@ class Hashes:
 def looks_of(images: pl.DataFrame) -> Numbers:
     """Return the number of each image's look: a flat image looks like the same bytes alone.
 
-    Hex digits are compared in either case: another program may have written capital letters into the ledger.
-
     Args:
         images: with image_id, flat, sha256, phash64, and phash_variants where they count.
     """
-    by_bytes = pl.format("bytes {}", pl.col("sha256").str.to_lowercase().fill_null(pl.col(KEY)))
+    by_bytes = pl.format("bytes {}", pl.col("sha256").fill_null(pl.col(KEY)))
     names = [name for name in ("phash64", "phash_variants") if name in images.columns]
-    by_hash = pl.concat_str(names, separator=" ", ignore_nulls=True).str.to_lowercase()
+    by_hash = pl.concat_str(names, separator=" ", ignore_nulls=True)
     look = pl.when("flat").then(by_bytes).otherwise(by_hash)
     placed = images.select(look.alias("look")).with_row_index("place")
     return placed.select(pl.col("place").min().over("look"))["place"].to_numpy().astype(np.int64)

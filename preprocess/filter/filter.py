@@ -27,8 +27,9 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from pokefa.cells import Value
-from pokefa.columns import BASE, DECISIONS, IMAGES, is_true
+from pokefa.columns import BASE, DECISIONS, IMAGES, TAKEN_DOWN, is_true
 from pokefa.errors import InputError
+from pokefa.files import leads_out, locate
 from pokefa.images import SUFFIXES, place_file
 from pokefa.options import add_data_option, options_from, positive_int, stage_parser, whole_number
 from pokefa.run import Row, StageRun, decode_rows, log, run_stage
@@ -107,9 +108,10 @@ def score_times_800(relevance: int, aesthetic: int) -> int:
 def decide_before_gates(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table with a column `decision`: of the rows that never reach the gates; null for the others."""
     failed = pl.any_horizontal(filled(error) & ~finished for _, error, finished in STAGES if error)
+    failed |= leads_out("path_resized")
     unfinished = pl.any_horizontal(~finished for _, _, finished in STAGES)
     return table.with_columns(
-        pl.when(pl.col("drop_reason").str.starts_with("takedown:").fill_null(False))
+        pl.when(TAKEN_DOWN)
         .then(pl.lit("taken_down"))
         .when(FLAGGED_NSFW)
         .then(pl.lit("nsfw"))
@@ -253,7 +255,7 @@ def export(run: StageRun, base: Sequence[Mapping[str, Value]], kept: Sequence[Ro
     Raises:
         InputError: a resized file is not there; nothing has been changed.
     """
-    sources = [run.data / str(row["path_resized"]) for row in kept]
+    sources = [locate(run.data, row["path_resized"]) for row in kept]
     missing = [str(row[KEY]) for row, source in zip(kept, sources, strict=True) if not source.is_file()]
     if missing:
         raise InputError(

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageDraw
 from pokefa.images import ImageError
 from preprocess.dup.looks import FLAT_BITS, FLAT_CONTRAST
 from preprocess.dup.phash import TURNS, contrast_of, phash_of, shrink
-from tests.conftest import Dataset
+from tests.conftest import Dataset, numbered_id
 
 SCRIPT = "preprocess/dup/phash.py"
 
@@ -153,16 +153,16 @@ def test_the_script(dataset: Dataset) -> None:
     (dataset.root / "good.png").write_bytes(stream.getvalue())
     (dataset.root / "cut.png").write_bytes(stream.getvalue()[:200])
     ready = {"is_nsfw": "False", "has_ocr": "False"}
-    dataset.write_images(
-        [
-            {"image_id": "good", "path_resized": "good.png", **ready},
-            {"image_id": "cut", "path_resized": "cut.png", **ready},
-            {"image_id": "flagged", "path_resized": "good.png", **ready, "is_nsfw": "True"},
-            {"image_id": "waiting", **ready},
-        ]
-    )
+    cells = {
+        "good": {"path_resized": "good.png", **ready},
+        "cut": {"path_resized": "cut.png", **ready},
+        "flagged": {"path_resized": "good.png", **ready, "is_nsfw": "True"},
+        "waiting": ready,
+    }
+    ids = {name: numbered_id(number) for number, name in enumerate(cells)}
+    dataset.write_images([{"image_id": ids[name], **row} for name, row in cells.items()])
     finished = dataset.run(SCRIPT, "--workers", 1)
-    images = dataset.images()
+    images = {name: dataset.images()[image_id] for name, image_id in ids.items()}
     assert (finished.code, finished.summary["counts"], finished.summary["errors"]) == (0, {"hashed": 1}, 1)
     assert images["good"]["phash64"] == str(imagehash.phash(drawing()))
     assert float(images["good"]["phash_contrast"]) > 20
@@ -177,11 +177,11 @@ def test_the_script(dataset: Dataset) -> None:
 
 def test_variants_are_those_of_the_whole_image_turned(dataset: Dataset) -> None:
     drawing().save(dataset.root / "a.png")
-    dataset.write_images([{"image_id": "a", "path_resized": "a.png", "is_nsfw": "False", "has_ocr": "False"}])
+    dataset.write_images([{"image_id": "a" * 32, "path_resized": "a.png", "is_nsfw": "False", "has_ocr": "False"}])
     assert dataset.run(SCRIPT, "--workers", 1).summary["done"] == 1
-    plain = dataset.images()["a"]["phash64"]
+    plain = dataset.images()["a" * 32]["phash64"]
     assert dataset.run(SCRIPT, "--with-variants", "--workers", 1).summary["done"] == 1  # hashed before, not turned
-    row = dataset.images()["a"]
+    row = dataset.images()["a" * 32]
     assert row["phash64"] == plain
     variants = row["phash_variants"].split(" ")
     for turn, variant in zip(TURNS, variants, strict=True):
@@ -191,4 +191,4 @@ def test_variants_are_those_of_the_whole_image_turned(dataset: Dataset) -> None:
     assert len(set(variants)) == 7
     assert dataset.run(SCRIPT, "--with-variants").summary["seen"] == 0
     assert dataset.run(SCRIPT, "--redo", "--workers", 1).summary["done"] == 1  # no stale variants stay
-    assert dataset.images()["a"]["phash_variants"] == ""
+    assert dataset.images()["a" * 32]["phash_variants"] == ""

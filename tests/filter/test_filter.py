@@ -502,6 +502,6 @@ def test_a_wrong_cell_is_named(dataset: Dataset) -> None:
     finished = dataset.run(SCRIPT)
     assert (finished.code, finished.stderr) == (
         2,
-        f"error: metadata/images.csv, image {1:032x}, ae_aesthetic: 'good' is not type int; correct the cell or "
-        "empty it\n",
+        f"error: metadata/images.csv, image {1:032x}, ae_aesthetic: 'good' is not a whole number from 0 to "
+        "100; correct the cell or empty it\n",
     )

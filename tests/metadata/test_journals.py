@@ -57,7 +57,7 @@ def test_last_value_counts_and_a_flag_without_one_has_none() -> None:
 
 def test_takedown_asks_for_a_data_root_that_was_abbreviated(ask_here: Any, sample: Any) -> None:
     with sample.run("resize", ["--data", "s3://here"]) as run:
-        run.record(sample.ids["good"], {"resize_action": "kept"})
+        run.record(sample.ids["good"], {"resize_action": "keep"})
     assert data_root_of(read_runs(sample.root)) == "s3://here"
     for path in [*sample.root.glob(f"data_*/**/{sample.ids['good']}*")]:
         path.unlink()

@@ -159,15 +159,15 @@ def test_figures_suit_a_dark_page(page: str) -> None:
 def test_flagged_and_unscreened_images_are_veiled(with_quotas: Any, page: str) -> None:
     root, ids = with_quotas.root, with_quotas.ids
     raw = next(root.glob(f"data_raw/*/*/{ids['nsfw']}.jpg"))
-    assert thumbnail(raw, TILE_SIDE, veiled=True).uri in tile_of(page, ids["nsfw"])
-    assert thumbnail(raw, TILE_SIDE).uri not in page
-    assert thumbnail(root / f"data_stage/resized/{ids['dull']}.jpg", TILE_SIDE).uri in tile_of(page, ids["dull"])
+    assert thumbnail(raw.parent, raw.name, TILE_SIDE, veiled=True).uri in tile_of(page, ids["nsfw"])
+    assert thumbnail(raw.parent, raw.name, TILE_SIDE).uri not in page
+    assert thumbnail(root, f"data_stage/resized/{ids['dull']}.jpg", TILE_SIDE).uri in tile_of(page, ids["dull"])
     assert "no picture:<br>truncated" in tile_of(page, ids["broken"])
 
 
 def test_veil_leaves_a_few_blocks(tmp_path: Path) -> None:
     Image.effect_noise((240, 160), 200).save(tmp_path / "noise.png")
-    veiled = decoded(thumbnail(tmp_path / "noise.png", 120, veiled=True))
+    veiled = decoded(thumbnail(tmp_path, "noise.png", 120, veiled=True))
     assert veiled.size == (120, 80)
     blocks = veiled.resize((8, 5), Image.Resampling.NEAREST).resize((120, 80), Image.Resampling.NEAREST)
     assert max(high for _, high in ImageChops.difference(veiled, blocks).getextrema()) < 12  # what JPEG blurs
@@ -317,7 +317,7 @@ def test_inpainting_is_shown_before_and_after(with_quotas: Any, page: str) -> No
     image_id = with_quotas.ids["text"]
     after = with_quotas.root / f"data_stage/OCR_inpainted/{image_id}.png"
     assert 'alt="Eevee, before: with text"' in pair and 'alt="Eevee, after: text painted over"' in pair
-    assert thumbnail(after, PAIR_SIDE).uri in pair
+    assert thumbnail(after.parent, after.name, PAIR_SIDE).uri in pair
     assert f"Eevee, 4.0 % painted over, {image_id[:8]}</figcaption>" in pair
 
 
@@ -431,10 +431,10 @@ def test_no_page_is_made_while_a_takedown_removes_pictures(ask: Ask, sample: Any
 
 def test_thumbnail_is_small_and_names_what_it_cannot_open(tmp_path: Path) -> None:
     Image.new("RGBA", (400, 200), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    thumb = thumbnail(tmp_path / "clear.png", 100)
+    thumb = thumbnail(tmp_path, "clear.png", 100)
     shown = decoded(thumb)
     assert (thumb.width, thumb.height, shown.size, shown.getpixel((5, 5))) == (100, 50, (100, 50), (255, 255, 255))
-    assert thumbnail(tmp_path / "none.png", 100).problem == "missing_file"
+    assert thumbnail(tmp_path, "none.png", 100).problem == "missing_file"
 
 
 def test_small_helpers() -> None:

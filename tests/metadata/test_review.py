@@ -296,7 +296,7 @@ def test_small_picture_has_the_shape_and_the_colours(tmp_path: Path, size: tuple
     image = Image.new("RGB", size, (200, 40, 40))
     image.paste((40, 40, 200), (0, 0, size[0] // 2, size[1]))
     image.save(tmp_path / "picture", kind, quality=95)
-    small = Image.open(io.BytesIO(base64.b64decode(small_picture(tmp_path / "picture"))))
+    small = Image.open(io.BytesIO(base64.b64decode(small_picture(tmp_path, "picture"))))
     scale = min(1, SIDE / max(size))
     assert small.format == "WEBP"
     assert abs(small.width - size[0] * scale) <= 1 and abs(small.height - size[1] * scale) <= 1
@@ -308,8 +308,8 @@ def test_small_picture_has_the_shape_and_the_colours(tmp_path: Path, size: tuple
 
 def test_a_picture_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
-    assert small_picture(tmp_path / "text.jpg") == "!not_an_image"
-    assert small_picture(tmp_path / "none.jpg") == "!missing_file"
+    assert small_picture(tmp_path, "text.jpg") == "!not_an_image"
+    assert small_picture(tmp_path, "none.jpg") == "!missing_file"
 
 
 def test_recorded_flags_are_repeated_without_those_of_the_run() -> None:

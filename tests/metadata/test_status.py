@@ -146,8 +146,7 @@ def newest(root: Path, stage: str) -> Path:
 def kill(root: Path, stage: str) -> None:
     """Leave the journal of a stage's last run as a killed run leaves it."""
     journal = newest(root, stage)
-    (root / "metadata/runs/merged.json").unlink(missing_ok=True)
-    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
+    rewrite_journal(journal, journal.read_text().splitlines(keepends=True)[:-1])
 
 
 def interrupt(root: Path, stage: str) -> None:
@@ -156,8 +155,16 @@ def interrupt(root: Path, stage: str) -> None:
     *lines, last = journal.read_text().splitlines(keepends=True)
     closing = json.loads(last)
     closing["summary"]["interrupted"] = True
-    (root / "metadata/runs/merged.json").unlink()
-    journal.write_text("".join([*lines, json.dumps(closing) + "\n"]))
+    rewrite_journal(journal, [*lines, json.dumps(closing) + "\n"])
+
+
+def rewrite_journal(journal: Path, lines: list[str]) -> None:
+    """Give a journal other lines, all of them merged."""
+    journal.write_text("".join(lines))
+    merged = journal.parent / "merged.json"
+    told = json.loads(merged.read_text())
+    told["journals"][journal.stem] = journal.stat().st_size
+    merged.write_text(json.dumps(told))
 
 
 def finish_scoring(sample: Any) -> None:

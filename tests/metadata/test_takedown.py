@@ -470,7 +470,7 @@ REPORT = "metadata/report.html"
 def picture_of(sample: Any, name: str) -> str:
     """Return what a report holds of an image whose text was painted over: the data URI of its picture before."""
     raw = sample.root / images(sample.root)[sample.ids[name]]["path_raw"]
-    return thumbnail(raw, PAIR_SIDE).uri
+    return thumbnail(raw.parent, raw.name, PAIR_SIDE).uri
 
 
 def paint_over(sample: Any, name: str) -> None:

@@ -16,14 +16,18 @@ import polars as pl
 import pytest
 
 from metadata.checks import check_temporaries
-from metadata.command import Reading
 from metadata.takedowns import Record
+from metadata.underway import UnderWay
 from metadata.verify import MENDING, NOTES, TAKE_DOWN_AGAIN, verify
 from pokefa.asking.answers import Answers, Stored
 from pokefa.ledger import Ledger
+from pokefa.options import Options
+from pokefa.run import StageRun
 from pokefa.selection import STEPS, pending_rows
 
 Ask = Callable[..., Any]
+
+RUNNING: list[StageRun] = []  # their journals stay open
 
 
 @pytest.fixture
@@ -59,6 +63,36 @@ def remove_row(sample: Any, name: str) -> None:
 
 def bad_cell(sample: Any) -> None:
     edit(sample, "good", ae_relevance="very")
+
+
+def table_damaged(sample: Any) -> None:
+    path = sample.root / "metadata/images.csv"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def bad_path(sample: Any) -> None:
+    (sample.root.parent / "private.jpg").write_bytes(b"mine alone")
+    edit(sample, "good", ocr_boxes_path="../private.jpg")
+
+
+def answers_damaged(sample: Any) -> None:
+    (sample.root / "metadata/answers.sqlite").write_bytes(os.urandom(9000))
+
+
+def taken_down_unmarked(sample: Any) -> None:
+    image = {"image_id": sample.ids["fakemon"]}
+    Record("r1", "2026-11-23T00:00:00.000Z", "asked", {}, (image,), finished="2026-11-23T00:00:01.000Z").write(sample.root)
+
+
+def under_way(sample: Any) -> None:
+    """A run that has recorded a result, and not closed its journal."""
+    run = StageRun(STEPS["phash"], Options(root=sample.root), Ledger.open(sample.root))
+    run.record(sample.ids["good"], {"phash64": f"{len('good'):016x}"})
+    RUNNING.append(run)
+
+
+def journal_lost(sample: Any) -> None:
+    max((sample.root / "metadata/runs").glob("*-hybrid_captions-*.jsonl")).unlink()
 
 
 def missing_raw(sample: Any) -> None:
@@ -210,12 +244,14 @@ def row_without_journal(sample: Any) -> None:
 ALSO = {
     "wrong_md5": {"wrong_sha256"},
     "bad_cell": {"edited_by_hand"},
+    "bad_path": {"edited_by_hand"},
+    "journal_lost": {"edited_by_hand"},
     "wrong_sha256": {"edited_by_hand"},
     "base_not_in_images": {"removed_by_hand"},
     "shard_damaged": {"manifest_differs", "shard_lacks_image"},
 }
 PLANTED = (
-    bad_cell, missing_raw, missing_file, wrong_md5, wrong_sha256, orphan_file, temporary_file, taken_down_bytes,
+    table_damaged, bad_cell, bad_path, answers_damaged, taken_down_unmarked, under_way, journal_lost, missing_raw, missing_file, wrong_md5, wrong_sha256, orphan_file, temporary_file, taken_down_bytes,
     taken_down_named, taken_down_shown, taken_down_asked, takedown_unfinished, looks_taken_down,
     base_not_in_images, base_not_kept, shard_damaged, shard_not_in_base, shard_lacks_image, manifest_differs,
     list_differs, journal_damaged, not_merged, edited_by_hand, removed_by_hand, row_without_journal,
@@ -223,7 +259,7 @@ PLANTED = (
 
 
 def kinds_found(sample: Any, *, fix: bool = False) -> set[str]:
-    return set(verify(Reading("verify", sample.root, Ledger.open(sample.root)), fix).by_kind)
+    return set(verify(Ledger(sample.root), fix).by_kind)
 
 
 def test_every_kind_is_planted_below() -> None:
@@ -308,7 +344,7 @@ def test_fix_removes_old_temporaries_and_nothing_else(ask: Ask, sample: Any) -> 
     assert finished.summary["counts"] == {"orphan_file": 1, "temporary_file": 3}
     assert "s ago: a stage may be writing it, so it was left)\n" in finished.stdout
     assert files(sample.root) == before
-    assert list(check_temporaries(sample.root, True, time.time() + 601)) == []
+    assert list(check_temporaries(sample.root, True, time.time() + 601, UnderWay.of([]))) == []
     left = files(sample.root)
     assert {path.name for path in before - left} == set(names)
 
@@ -330,8 +366,7 @@ def test_runs_that_overlapped_are_no_finding(sample: Any) -> None:
     overlap(sample)
     assert found_in(sample) == {}
     before = (sample.root / "metadata/images.csv").read_bytes()
-    (sample.root / "metadata/runs/merged.json").unlink()
-    Ledger.open(sample.root)
+    Ledger(sample.root).rebuild()
     assert (sample.root / "metadata/images.csv").read_bytes() == before
 
 
@@ -373,7 +408,7 @@ def test_files_that_a_stage_finishes_meanwhile_are_no_findings(sample: Any) -> N
     for fix in (False, True):
         for name in (".a.jpg.x1.tmp", ".b.jpg.x2.tmp"):
             (folder / name).write_bytes(b"half")
-        found = check_temporaries(sample.root, fix, time.time())
+        found = check_temporaries(sample.root, fix, time.time(), UnderWay.of([]))
         assert ".a.jpg.x1.tmp" in next(found)[1]  # the names in this folder are read, and the second one is next
         (folder / ".b.jpg.x2.tmp").rename(folder / "b.jpg")
         assert list(found) == []
@@ -383,7 +418,7 @@ def test_files_that_a_stage_finishes_meanwhile_are_no_findings(sample: Any) -> N
 
 
 def found_in(sample: Any) -> dict[str, list[str]]:
-    return dict(verify(Reading("verify", sample.root, Ledger.open(sample.root)), False).by_kind)
+    return dict(verify(Ledger(sample.root), False).by_kind)
 
 
 def test_what_is_left_of_an_image_is_told_and_a_takedown_mends_it(ask: Ask, sample: Any) -> None:
