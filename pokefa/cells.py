@@ -188,7 +188,7 @@ def one_of(*choices: str) -> CellType:
 
 def reason_of(*stages: str) -> CellType:
     """Return the type of `stage:reason`, as `species:no_known_species`."""
-    return _matching(rf"(?:{'|'.join(stages)}):\S+", f"a stage and a reason, as {stages[0]}:reason")
+    return _matching(rf"(?:{'|'.join(stages)}):.+", f"a stage and a reason, as {stages[0]}:reason")
 
 
 def _matching(pattern: str, expected: str) -> CellType:

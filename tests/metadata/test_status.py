@@ -310,8 +310,8 @@ def test_failed_images_of_a_running_stage_are_not_tried_beside_it(ask_here: Ask,
 def test_run_on_another_machine_may_be_running(ask_here: Ask, sample: Any) -> None:
     kill(sample.root, "score")
     journal = newest(sample.root, "score")
-    header, rest = journal.read_text().split("\n", 1)
-    journal.write_text(json.dumps({**json.loads(header), "host": "node-7"}) + "\n" + rest)
+    header, *rest = journal.read_text().splitlines(keepends=True)
+    rewrite_journal(journal, [json.dumps({**json.loads(header), "host": "node-7"}) + "\n", *rest])
     assert "score           since" in ask_here("status").stdout
     assert "open on node-7: running there, or killed\n" in ask_here("status").stdout
 

@@ -23,7 +23,7 @@ from pokefa.commands import checkout_variables
 from pokefa.engine import WORKER_DIED, available_cores
 from pokefa.images import ImageError
 from preprocess.nsfw.screening import ScreenRows, map_ahead, spread_work
-from tests.conftest import CHECKOUT, Dataset, Finished
+from tests.conftest import CHECKOUT, Dataset, numbered_id, Finished
 from tests.nsfw.screens import RED, Blueness
 
 SCRIPT = "tests/nsfw/screens.py"
@@ -143,7 +143,7 @@ def test_tensorflow_keeps_to_its_threads(model_dir: Path, run_script: Callable[.
 def fill(dataset: Dataset, files: Path, names: list[str]) -> None:
     (dataset.root / "raw").symlink_to(files)
     dataset.write_images(
-        {"image_id": f"{number}-{name}", "path_raw": f"raw/{name}.png"} for number, name in enumerate(names)
+        {"image_id": numbered_id(number), "path_raw": f"raw/{name}.png"} for number, name in enumerate(names)
     )
 
 
