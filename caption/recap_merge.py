@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from caption.recap import RECAP_CAPTIONS_FILE, RecapCaption, read_recap_captions
 from caption.tags import clean_sentence, tags_from_cell, tags_to_cell
+from pokefa.console import show
 from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import Row, StageRun, decode_rows, run_stage
@@ -71,7 +72,7 @@ def merge_one(run: StageRun, row: Row, new: RecapCaption) -> None:
     """Record one new caption, and the old one beside it."""
     caption, tags = texts_of(row)
     if run.options.dry_run:
-        print(f"{new.image_id}\n  - {caption or ''}\n  + {new.caption}\n  - {tags or ''}\n  + {new.tags}")
+        show([new.image_id, f"  - {caption or ''}", f"  + {new.caption}", f"  - {tags or ''}", f"  + {new.tags}"])
     run.note({KEY: new.image_id, "old_caption": caption, "old_tags": tags})
     made_by: Mapping[str, str | None] = {
         "caption_model": new.model or "by hand",

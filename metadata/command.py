@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pokefa.console import prepare_console, print_json
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, PokefaError
 from pokefa.ledger import Ledger
 from pokefa.locks import holding
@@ -60,12 +60,6 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print nothing but the JSON line, with all the details")
 
 
-def show(lines: Iterable[str]) -> None:
-    """Print lines; control characters, which strangers' titles and addresses may hold, are shown and not obeyed."""
-    for line in lines:
-        print("".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in line))
-
-
 def run_reading(
     stage: str,
     root: Path,
@@ -80,6 +74,7 @@ def run_reading(
         alone: the body writes files, of pictures even, so another run of it and a takedown are kept away.
     """
     started = time.monotonic()
+    prepare_console()
     try:
         reading = Reading(stage, root, open_ledger(root))
         with holding(root, stage) if alone and reading.ledger.is_writable() else nullcontext():
@@ -90,5 +85,5 @@ def run_reading(
         return EXIT_INTERRUPTED
     except Exception as error:
         return report_error(error)
-    print(json.dumps(reading.summary(time.monotonic() - started), ensure_ascii=False), flush=True)
+    print_json(reading.summary(time.monotonic() - started))
     return reading.code

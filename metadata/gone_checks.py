@@ -7,7 +7,6 @@ is in the data folders, linked ones included, is known by its name and by its by
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -95,7 +94,7 @@ def _has_bytes_of(
     path: Path, image_ids: Collection[str], sums: Collection[tuple[int, str]], sizes: Collection[int]
 ) -> bool:
     try:
-        size = os.stat(path).st_size
+        size = path.stat().st_size
         if size not in sizes:
             return False
         data = path.read_bytes()

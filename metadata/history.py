@@ -24,10 +24,11 @@ from typing import Any
 
 import polars as pl
 
-from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
+from metadata.command import Reading, add_json_flag, reading_parser, run_reading
 from metadata.journals import Run, entries_of_run, read_runs, settings_of
 from metadata.packed import DATA_FOLDER, read_members, shard_paths
 from pokefa.columns import BASE, IMAGES
+from pokefa.console import show
 from pokefa.errors import InputError
 from pokefa.files import BadPathError, locate
 from pokefa.selection import find_ids

@@ -29,7 +29,7 @@ PROBLEM = "!"
 
 
 def small_picture(root: Path, path: str) -> str:
-    """Return the image at a path of the ledger as the base64 of an RGB WebP of at most SIDE pixels, or `!` and why there is none."""
+    """Return an image as the base64 of an RGB WebP of at most SIDE pixels, or `!` and why there is none."""
     try:
         data = read_file(locate(root, path))
         facts = check_image(data, decode=False)

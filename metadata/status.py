@@ -22,7 +22,7 @@ from typing import Any
 
 import polars as pl
 
-from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
+from metadata.command import Reading, add_json_flag, reading_parser, run_reading
 from metadata.funnel import KEPT, StepCount, Tables, count_fates, count_steps, left_out, read_tables
 from metadata.journals import Run, last_run_of_each_stage, read_runs
 from metadata.next_steps import next_commands, next_steps, read_situation, retry_commands, unpacked_steps
@@ -37,6 +37,7 @@ from metadata.spending import (
     waiting_batches,
 )
 from metadata.underway import OpenRun, open_runs
+from pokefa.console import show
 from pokefa.selection import ORDER, STEPS, eligible_rows
 from pokefa.table import KEY
 

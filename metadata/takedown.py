@@ -25,12 +25,12 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from metadata.addresses import Address, plain_host, read_address, read_typed
-from metadata.command import show
 from metadata.journals import data_root_of, read_runs
 from metadata.packed import listed_ids
 from metadata.takedowns import TAKEDOWNS_FOLDER, Record, hash_picture, read_records, require_libraries
 from metadata.traces import find_traces, near_copies, remove_traces
 from pokefa.columns import TAKEN_DOWN
+from pokefa.console import show
 from pokefa.errors import InputError
 from pokefa.journal import utc_now
 from pokefa.options import add_data_option, options_from, stage_parser

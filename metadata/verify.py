@@ -28,7 +28,7 @@ from typing import Any
 
 from metadata.asked import check_answers
 from metadata.checks import check_base, check_files, check_sums, check_temporaries, missing_files
-from metadata.command import Reading, add_json_flag, reading_parser, run_reading, show
+from metadata.command import Reading, add_json_flag, reading_parser, run_reading
 from metadata.funnel import join_tables, read_tables
 from metadata.gone_checks import check_gone
 from metadata.journals import Run, data_root_of, read_runs
@@ -36,6 +36,7 @@ from metadata.replay import compare_with_journals
 from metadata.shard_checks import check_shards
 from metadata.underway import UnderWay
 from pokefa.columns import SCHEMAS, TAKEN_DOWN
+from pokefa.console import show
 from pokefa.errors import EXIT_FAILED, InputError
 from pokefa.journal import RUNS_FOLDER
 from pokefa.ledger import Ledger, Snapshot
@@ -258,8 +259,8 @@ def build_parser() -> argparse.ArgumentParser:
     way.add_argument(
         "--rebuild",
         action="store_true",
-        help="make the tables anew: what can still be read of them, and every journalled result; the old files are kept "
-        "as <name>.<time>.before-rebuild",
+        help="make the tables anew: what can still be read of them, and every journalled result; the old files are "
+        "kept as <name>.<time>.before-rebuild",
     )
     way.add_argument(
         "--accept-edits",

@@ -1,8 +1,8 @@
 """Types of cells: what the text of a cell may be, which value it is, and how we write that value.
 
 A decision reads a cell through its column's type and never compares the text. Another program may spell a value in
-its own way (`TRUE`, ` true`, `1`, `84.0`): such a spelling is read as the value and written back in ours. A text that is
-no value of the type stops the script, because what cannot be read decides nothing.
+its own way (`TRUE`, ` true`, `1`, `84.0`): such a spelling is read as the value and written back in ours. A text that
+is no value of the type stops the script, because what cannot be read decides nothing.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class CellType:
             if text and self.canonical is not None and not re.fullmatch(self.canonical, text):
                 raise InputError(f"{name}: {text!r} is not {self.expected}")
             return text or None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if self.kind == "bool" and isinstance(value, bool):
             return str(value)
-        if not is_number or self.kind not in ("int", "float") or (self.kind == "int" and not isinstance(value, int)):
+        types = {"int": (int,), "float": (int, float)}.get(self.kind, ())
+        if isinstance(value, str | bool) or not isinstance(value, types):
             raise InputError(f"{name}: {value!r} is not of type {self.kind}")
         if not math.isfinite(value):
             raise InputError(f"{name}: {value!r} is not a finite number")

@@ -28,7 +28,6 @@ from pokefa.cells import (
     one_of,
     reason_of,
 )
-from pokefa.errors import InputError
 
 MD5 = hex_digits(32)
 SHA256 = hex_digits(64)
@@ -179,8 +178,8 @@ IMAGES = TableSchema(
         *_columns(
             "scrape",
             [
-                ("image_id", MD5, "MD5 of the raw bytes in hex; the key"),
-                ("sha256", SHA256, "SHA-256 of the raw bytes in hex"),
+                ("image_id", MD5, "MD5 of the raw bytes; the key"),
+                ("sha256", SHA256, "SHA-256 of the raw bytes"),
                 ("species", TEXT, "species that was searched for, as in quotas/popularity.csv"),
                 ("rank", COUNT, "popularity rank of that species, 1 = most popular"),
                 ("band", TEXT, "popularity band of that species, as `001-150`"),
@@ -206,7 +205,7 @@ IMAGES = TableSchema(
                 (
                     "nsfw_score",
                     SHARE,
-                    "highest score among the tags of the table, 0 to 1",
+                    "highest score among the tags of the table",
                 ),
                 ("nsfw_tags", TEXT, "tags it was screened for with a score over 0.05, as JSON {tag: score}"),
                 (
@@ -217,7 +216,10 @@ IMAGES = TableSchema(
                 ("nsfw_model", TEXT, "backend, model name and first 12 digits of its SHA-256"),
             ],
         ),
-        *_columns("nsfw_unflag", [("nsfw_override", one_of("unflagged"), "`unflagged`: a person looked and cleared the image")]),
+        *_columns(
+            "nsfw_unflag",
+            [("nsfw_override", one_of("unflagged"), "a person looked and cleared the image")],
+        ),
         *_columns(
             "nsfw_filter",
             [
@@ -231,7 +233,7 @@ IMAGES = TableSchema(
                 ("has_ocr", BOOLEAN, "True: text was found; see ocr_override"),
                 ("ocr_boxes_path", PATH, "JSON of the text polygons with scores"),
                 ("ocr_mask_path", PATH, "PNG mask, white where text is to be painted over"),
-                ("ocr_area_frac", SHARE, "masked pixels divided by all pixels, 0 to 1"),
+                ("ocr_area_frac", SHARE, "masked pixels divided by all pixels"),
                 (
                     "ocr_text_dominated",
                     BOOLEAN,
@@ -242,7 +244,7 @@ IMAGES = TableSchema(
                 ("ocr_inpainter", TEXT, "inpainter and its version"),
             ],
         ),
-        *_columns("ocr_unflag", [("ocr_override", one_of("unflagged"), "`unflagged`: a person looked; the original is used")]),
+        *_columns("ocr_unflag", [("ocr_override", one_of("unflagged"), "a person looked; the original is used")]),
         *_columns(
             "ocr_pipeline",
             [
@@ -257,14 +259,14 @@ IMAGES = TableSchema(
                 ("resized_w", COUNT, "its width in pixels"),
                 ("resized_h", COUNT, "its height in pixels"),
                 ("resize_scale", decimal(0), "one factor for both sides; 1.0 = kept"),
-                ("resize_kernel", one_of("bicubic", "area", "none"), "`bicubic`, `area` or `none`"),
+                ("resize_kernel", one_of("bicubic", "area", "none"), "how it was resampled"),
                 (
                     "resize_action",
                     one_of("keep", "strip", "convert", "up", "down"),
-                    "`keep` (the same bytes), `strip` (no metadata), `convert`, `up` or `down`",
+                    "`keep`: the same bytes; `strip`: no metadata; `up`, `down`: resampled",
                 ),
                 ("resize_note", TEXT, "why it was stripped or converted; `long_side_bound`: shorter than --min-side"),
-                ("resize_source", one_of("raw", "inpainted"), "`raw` or `inpainted`"),
+                ("resize_source", one_of("raw", "inpainted"), "what was resized"),
                 ("resize_run_id", TEXT, "run that resized the image"),
                 ("resize_error", TEXT, "why the image could not be resized"),
             ],
@@ -272,9 +274,13 @@ IMAGES = TableSchema(
         *_columns(
             "score",
             [
-                ("ae_relevance", SCORE, "0 to 100: is it clearly Pokémon fan art?"),
-                ("ae_aesthetic", SCORE, "0 to 100: technique and appeal, after the cap for artifacts"),
-                ("ae_artifact", one_of("none", "mild", "strong"), "`none`, `mild` or `strong` grids, tiling or inpainting seams"),
+                ("ae_relevance", SCORE, "is it clearly Pokémon fan art?"),
+                ("ae_aesthetic", SCORE, "technique and appeal, after the cap for artifacts"),
+                (
+                    "ae_artifact",
+                    one_of("none", "mild", "strong"),
+                    "grids, tiling or inpainting seams",
+                ),
                 ("ae_model", TEXT, "model and prompt version that scored the image"),
                 ("score_run_id", TEXT, "run that scored the image"),
                 ("score_error", TEXT, "why there is no score"),
@@ -283,13 +289,17 @@ IMAGES = TableSchema(
         *_columns(
             "phash",
             [
-                ("phash64", PHASH, "perceptual hash of the resized file, 16 hex digits"),
+                ("phash64", PHASH, "perceptual hash of the resized file"),
                 (
                     "phash_contrast",
                     decimal(0),
                     "grey levels by which what the hash is made of varies; under 1 is nearly flat",
                 ),
-                ("phash_variants", hex_digits(16, times=7), "7 more hashes, of the image mirrored and turned; with --with-variants"),
+                (
+                    "phash_variants",
+                    hex_digits(16, times=7),
+                    "hashes of the image mirrored and turned",
+                ),
                 ("phash_run_id", TEXT, "run that hashed the image"),
                 ("phash_error", TEXT, "why the image could not be hashed"),
             ],
@@ -299,8 +309,16 @@ IMAGES = TableSchema(
             [
                 ("dupe_group", MD5, "image_id of the kept image of the group; empty where an image is alone"),
                 ("dupe_rep_image", MD5, "image_id of the image kept for this one"),
-                ("dupe_distance", integer(0, 64), "Hamming distance to the kept image, 0 to 64 bits; of variants, the least"),
-                ("dupe_flag", one_of("unique", "kept", "identical", "near"), "`unique`, `kept`, `identical` (the same phash64) or `near`"),
+                (
+                    "dupe_distance",
+                    integer(0, 64),
+                    "bits in which the kept image differs; of variants, the least",
+                ),
+                (
+                    "dupe_flag",
+                    one_of("unique", "kept", "identical", "near"),
+                    "`identical`: the same phash64",
+                ),
                 ("dupe_removed", BOOLEAN, "True: another image of the group is kept instead"),
                 ("dupe_keep_reason", TEXT, "what decided for the kept one: aesthetic, pixels, ts or image_id"),
                 ("dupe_run_id", TEXT, "run that decided"),
@@ -310,7 +328,7 @@ IMAGES = TableSchema(
             "filter",
             [
                 ("filter_decision", one_of(*DECISIONS), "what became of the image"),
-                ("filter_score", decimal(0, 100), "effective score that ranks the images, 0 to 100"),
+                ("filter_score", decimal(0, 100), "effective score that ranks the images"),
                 ("filter_rank", COUNT, "place among the images that pass the gates, 1 = best"),
                 ("filter_run_id", TEXT, "run that decided"),
             ],
@@ -325,7 +343,13 @@ IMAGES = TableSchema(
         ),
         *_columns(
             "cap_filter species takedown",
-            [("drop_reason", reason_of("cap_filter", "species", "takedown"), "`stage:reason` of a drop after the filter, as `species:no_known_species`")],
+            [
+                (
+                    "drop_reason",
+                    reason_of("cap_filter", "species", "takedown"),
+                    "drop after the filter",
+                )
+            ],
         ),
     ),
 )
@@ -341,10 +365,10 @@ BASE = TableSchema(
                 ("path", PATH, "exported image, relative to the root"),
                 ("source_url", TEXT, "address that the bytes were downloaded from"),
                 ("image_size", TEXT, "width x height of the exported image, as `1024x1536`"),
-                ("ae_relevance", SCORE, "0 to 100, as in images.csv"),
-                ("ae_aesthetic", SCORE, "0 to 100, as in images.csv"),
-                ("image_id", MD5, "MD5 of the raw bytes in hex; the key"),
-                ("phash", PHASH, "perceptual hash, 16 hex digits"),
+                ("ae_relevance", SCORE, "as in images.csv"),
+                ("ae_aesthetic", SCORE, "as in images.csv"),
+                ("image_id", MD5, "MD5 of the raw bytes; the key"),
+                ("phash", PHASH, "perceptual hash, as phash64 in images.csv"),
             ],
         ),
         *_columns(
@@ -356,7 +380,7 @@ BASE = TableSchema(
         ),
         *_columns("hybrid_captions", [("hybrid_caption", TEXT, "sentence, ` | `, then tags")]),
         *_columns("species", [("species", TEXT, "canonical species slugs, comma-separated")]),
-        *_columns("split", [("split", one_of("train", "val"), "`train` or `val`")]),
+        *_columns("split", [("split", one_of("train", "val"), "which set it is in")]),
     ),
     born_with=("filter",),
 )
@@ -398,7 +422,9 @@ def data_dictionary() -> str:
         lines += ["| column | type | written by | meaning |", "| --- | --- | --- | --- |"]
         for column in schema.columns:
             owners = ", ".join(column.owners) or "every stage that drops"
-            lines.append(f"| `{column.name}` | {column.type.expected} | {owners} | {column.meaning} |")
+            lines.append(
+                f"| `{column.name}` | {column.type.expected.removeprefix('a ')} | {owners} | {column.meaning} |"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,7 @@ Results reach a run's journal first and the tables later, in a merge: take the l
 journalled cells by image_id, write beside, fsync, rename, then note in `metadata/runs/merged.json` how far each
 journal is merged and what the tables are now. A crash between any two of these steps is mended by the next merge,
 because setting the same cells again changes nothing. Several journals are merged in the order of time, so that runs
-which overlapped give the same cells whenever they are merged. Opening the ledger merges what an earlier run left behind.
+which overlapped give the same cells whenever they are merged. Opening the ledger merges what an earlier run left.
 
 A table that another program has written since the last merge is checked before anything is decided by it
 (`pokefa/state.py`), and a merge that would lose rows or cells without a journalled reason is refused.
@@ -246,7 +246,8 @@ class Ledger:
         Raises:
             InputError: a table is damaged, or has lost rows or cells that no run removed.
         """
-        return any([self._check_table(name, merged) for name in self.tables])
+        edited = [name for name in self.tables if self._check_table(name, merged)]
+        return bool(edited)
 
     def _check_table(self, name: str, merged: Merged, *, lenient: bool = False) -> bool:
         table, states = self.tables[name], merged.tables.get(name, [])
@@ -285,8 +286,8 @@ class Ledger:
             unmarked = with_missing(images, ["drop_reason"]).filter(pl.col(KEY).is_in(gone) & ~TAKEN_DOWN)
             if len(unmarked):
                 raise InputError(
-                    f"{IMAGES.path}, image {unmarked[KEY][0]} was taken down and its drop_reason no longer says so: restore "
-                    "the cell, as takedown:asked"
+                    f"{IMAGES.path}, image {unmarked[KEY][0]} was taken down and its drop_reason no longer says so: "
+                    "restore the cell, as takedown:asked"
                 )
 
     def _states(self) -> dict[str, list[TableState]]:

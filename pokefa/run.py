@@ -7,7 +7,6 @@ and turns errors into one line and an exit code.
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -25,9 +24,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pokefa.cells import Value
 from pokefa.columns import SCHEMAS
+from pokefa.console import prepare_console, print_json, printable
 from pokefa.engine import Pool, Work, describe, run_batches
-from pokefa.files import BadPathError, locate
 from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError
+from pokefa.files import BadPathError, locate
 from pokefa.journal import Journal, new_run_id, utc_now
 from pokefa.ledger import Ledger
 from pokefa.locks import holding
@@ -385,6 +385,7 @@ def run_stage(
     """
     run: StageRun | None = None
     code = EXIT_DONE
+    prepare_console()
     try:
         options = options() if callable(options) else options
         set_up_logging(options)
@@ -407,14 +408,14 @@ def run_stage(
     except Exception as error:
         code = report_error(error)
     if run is not None:
-        print(json.dumps(run.summary(), ensure_ascii=False, sort_keys=False), flush=True)
+        print_json(run.summary())
     return code
 
 
 def report_error(error: Exception) -> int:
     """Print an error as one line on stderr and return its exit code."""
     log.debug("traceback", exc_info=error)
-    print(f"error: {redact(' '.join(describe(error).split()))}", file=sys.stderr)
+    print(f"error: {printable(redact(' '.join(describe(error).split())))}", file=sys.stderr)
     return error.exit_code if isinstance(error, PokefaError) else EXIT_FAILED
 
 

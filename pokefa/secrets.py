@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
+from pokefa.console import printable
 from pokefa.errors import InputError
 
 SECRET_VARIABLES = ("SERPAPI_API_KEY", "OPENAI_API_KEY")
@@ -35,7 +36,7 @@ def secret_from_environment(variable: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """A log formatter that no secret gets through."""
+    """A log formatter that no secret and no control character gets through."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return printable(redact(super().format(record)))

@@ -1,8 +1,9 @@
 """metadata/runs/merged.json: how far each journal is merged, and what each table was then.
 
-From that is told whether a table that another program has written since is the same one, edited by a person. Rows and cells that no run removed may be a person's deliberate edit, or lost: a spreadsheet that saved its filtered
-view, a disk that was full, a copy that broke off. A few removed rows are taken for an edit. More than that, or the end
-of the table, stops the script: the person says that it was meant, or has the journals bring the rows back.
+From that is told whether a table that another program has written since is the same one, edited by a person. Rows and
+cells that no run removed may be a deliberate edit, or lost: a spreadsheet that saved its filtered view, a full disk, a
+copy that broke off. A few removed rows are taken for an edit. More than that, or the end of the table, stops the
+script: the person says that it was meant, or has the journals bring the rows back.
 """
 
 from __future__ import annotations

@@ -28,10 +28,10 @@ from pokefa.errors import InputError, PokefaError
 
 KEY = "image_id"
 
-# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"). Apostrophes before it are part of the
-# pattern, so that a text which begins with one already comes back with it.
 LONGEST_CELL = 2**31 - 1  # the csv module's own limit is shorter than some addresses
 
+# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"). Apostrophes before it are part of
+# the pattern, so that a text which begins with one already comes back with it.
 FORMULA = "'*[=+\\-@\\t\\r\\n＝＋－＠]"
 
 
@@ -86,7 +86,7 @@ class Table:
         return self.schema.respell(self._without_guards(frame))
 
     def salvage(self) -> pl.DataFrame:
-        """Return the rows of a damaged file that are whole and have a key of their own; cells of no value come empty."""
+        """Return the rows of a damaged file that are complete and have a key; cells of no value come empty."""
         try:
             text = self.path.read_bytes().decode("utf-8", "replace").replace("\0", "")
         except OSError:
@@ -255,6 +255,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
 def temporary_name(path: Path, mark: str) -> str:
     """Return the name of a temporary file beside `path`; with "*" the pattern of all of them."""
     return f".{path.name}.{mark}.tmp"

@@ -194,7 +194,13 @@ def test_lost_offsets_stop_a_run_and_a_rebuild_gives_the_same_cells(dataset):
     Ledger.open(dataset.root)
     before = dataset.rows("images")
     merged = path.parent / "merged.json"
-    for content in ("{", "[]", '{"journals": {"x": "y"}, "tables": {}}', '{"journals": {}, "tables": {"images": 1}}', None):
+    for content in (
+        "{",
+        "[]",
+        '{"journals": {"x": "y"}, "tables": {}}',
+        '{"journals": {}, "tables": {"images": 1}}',
+        None,
+    ):
         if content is None:
             merged.unlink()
         else:

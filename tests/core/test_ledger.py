@@ -256,8 +256,8 @@ A, B = "a" * 32, "b" * 32
         (f"image_id,title\n{A},1\n,2\n", "record 3 has no image_id: complete or remove it"),
         (
             f"image_id,title\n{A},1\n{B},2",
-            "line 3 has no line end, so the file may have been cut there: restore it, or add the line end if the row is "
-            "complete",
+            "line 3 has no line end, so the file may have been cut there: restore it, or add the line end if the row "
+            "is complete",
         ),
         (f"image_id,title\n{A},\0\n", "line 2 holds a NUL character: restore it, or correct the line"),
         (f"image_id,title\n{A},\udcff\n", "is not UTF-8 (invalid start byte): save it as UTF-8"),

@@ -113,8 +113,8 @@ def test_a_cell_of_the_wrong_type_is_named_with_its_row(dataset, capsys):
     dataset.write_images([{"image_id": "a" * 32, **READY, "w": "wide"}])
     code, _, errors = run_body(dataset, capsys, lambda run: run.rows(["w"]) and None)
     assert code == 2
-    expected = f"metadata/images.csv, image {'a' * 32}, w: 'wide' is not a whole number of 1 or more; correct the cell or empty it"
-    assert errors == f"error: {expected}\n"
+    expected = f"metadata/images.csv, image {'a' * 32}, w: 'wide' is not a whole number of 1 or more"
+    assert errors == f"error: {expected}; correct the cell or empty it\n"
 
 
 def test_overrides_survive_a_redo(dataset, capsys):

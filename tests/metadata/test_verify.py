@@ -81,7 +81,9 @@ def answers_damaged(sample: Any) -> None:
 
 def taken_down_unmarked(sample: Any) -> None:
     image = {"image_id": sample.ids["fakemon"]}
-    Record("r1", "2026-11-23T00:00:00.000Z", "asked", {}, (image,), finished="2026-11-23T00:00:01.000Z").write(sample.root)
+    Record("r1", "2026-11-23T00:00:00.000Z", "asked", {}, (image,), finished="2026-11-23T00:00:01.000Z").write(
+        sample.root
+    )
 
 
 def under_way(sample: Any) -> None:
@@ -251,7 +253,8 @@ ALSO = {
     "shard_damaged": {"manifest_differs", "shard_lacks_image"},
 }
 PLANTED = (
-    table_damaged, bad_cell, bad_path, answers_damaged, taken_down_unmarked, under_way, journal_lost, missing_raw, missing_file, wrong_md5, wrong_sha256, orphan_file, temporary_file, taken_down_bytes,
+    table_damaged, bad_cell, bad_path, answers_damaged, taken_down_unmarked, under_way, journal_lost,
+    missing_raw, missing_file, wrong_md5, wrong_sha256, orphan_file, temporary_file, taken_down_bytes,
     taken_down_named, taken_down_shown, taken_down_asked, takedown_unfinished, looks_taken_down,
     base_not_in_images, base_not_kept, shard_damaged, shard_not_in_base, shard_lacks_image, manifest_differs,
     list_differs, journal_damaged, not_merged, edited_by_hand, removed_by_hand, row_without_journal,

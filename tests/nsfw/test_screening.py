@@ -23,7 +23,7 @@ from pokefa.commands import checkout_variables
 from pokefa.engine import WORKER_DIED, available_cores
 from pokefa.images import ImageError
 from preprocess.nsfw.screening import ScreenRows, map_ahead, spread_work
-from tests.conftest import CHECKOUT, Dataset, numbered_id, Finished
+from tests.conftest import CHECKOUT, Dataset, Finished, numbered_id
 from tests.nsfw.screens import RED, Blueness
 
 SCRIPT = "tests/nsfw/screens.py"
