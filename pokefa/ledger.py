@@ -260,8 +260,9 @@ class Ledger:
             return False
         table.check_records()
         frame, bad = table.read_leniently()
-        if bad and not lenient:
-            raise InputError(f"{path}, image {bad[0].image_id}, {bad[0].message}")
+        for cell in bad:
+            if not lenient or cell.column == KEY:
+                raise InputError(f"{path}, image {cell.image_id}, {cell.message}")
         if not table.schema.is_log:
             table.check_keys(frame)
         removed = _check_edits(path, frame, states)

@@ -86,11 +86,17 @@ class Table:
         return self.schema.respell(self._without_guards(frame))
 
     def salvage(self) -> pl.DataFrame:
-        """Return the rows of a damaged file that are complete and have a key; cells of no value come empty."""
+        """Return the rows of a damaged file that are complete and have a key; cells of no value come empty.
+
+        Raises:
+            InputError: there may be a whole file, which cannot be read.
+        """
+        if not self.exists():
+            return empty_frame(self.schema.first_names)
         try:
             text = self.path.read_bytes().decode("utf-8", "replace").replace("\0", "")
-        except OSError:
-            return empty_frame(self.schema.first_names)
+        except OSError as error:
+            raise InputError(f"{self.schema.path} cannot be read ({error.strerror}): mend that first") from None
         text = text[: text.rfind("\n") + 1]
         csv.field_size_limit(LONGEST_CELL)
         header, *records = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline="")) if text else [[]]
