@@ -42,6 +42,7 @@ from metadata.sections import (
 from metadata.species_coverage import count_species, read_coverage
 from metadata.spending import BY_LIST_PRICE, StageCost, cost_stages, total_usd
 from metadata.traces import REPORT_MARK, REPORT_TITLE
+from pokefa.errors import InputError
 from pokefa.options import positive_int
 from pokefa.text import write_text
 
@@ -147,17 +148,29 @@ def spoken_time(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def write_report(reading: Reading, most_tiles: int) -> None:
-    """Write the report, unless it is there already with the same content."""
+def write_report(reading: Reading, most_tiles: int, out: Path | None) -> None:
+    """Write the report, unless it is there already with the same content.
+
+    Raises:
+        InputError: nothing can be written under the root, and no other place is named.
+    """
+    if out is None and not reading.ledger.is_writable():
+        raise InputError(f"{reading.root / REPORT} cannot be written: name another file with --out")
     tables = read_tables(reading.ledger)
     page = build_page(tables, read_runs(reading.root), reading.root, most_tiles)
-    written = write_text(reading.root / REPORT, page)
+    written = write_text(out or reading.root / REPORT, page)
     reading.seen = reading.done = len(tables.images)
-    reading.extra = {"path": REPORT, "written": written, "bytes": len(page.encode("utf-8"))}
+    reading.extra = {"path": str(out or REPORT), "written": written, "bytes": len(page.encode("utf-8"))}
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = reading_parser(__doc__)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"where to write it (default: {REPORT} under --root); no takedown finds a page elsewhere",
+    )
     parser.add_argument(
         "--thumbnails",
         type=positive_int,
@@ -170,8 +183,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    most_tiles = args.thumbnails
-    return run_reading("report", args.root, lambda reading: write_report(reading, most_tiles), alone=True)
+    most_tiles, out = args.thumbnails, args.out
+    return run_reading("report", args.root, lambda reading: write_report(reading, most_tiles, out), alone=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pokefa.asking.question import Answer, AnswerError, Question
-from pokefa.errors import RunError
+from pokefa.errors import InputError, RunError
 from pokefa.journal import utc_now
 
 ANSWERS_FILE = "metadata/answers.sqlite"
@@ -51,6 +51,7 @@ class Answers:
     """The stored answers of a dataset; threads share it.
 
     Raises:
+        InputError: the file is damaged.
         RunError: the file cannot be read or written.
     """
 
@@ -66,8 +67,16 @@ class Answers:
             self._file.execute("PRAGMA synchronous=FULL")
             with self._file:
                 self._file.execute(_TABLE)
-        except sqlite3.Error as error:
+            told = [line for (line,) in self._file.execute("PRAGMA quick_check(1)")]
+        except sqlite3.OperationalError as error:  # locked, or the disk is full
             raise self._unusable(error) from None
+        except sqlite3.DatabaseError as error:
+            told = [str(error)]
+        if told != ["ok"]:
+            raise InputError(
+                f"{ANSWERS_FILE} is damaged ({told[0]}): restore it, or move it away, and what was paid for is paid "
+                "for again"
+            )
 
     def get(self, request: str) -> Stored | None:
         """Return the answer to a request, or None."""

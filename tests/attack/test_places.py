@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from tests.metadata.conftest import Sample, build
-from tests.odd_places import NAMES, run_in_odd_places
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return build(tmp_path_factory.mktemp("sample") / "dataset")
+from pokefa.ledger import Ledger
+from pokefa.options import Options
+from pokefa.run import StageRun
+from pokefa.selection import STEPS
+from tests.metadata.conftest import Sample
+from tests.odd_places import NAMES, run_in_odd_places, run_script
 
 
 def test_every_script_works_in_every_place(template: Sample, tmp_path: Path) -> None:
@@ -44,3 +48,38 @@ def compare(template: Path, folder: Path, scripts: list[str], names: list[bytes]
         assert there["tables"] == plain["tables"], place
         assert there["files"] == plain["files"], place
     assert {code for code, _ in plain["ended"].values()} <= {0, 1}
+
+
+def test_what_only_reads_works_under_a_root_that_cannot_be_written(template: Sample, tmp_path: Path) -> None:
+    """Results that no merge has brought into the tables yet are seen all the same."""
+    root = template.copy_to(tmp_path / "dataset").root
+    run = StageRun(STEPS["phash"], Options(root=root), Ledger.open(root))
+    run.record(template.ids["dull"], {"phash64": "f" * 16})
+    run._journal.close()
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with read_only(root):
+        report = shlex.join(["report.py", "--thumbnails", "1", "--out", str(tmp_path / "report.html")])
+        for line in ("status.py", f"history.py {template.ids['dull']}", "verify.py", report):
+            assert run_script(root, f"metadata/{line}") == (0, ""), line
+        assert (tmp_path / "report.html").is_file()
+        told = f"error: {root / 'metadata/report.html'} cannot be written: name another file with --out\n"
+        assert run_script(root, "metadata/report.py") == (2, told)
+        assert Ledger.open_to_read(root).images.read().filter(pl.col("phash64") == "f" * 16)["image_id"].to_list() == [
+            template.ids["dull"]
+        ]
+        code, said = run_script(root, "preprocess/filter/filter.py")
+        assert code != 0 and said.startswith("error: ") and said.count("\n") == 1
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Mount a folder read-only for a while; the system's manager may do that, and nobody else is bound by modes."""
+    mounted = subprocess.run(["mount", "--bind", folder, folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no folder can be mounted here: {mounted.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True, capture_output=True)
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True, capture_output=True)

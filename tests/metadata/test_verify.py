@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from pokefa.ledger import Ledger
 from pokefa.options import Options
 from pokefa.run import StageRun
 from pokefa.selection import STEPS, pending_rows
+from tests.conftest import CHECKOUT
 
 Ask = Callable[..., Any]
 
@@ -555,3 +558,50 @@ def test_fix_of_a_well_dataset_changes_nothing(ask: Ask, sample: Any) -> None:
     before = {path: path.read_bytes() for path in files(sample.root)}
     assert ask("verify", "--fix").code == 0
     assert {path: path.read_bytes() for path in files(sample.root)} == before
+
+
+# -- while stages run -------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_that_is_at_work_is_nobodys_edit(sample: Any) -> None:
+    """Resizing anew: files have changed, some rows are merged, some only journalled, and a file has no row yet."""
+    run = StageRun(STEPS["resize"], Options(root=sample.root, redo=True), Ledger.open(sample.root))
+    ids = [sample.ids[name] for name in ("good", "text", "dull", "cleared")]
+    for number, image_id in enumerate(ids):
+        path = f"data_stage/resized/{image_id}.png"
+        (sample.root / path).write_bytes(b"resized anew")
+        (sample.root / f"data_stage/resized/{image_id}.jpg").unlink()
+        if number < 3:
+            run.record(image_id, {"path_resized": path, "resized_w": 900, "resized_h": 900}, reason="up")
+        if number == 1:
+            run.save()
+    (sample.root / "data_stage/resized/.x.png.tmp").write_bytes(b"half")
+    assert list(found_in(sample)) == ["under_way"]
+    run.record(ids[3], {"path_resized": f"data_stage/resized/{ids[3]}.png", "resized_w": 900, "resized_h": 900})
+    run.finish()
+    assert list(found_in(sample)) == ["temporary_file"]
+
+
+def test_verify_beside_a_stage_that_merges_all_the_time(sample: Any) -> None:
+    """Whatever moment the tables are read at, the journals are replayed to the same moment."""
+    script = (
+        "import sys, itertools; from pathlib import Path; from pokefa.ledger import Ledger;"
+        "from pokefa.options import Options; from pokefa.run import StageRun; from pokefa.selection import STEPS;"
+        "root, image_id = Path(sys.argv[1]), sys.argv[2];"
+        "run = StageRun(STEPS['phash'], Options(root=root, redo=True), Ledger.open(root));"
+        "[(run.record(image_id, {'phash64': f'{n:016x}'}), run.save(), print(n, flush=True))"
+        " for n in itertools.count()]"
+    )
+    stage = subprocess.Popen(
+        [sys.executable, "-c", script, sample.root, sample.ids["good"]],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+    )
+    assert stage.stdout is not None
+    try:
+        assert stage.stdout.readline() == b"0\n"
+        for _ in range(5):
+            assert list(found_in(sample)) == ["under_way"]
+    finally:
+        stage.kill()
+        stage.communicate()
