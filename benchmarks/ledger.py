@@ -39,18 +39,17 @@ def make_ledger(root: Path, rows: int) -> None:
     import polars as pl
 
     from pokefa.columns import IMAGES
+    from pokefa.ledger import Ledger
     from pokefa.table import Table
 
     chance = random.Random(7)
-    samples = {
-        "text": "https://images.example.org/2026/11/artist-name/a-fan-art-of-umbreon-0123456789.png",
-        "int": "1234",
-    }
-    samples |= {"float": "0.123456789", "bool": "False"}
     ids = pl.Series([f"{chance.getrandbits(128):032x}" for _ in range(rows)])
-    data = {column.name: pl.repeat(samples[column.kind], rows, eager=True) for column in IMAGES.columns}
+    address = "https://images.example.org/2026/11/artist-name/a-fan-art-of-umbreon-0123456789.png"
+    texts = {column.name: column.type.example if column.type.canonical else address for column in IMAGES.columns}
+    data = {name: pl.repeat(text, rows, eager=True) for name, text in texts.items()}
     frame = pl.DataFrame(data).with_columns(ids.alias("image_id")).drop("phash64", "phash_run_id", "phash_error")
     Table(root, IMAGES).write(frame)
+    Ledger(root).begin()  # it is as a merge has left it
 
 
 def open_ledger(root: Path) -> None:

@@ -22,6 +22,7 @@ Value = str | int | float | bool | None
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}(\.0*)?\Z", re.ASCII)
+_OUR_FLOAT = r"-?[0-9]+\.[0-9]+(e[+-]?[0-9]+)?"
 # A larger whole number has no exact float, and a spreadsheet has rounded it already.
 _LARGEST_INTEGER = 2**53
 
@@ -33,6 +34,7 @@ class CellType:
     Args:
         kind: the Python type of a value.
         expected: what a cell must be, for messages and the data dictionary.
+        example: the text of such a cell.
         canonical: regular expression of our own spelling, for Polars; None = any text is.
         read: turns the text of a cell into its value, or raises ValueError.
         low, high: range of a number, both ends included.
@@ -40,6 +42,7 @@ class CellType:
 
     kind: Kind
     expected: str
+    example: str
     canonical: str | None = None
     read: Callable[[str], Value] = str
     low: float = -math.inf
@@ -153,23 +156,24 @@ def _read_float(text: str) -> float:
     return number
 
 
-TEXT = CellType("text", "text")
-PATH = CellType("text", "path relative to the root")  # what it may be depends on the data folder: pokefa/files.py
-BOOLEAN = CellType("bool", "True or False", "True|False", _read_boolean)
+TEXT = CellType("text", "text", "A drawing of Umbreon, by night")
+# Which paths are good depends on the data folder: pokefa/files.py.
+PATH = CellType("text", "path relative to the root", "data_stage/resized/001-150/0001_umbreon/picture.png")
+BOOLEAN = CellType("bool", "True or False", "False", "True|False", _read_boolean)
 
 
 def integer(low: int, high: int | None = None) -> CellType:
     """Return the type of whole numbers in a range, both ends included."""
     span = f"of {low} or more" if high is None else f"from {low} to {high}"
     top = _LARGEST_INTEGER if high is None else high
-    return CellType("int", f"a whole number {span}", "-?(0|[1-9][0-9]{0,15})", _read_integer, low, top)
+    return CellType("int", f"a whole number {span}", f"{low}", "-?(0|[1-9][0-9]{0,15})", _read_integer, low, top)
 
 
 def decimal(low: float, high: float | None = None) -> CellType:
     """Return the type of finite numbers in a range, both ends included."""
     span = f"of {low:g} or more" if high is None else f"from {low:g} to {high:g}"
     top = math.inf if high is None else high
-    return CellType("float", f"a number {span}", r"-?[0-9]+\.[0-9]+(e[+-]?[0-9]+)?", _read_float, low, top)
+    return CellType("float", f"a number {span}", f"{low + 0.5}", _OUR_FLOAT, _read_float, low, top)
 
 
 def hex_digits(count: int, times: int = 1) -> CellType:
@@ -177,25 +181,26 @@ def hex_digits(count: int, times: int = 1) -> CellType:
     one = f"[0-9a-f]{{{count}}}"
     pattern = one + f"( {one}){{{times - 1}}}" if times > 1 else one
     expected = f"{count} hex digits" if times == 1 else f"{times} times {count} hex digits"
-    return _matching(pattern, expected)
+    return _matching(pattern, expected, " ".join([("0123456789abcdef" * 4)[:count]] * times))
 
 
 def one_of(*choices: str) -> CellType:
     """Return the type of a word out of a few."""
     listed = ", ".join(choices[:-1]) + f" or {choices[-1]}" if len(choices) > 1 else choices[0]
-    return _matching("|".join(map(re.escape, choices)), listed)
+    return _matching("|".join(map(re.escape, choices)), listed, choices[0])
 
 
 def reason_of(*stages: str) -> CellType:
     """Return the type of `stage:reason`, as `species:no_known_species`."""
-    return _matching(rf"(?:{'|'.join(stages)}):.+", f"a stage and a reason, as {stages[0]}:reason")
+    example = f"{stages[0]}:reason"
+    return _matching(rf"(?:{'|'.join(stages)}):.+", f"a stage and a reason, as {example}", example)
 
 
-def _matching(pattern: str, expected: str) -> CellType:
+def _matching(pattern: str, expected: str, example: str) -> CellType:
     def read(text: str) -> str:
         lowered = text.lower()
         if not re.fullmatch(pattern, lowered):
             raise ValueError
         return lowered
 
-    return CellType("text", expected, pattern, read)
+    return CellType("text", expected, example, pattern, read)

@@ -193,7 +193,8 @@ class Table:
 
 def guard_formulas(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """Return cell texts with an apostrophe before each that a spreadsheet would run; `Table.read` takes it away."""
-    return frame.with_columns(pl.col(name).str.replace(f"^({FORMULA})", "'${1}") for name in columns)
+    running = [name for name in columns if frame[name].str.contains(f"^{FORMULA}").any()]
+    return frame.with_columns(pl.col(name).str.replace(f"^({FORMULA})", "'${1}") for name in running)
 
 
 def _check_beginning(raw: IO[bytes], path: str) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import polars as pl
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -25,17 +24,6 @@ Table = dict[str, dict[str, str]]
 def numbered_id(number: int) -> str:
     """Return an image_id."""
     return f"{number:032x}"
-
-
-def sample_cell(column: Any) -> str:
-    """Return the text of a cell that suits a declared column."""
-    hashes = [" ".join(["a" * digits] * times) for digits, times in ((32, 1), (64, 1), (16, 1), (16, 7))]
-    words = column.type.expected.replace(",", "").split()
-    for text in ("True", "1", "0.5", *hashes, words[0], words[-1]):
-        cells, wrong = column.type.respell(column.name, pl.Series([text]))
-        if column.type.canonical is not None and not wrong and cells.to_list() == [text]:
-            return text
-    return "x"
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,12 @@ def test_base_starts_with_the_columns_of_the_contract():
     assert DROPS.names == ["ts", "image_id", "stage", "reason", "detail", "source_url", "run_id"]
 
 
+def test_each_example_is_a_cell_in_our_own_spelling():
+    for column in (column for schema in SCHEMAS.values() for column in schema.columns):
+        assert column.encode(column.decode(column.type.example)) == column.type.example
+        assert column.type.respell("c", pl.Series([column.type.example]))[0].to_list() == [column.type.example]
+
+
 def test_no_column_is_declared_twice():
     for schema in SCHEMAS.values():
         assert len(set(schema.names)) == len(schema.names)

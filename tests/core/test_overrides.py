@@ -13,7 +13,6 @@ from pokefa.errors import InputError
 from pokefa.locks import holding
 from pokefa.overrides import unflag_main
 from pokefa.selection import find_ids
-from tests.conftest import sample_cell
 
 AA, BB = "a" * 32, "b" * 32
 IDS = st.text("0123456789abcdef", min_size=1, max_size=6)
@@ -96,8 +95,8 @@ def test_an_image_that_went_on_as_it_was_keeps_what_was_made_of_it(dataset) -> N
 
 
 def test_stale_cells_of_later_stages_are_emptied_and_others_kept(dataset, capsys) -> None:
-    full = {column.name: sample_cell(column) for column in IMAGES.columns}
-    full |= {"ocr_override": "", "drop_reason": "", "my_column": "mine"}
+    full = {column.name: column.type.example for column in IMAGES.columns}
+    full |= {"ocr_override": "", "drop_reason": "", "has_ocr": "True", "my_column": "mine"}
     dataset.write_images([full | {"image_id": name} for name in (AA, BB)])
     before = dataset.images()
     assert unflag_ocr(dataset, "--ids", "a") == 0
