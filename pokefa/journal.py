@@ -88,7 +88,9 @@ class Journal:
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         assert self._descriptor is not None
-        data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
+        text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+        # A file name on the command line that is not UTF-8 has lone surrogates: as escapes they are JSON, too.
+        data = text.encode("utf-8", "backslashreplace") + b"\n"
         self._synced = False
         try:
             written = os.write(self._descriptor, data)

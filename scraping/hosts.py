@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pokefa.errors import InputError, Interrupted
-from pokefa.table import first_line
 from scraping.utils import Refused
 
 PER_HOST = 4
@@ -28,9 +27,10 @@ def read_domains(path: Path) -> frozenset[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else first_line(error)
-        raise InputError(f"--exclude-domains {path} cannot be read: {reason}") from None
+    except OSError as error:
+        raise InputError(f"--exclude-domains {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--exclude-domains {path} is not UTF-8: save it as plain text in UTF-8") from None
     found: set[str] = set()
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from pokefa.errors import InputError
-from scraping.utils import Species, SpeciesIndex, clean_text, host_of, read_csv, read_parquet
+from pokefa.user_files import read_csv
+from scraping.utils import Species, SpeciesIndex, clean_text, host_of, read_parquet
 
 log = logging.getLogger("pokefa")
 
@@ -68,7 +70,8 @@ def from_folder(folder: Path, labels: Path | None, index: SpeciesIndex) -> dict[
     if labels is not None:
         for number, row in read_csv(labels, ["file", "species"], "it needs the columns file and species"):
             species = index.require(row["species"], f"{labels} line {number}")
-            found.setdefault(species, []).append(folder / row["file"])
+            name = os.fsdecode(row["file"].encode("utf-8"))  # whatever the locale says of file names
+            found.setdefault(species, []).append(folder / name)
         return found
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -89,7 +92,7 @@ def files_as_candidates(folder: Path, files: Sequence[Path]) -> Iterator[Candida
     is another candidate, and nothing of the user's machine is told.
     """
     for path in files:
-        address = f"file:{quote(path.relative_to(folder).as_posix())}"
+        address = f"file:{quote(os.fsencode(path.relative_to(folder)))}"
         try:
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -109,7 +112,7 @@ def from_urls(path: Path, index: SpeciesIndex) -> dict[Species, list[Candidate]]
     """
     found: dict[Species, list[Candidate]] = {}
     unnamed = 0
-    read = read_parquet if path.suffix == ".parquet" else read_csv
+    read = read_parquet if path.suffix.lower() == ".parquet" else read_csv
     for number, row in read(path, ["source_url", "species"], "it needs the columns source_url and species"):
         if not row["species"]:  # in a base.csv: an image that species.py has dropped
             unnamed += 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pokefa.errors import InputError, PokefaError
 from pokefa.images import MAX_BYTES, MAX_PIXELS, ImageError, check_image
 from pokefa.table import first_line
 from pokefa.text import species_slug
+from pokefa.user_files import read_csv
 
 RAW_FOLDER = "data_raw"
 
@@ -46,35 +47,20 @@ def read_quotas(path: Path) -> list[Species]:
         InputError: the file is missing, or a row is not one that quotas/allocate.py writes.
     """
     species: list[Species] = []
+    slugs: set[str] = set()
     for number, row in read_csv(path, ["rank", "name", "band", "quota"], "run quotas/allocate.py first"):
-        try:
-            found = Species(row["name"], int(row["rank"]), row["band"], int(row["quota"]))
-        except ValueError:
-            raise InputError(f"{path} line {number}: rank and quota must be whole numbers") from None
+        if not all(re.fullmatch("[0-9]{1,9}", row[name]) for name in ("rank", "quota")):
+            raise InputError(f"{path} line {number}: rank and quota must be whole numbers")
+        found = Species(row["name"], int(row["rank"]), row["band"], int(row["quota"]))
+        slug = species_slug(found.name)
         # The band becomes a folder's name.
-        if not (species_slug(found.name) and found.band.replace("-", "").isalnum() and found.band.isascii()):
+        if not (slug and found.band.replace("-", "").isalnum() and found.band.isascii()):
             raise InputError(f"{path} line {number}: the name {found.name!r} or the band {found.band!r} is malformed")
+        if slug in slugs:
+            raise InputError(f"{path} line {number}: the species {found.name!r} is there twice: remove a row")
+        slugs.add(slug)
         species.append(found)
     return species
-
-
-def read_csv(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) of a CSV file, cells stripped, having checked that it has `columns`.
-
-    Raises:
-        InputError: the file cannot be read or lacks a column; `advice` ends the message.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="", strict=True)
-            missing = [name for name in columns if name not in (reader.fieldnames or [])]
-            if missing:
-                raise InputError(f"{path} has no column {missing[0]}: {advice}")
-            for row in reader:
-                yield reader.line_num, {str(name): str(cell).strip() for name, cell in row.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else first_line(error)
-        raise InputError(f"{path} cannot be read ({reason}): {advice}") from None
 
 
 def read_parquet(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -84,7 +70,8 @@ def read_parquet(path: Path, columns: Sequence[str], advice: str) -> Iterator[tu
         InputError: the file cannot be read or lacks a column; `advice` ends the message.
     """
     try:
-        frame = pl.read_parquet(path)
+        with path.open("rb") as stream:  # a path of its own Polars would take for a pattern
+            frame = pl.read_parquet(stream)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"{path} cannot be read ({first_line(error)}): {advice}") from None
     missing = [name for name in columns if name not in frame.columns]
