@@ -35,11 +35,12 @@ from pokefa.errors import PokefaError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.table import KEY
+from scraping.folders import files_as_candidates, from_folder
 from scraping.hosts import read_domains
 from scraping.pool import DownloadPool
 from scraping.records import DECISIONS, Records
 from scraping.settings import QUERY, SEARCH_FLAGS, Settings, add_arguments
-from scraping.sources import Search, files_as_candidates, from_folder, from_urls, searched
+from scraping.sources import Search, from_urls, searched
 from scraping.utils import Limits, SpeciesIndex, read_quotas
 from scraping.worker import GetImage, Job, ScrapeSpecies, Shared, Tried
 
@@ -141,7 +142,8 @@ def plan_jobs(
     if settings.folder is not None:
         files = from_folder(settings.folder, settings.labels, index)
         jobs = [
-            Job(one, len(these), partial(files_as_candidates, settings.folder, these)) for one, these in files.items()
+            Job(one, len(these), partial(files_as_candidates, these, settings.limits.max_bytes))
+            for one, these in files.items()
         ]
     elif settings.urls is not None:
         listed = from_urls(settings.urls, index)

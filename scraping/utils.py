@@ -140,6 +140,23 @@ class Busy(Refused):
         self.after = after
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """An image that may be had: an address, or a file of the user's; with what is known about it.
+
+    `refused` says why it cannot be taken, where that is known before it is tried.
+    """
+
+    url: str
+    query: str
+    page: str | None = None
+    domain: str | None = None
+    title: str | None = None
+    image_id: str | None = None
+    path: Path | None = None
+    refused: Refused | None = None
+
+
 Check = Literal["full", "header"]
 
 

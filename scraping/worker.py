@@ -18,11 +18,11 @@ from pokefa.errors import BudgetReached, Interrupted, RunError
 from pokefa.images import SUFFIXES
 from pokefa.journal import utc_now
 from pokefa.run import Row
+from scraping.folders import read_file
 from scraping.hosts import check_domain
 from scraping.pool import DownloadPool
 from scraping.records import Records
-from scraping.sources import Candidate
-from scraping.utils import Download, Limits, Picture, Refused, Species, clean_text, examine, host_of
+from scraping.utils import Candidate, Download, Limits, Picture, Refused, Species, clean_text, examine, host_of
 
 if TYPE_CHECKING:
     from metadata.takedowns import TakenDown
@@ -104,7 +104,10 @@ class GetImage:
         taken_down = self._shared.taken_down
         if taken_down is not None:
             check_address(candidate, taken_down)
-        got = read_file(candidate.path, limits) if candidate.path else self._downloader.fetch(candidate.url)
+        if candidate.path is not None:
+            got = Download(read_file(candidate.path, limits.max_bytes), None)
+        else:
+            got = self._downloader.fetch(candidate.url)
         check_sum(got.data, candidate.image_id)
         with self._shared.decoders:
             picture = examine(got.data, limits)
@@ -172,9 +175,10 @@ class ScrapeSpecies:
 
     def _begin(self, species: Species, candidate: Candidate) -> Future[Got]:
         owner = self._shared.records.owner(candidate.url)
-        if owner != species.name:
+        refused = candidate.refused if owner == species.name else Refused("duplicate_url", f"tried for {owner}")
+        if refused is not None:
             known: Future[Got] = Future()
-            known.set_exception(Refused("duplicate_url", f"tried for {owner}"))
+            known.set_exception(refused)
             return known
         return self._downloads.submit((species, candidate), None if candidate.path else host_of(candidate.url))
 
@@ -200,22 +204,6 @@ class ScrapeSpecies:
         shared.records.save(species, candidate.url, got.kept, row)
         shared.tried.put(Tried("saved", row))
         return True
-
-
-def read_file(path: Path, limits: Limits) -> Download:
-    """Return the bytes of a user's file.
-
-    Raises:
-        Refused: it cannot be read, or is too large.
-    """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(limits.max_bytes + 1)
-    except OSError as error:
-        raise Refused("missing_file", error.strerror or "it cannot be read") from None
-    if len(data) > limits.max_bytes:
-        raise Refused("too_many_bytes", f"over {limits.max_bytes} bytes")
-    return Download(data, None)
 
 
 def check_sum(data: bytes, image_id: str | None) -> None:
