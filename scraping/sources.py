@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pokefa.errors import InputError
+from pokefa.text import clean_text
 from pokefa.user_files import read_csv
-from scraping.utils import Candidate, Species, SpeciesIndex, clean_text, host_of, read_parquet
+from scraping.utils import Candidate, Species, SpeciesIndex, host_of, read_parquet
 
 log = logging.getLogger("pokefa")
 

@@ -15,7 +15,7 @@ import polars as pl
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import MAX_BYTES, MAX_PIXELS, ImageError, check_image
 from pokefa.table import first_line
-from pokefa.text import species_slug
+from pokefa.text import clean_text, species_slug
 from pokefa.user_files import read_csv
 
 RAW_FOLDER = "data_raw"
@@ -105,13 +105,6 @@ class SpeciesIndex:
         if found is None:
             raise InputError(f"{where}: {text!r} is no species of quotas.csv")
         return found
-
-
-def clean_text(text: object) -> str | None:
-    """Return a stranger's text as one line that a CSV can hold, or None where there is none."""
-    if not isinstance(text, str):
-        return None
-    return " ".join(text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8").split()) or None
 
 
 def host_of(url: str | None) -> str | None:

@@ -18,11 +18,12 @@ from pokefa.errors import BudgetReached, Interrupted, RunError
 from pokefa.images import SUFFIXES
 from pokefa.journal import utc_now
 from pokefa.run import Row
+from pokefa.text import clean_text
 from scraping.folders import read_file
 from scraping.hosts import check_domain
 from scraping.pool import DownloadPool
 from scraping.records import Records
-from scraping.utils import Candidate, Download, Limits, Picture, Refused, Species, clean_text, examine, host_of
+from scraping.utils import Candidate, Download, Limits, Picture, Refused, Species, examine, host_of
 
 if TYPE_CHECKING:
     from metadata.takedowns import TakenDown
