@@ -33,6 +33,7 @@ from pokefa import __version__
 from pokefa.errors import Interrupted
 from pokefa.table import first_line
 from scraping.hosts import LOOK_S, PER_HOST, HostSlots, check_domain
+from scraping.public_addresses import IPAddress, any_address, is_public
 from scraping.utils import Busy, Download, Limits, Refused, retry_after
 
 WAIT_S = 10.0  # for a connection, and for each read
@@ -48,29 +49,6 @@ OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "none"})
 # Directives with a value: what stands before their colon is not the name of a robot.
 VALUED_DIRECTIVES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 ROBOT = "pokefa"
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-def is_public(address: IPAddress) -> bool:
-    """Tell whether an address is on the open internet.
-
-    Private, loopback, link-local, multicast, reserved and unspecified addresses are not, nor are IPv6 addresses that
-    carry an IPv4 address (mapped, 6to4, Teredo), which could lead around the check. NAT64 (RFC 6052) is judged by the
-    IPv4 address inside, because on an IPv6-only network every IPv4 host is reached that way.
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None or address.sixtofour is not None or address.teredo is not None:
-            return False
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return address.is_global and not (address.is_multicast or address.is_reserved)
-
-
-def any_address(address: IPAddress) -> bool:
-    """Allow every address: for --allow-private."""
-    return True
 
 
 def user_agent(contact: str | None) -> str:

@@ -81,7 +81,8 @@ def scrape(run: StageRun, settings: Settings) -> None:
 
 def work_through(run: StageRun, shared: Shared, settings: Settings, index: SpeciesIndex, saved: Counter[str]) -> None:
     """Work through the jobs with the libraries of the network loaded; `saved` counts the images of each species."""
-    from scraping.download import Connections, Downloader, any_address, is_public, user_agent
+    from scraping.download import Connections, Downloader, user_agent
+    from scraping.public_addresses import any_address, is_public
     from scraping.serpapi_client import BASE_URL, SEARCHES_FOLDER, SearchClient
 
     new_downloader = partial(

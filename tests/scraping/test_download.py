@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import ipaddress
 import socket
 import threading
 import time
@@ -13,8 +12,6 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from pokefa import __version__
@@ -23,13 +20,11 @@ from scraping.download import (
     MAX_REDIRECTS,
     Connections,
     Downloader,
-    IPAddress,
-    any_address,
     is_opted_out,
-    is_public,
     user_agent,
 )
 from scraping.hosts import check_domain, read_domains
+from scraping.public_addresses import IPAddress, any_address
 from scraping.utils import Limits, Refused, examine
 from tests.scraping.conftest import TLS_FILE, Site, picture
 
@@ -399,52 +394,6 @@ def test_waiting_for_a_turn_ends_with_the_run(site: Site) -> None:
 
 
 # -- addresses ------------------------------------------------------------------------------------------------------
-
-PUBLIC = ["8.8.8.8", "151.101.1.140", "2606:4700::1111", "64:ff9b::808:808"]
-NOT_PUBLIC = [
-    "127.0.0.1",
-    "127.8.8.8",
-    "10.1.2.3",
-    "172.16.0.1",
-    "192.168.1.1",
-    "100.64.0.1",
-    "169.254.169.254",
-    "0.0.0.0",
-    "224.0.0.1",
-    "240.0.0.1",
-    "255.255.255.255",
-    "192.0.2.1",
-    "::",
-    "::1",
-    "fe80::1",
-    "fc00::1",
-    "fd00:ec2::254",
-    "ff02::1",
-    "::ffff:8.8.8.8",
-    "::ffff:127.0.0.1",
-    "2002:7f00:1::",
-    "2001:0:4136:e378:8000:63bf:3fff:fdd2",
-    "64:ff9b::7f00:1",
-    "64:ff9b::a9fe:a9fe",
-]
-
-
-@pytest.mark.parametrize("address", PUBLIC)
-def test_public_addresses(address: str) -> None:
-    assert is_public(ipaddress.ip_address(address))
-
-
-@pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_addresses_that_are_not_public(address: str) -> None:
-    assert not is_public(ipaddress.ip_address(address))
-
-
-@given(st.ip_addresses(v=4))
-def test_no_ipv6_form_leads_around_the_check(address: ipaddress.IPv4Address) -> None:
-    bits = int(address)
-    assert not is_public(ipaddress.IPv6Address((0xFFFF << 32) | bits))
-    assert not is_public(ipaddress.IPv6Address((0x2002 << 112) | (bits << 80)))
-    assert is_public(ipaddress.IPv6Address((0x64FF9B << 96) | bits)) == is_public(address)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0", "127.1", "2130706433", "0x7f.0.0.1"])
