@@ -13,7 +13,6 @@ import http.client
 import http.cookiejar
 import ipaddress
 import os
-import re
 import socket
 import threading
 import time
@@ -32,6 +31,8 @@ from urllib3.util.connection import allowed_gai_family
 from pokefa import __version__
 from pokefa.errors import Interrupted
 from pokefa.table import first_line
+from scraping.addresses import redirected_to, web_address
+from scraping.content_coding import Body
 from scraping.hosts import LOOK_S, PER_HOST, HostSlots, check_domain
 from scraping.public_addresses import IPAddress, any_address, is_public
 from scraping.utils import Busy, Download, Limits, Refused, retry_after
@@ -39,6 +40,7 @@ from scraping.utils import Busy, Download, Limits, Refused, retry_after
 WAIT_S = 10.0  # for a connection, and for each read
 MAX_REDIRECTS = 5
 WEB_PORTS = (80, 443)
+REDIRECTS = (301, 302, 303, 307, 308)
 BUSY = (429, 503)  # too many requests, service unavailable: the host is fine and asks for patience
 CHUNK = 2**16
 KEPT_HOSTS = 64  # so many hosts' connections are kept open for the next file
@@ -110,13 +112,13 @@ class Downloader:
         self._stop = stop or threading.Event()
         connections = connections or Connections()
         self._slots = connections.slots
-        self._session = requests.Session()
+        self._session = _Session()
         # No proxy, which would resolve the addresses itself, and no .netrc, whose passwords are not for strangers.
         self._session.trust_env = False
         self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.clear()
-        # "identity": the file on disk is what the server has, and nothing that is unpacked can explode.
+        # "identity": the file on disk is what the server has. What comes packed all the same is unpacked in `Body`.
         self._session.headers.update(
             {"User-Agent": agent, "Accept": "image/jpeg,image/png,image/webp,*/*;q=0.1", "Accept-Encoding": "identity"}
         )
@@ -133,12 +135,14 @@ class Downloader:
         visit = _Visit(self._limits.deadline, self._allowed)
         try:
             for _ in range(MAX_REDIRECTS + 1):
-                host = self._check_address(address)
+                address = web_address(address)
+                host = urlsplit(address).hostname or ""
+                check_domain(host, self._limits.excluded)
                 with self._slots.turn(host, self._stop), visit:
                     got = self._get(address, visit)
                 if isinstance(got, Download):
                     return got
-                address = urljoin(address, got)
+                address = urljoin(address, redirected_to(got))
             raise Refused("too_many_redirects", f"more than {MAX_REDIRECTS}")
         except Interrupted:
             raise
@@ -154,8 +158,8 @@ class Downloader:
             tags = response.raw.headers.getlist("X-Robots-Tag")
             if not self._limits.ignore_opt_out and is_opted_out(tags):
                 raise Refused("opted_out", f"X-Robots-Tag: {', '.join(tags)}"[:200])
-            target = self._session.get_redirect_target(response)
-            if target is not None:
+            target = response.headers.get("Location")
+            if target is not None and response.status_code in REDIRECTS:
                 return target
             if response.status_code != 200:
                 slug, detail = f"http_{response.status_code}", response.reason or "no reason given"
@@ -163,32 +167,27 @@ class Downloader:
                     host = urlsplit(address).hostname or ""
                     raise Busy(slug, detail, host, retry_after(response.headers.get("Retry-After")))
                 raise Refused(slug, detail)
-            return Download(self._read(response.raw, visit), response.headers.get("Content-Type"))
+            body = Body(response.headers.get("Content-Encoding", ""), self._limits.max_bytes)
+            return Download(self._read(response.raw, body, visit), response.headers.get("Content-Type"))
         finally:
             response.close()
 
-    def _check_address(self, address: str) -> str:
-        """Return the host of an address that may be asked as far as can be told before its name is resolved."""
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https"):
-            raise Refused("blocked_scheme", f"{parts.scheme[:20] or 'no scheme'} is not http or https")
-        if not parts.hostname or parts.username is not None or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", address):
-            raise Refused("invalid_url", "it has no host, or holds a user name or a control character")
-        check_domain(parts.hostname, self._limits.excluded)
-        return parts.hostname
-
-    def _read(self, raw: Any, visit: _Visit) -> bytes:
-        data = bytearray()
+    def _read(self, raw: Any, body: Body, visit: _Visit) -> bytes:
         # read1 returns what has come, so that a slow server cannot hold a read for longer than the deadline.
         while chunk := raw.read1(CHUNK, decode_content=False):
-            data += chunk
-            if len(data) > self._limits.max_bytes:
-                raise Refused("too_many_bytes", f"over {self._limits.max_bytes} bytes")
+            body.add(chunk)
             if self._stop.is_set():
                 raise Interrupted("interrupted in the middle of a download")
         if visit.is_over:  # a cut connection looks like the end of a body without a Content-Length
             raise TimeoutError
-        return bytes(data)
+        return body.finish()
+
+
+class _Session(requests.Session):
+    """Leaves redirects to `Downloader`: even where it follows none, requests reads their targets as UTF-8."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
 
 
 def as_refusal(error: Exception) -> Refused:

@@ -43,13 +43,28 @@ def read_domains(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def ascii_host(host: str) -> str:
+    """Return a host's name as DNS and HTTP have it: "☃.net" is `xn--n3h.net`, by UTS 46 as browsers read it.
+
+    Raises:
+        UnicodeError: it holds a character that no host may have, or a part of it is too long.
+    """
+    import idna  # here, because --help must do without it
+
+    labels = idna.uts46_remap(host, std3_rules=False).split(".")
+    encoded = [label if label.isascii() else f"xn--{label.encode('punycode').decode('ascii')}" for label in labels]
+    name = ".".join(encoded)
+    if not host.isascii() and not DOMAIN.fullmatch(name.rstrip(".")):
+        raise UnicodeError(f"{host!r} is no name of a host")
+    return name
+
+
 def plain_domain(host: str) -> str:
     """Return a host's name in lower-case ASCII, without a dot at its end."""
-    host = host.rstrip(".").lower()
     try:
-        return host.encode("idna").decode("ascii")
+        return ascii_host(host).rstrip(".")
     except UnicodeError:
-        return host
+        return host.rstrip(".").lower()
 
 
 def check_domain(host: str | None, excluded: frozenset[str]) -> None:

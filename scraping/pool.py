@@ -138,7 +138,9 @@ class DownloadPool(Generic[Item, Result]):
         host = plain_domain(busy.host)
         with self._changed:
             self._rests[host] = max(self._rests.get(host, 0.0), time.monotonic() + seconds)
-            if task.tries == TRIES or seconds > self._most_rest:
+            if seconds > self._most_rest:
+                task.future.set_exception(too_busy(host, seconds))
+            elif task.tries == TRIES:
                 task.future.set_exception(busy)
             else:
                 task.hosts = [*task.hosts[:1], host]
@@ -151,5 +153,8 @@ class DownloadPool(Generic[Item, Result]):
         for task in [task for task in self._waiting if too_long.intersection(task.hosts)]:
             self._waiting.remove(task)
             host = min(too_long.intersection(task.hosts))
-            left = self._rests[host] - now
-            task.future.set_exception(Refused("host_busy", f"{host} asks to be left alone for {left:.0f} seconds"))
+            task.future.set_exception(too_busy(host, self._rests[host] - now))
+
+
+def too_busy(host: str, seconds: float) -> Refused:
+    return Refused("host_busy", f"{host} asks to be left alone for {seconds:.0f} seconds")

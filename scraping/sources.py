@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pokefa.errors import InputError
-from pokefa.text import clean_text
 from pokefa.user_files import read_csv
-from scraping.utils import Candidate, Species, SpeciesIndex, host_of, read_parquet
+from scraping.addresses import candidate_of
+from scraping.utils import Candidate, Species, SpeciesIndex, read_parquet
 
 log = logging.getLogger("pokefa")
 
@@ -37,9 +37,7 @@ def searched(species: Species, search: Search | None, templates: Sequence[str], 
                 break  # no more, or a service that repeats itself
             seen.update(new)
             for url in new:
-                page = clean_text(found[url].get("link"))
-                domain = host_of(page) or host_of(url)
-                yield Candidate(url, query, page, domain, clean_text(found[url].get("title")))
+                yield candidate_of(url, query, page=found[url].get("link"), title=found[url].get("title"))
 
 
 def from_urls(path: Path, index: SpeciesIndex) -> dict[Species, list[Candidate]]:
@@ -62,8 +60,7 @@ def from_urls(path: Path, index: SpeciesIndex) -> dict[Species, list[Candidate]]
         image_id = row.get("image_id", "").lower()
         if image_id and not re.fullmatch(r"[0-9a-f]{32}", image_id):
             raise InputError(f"{path} line {number}: image_id {image_id!r} is no MD5 of 32 hex digits")
-        url = row["source_url"]
-        candidate = Candidate(url, "from-urls", domain=host_of(url), image_id=image_id or None)
+        candidate = candidate_of(row["source_url"], "from-urls", image_id=image_id or None)
         found.setdefault(species, []).append(candidate)
     if unnamed:
         log.warning("%s: %d rows without a species are passed over", path, unnamed)

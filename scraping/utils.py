@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
+import math
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ RAW_FOLDER = "data_raw"
 MIN_SIDE = 256
 MAX_ASPECT = 4.0  # beyond it are banners, comic strips and rows of sprites
 DEADLINE_S = 60.0
+MOST_PATIENCE_S = 365 * 86_400.0  # more than any host means, and few enough for every clock
 
 
 @dataclass(frozen=True)
@@ -208,10 +212,20 @@ def examine(data: bytes, limits: Limits) -> Picture:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, as a number or as a date; None where it says neither."""
-    import urllib3  # here, because --help must do without it
+    """Return the seconds that a Retry-After header asks for, at most MOST_PATIENCE_S; None where it says none.
 
-    try:
-        return None if value is None else urllib3.Retry().parse_retry_after(value)
-    except urllib3.exceptions.InvalidHeader:
+    A number is of seconds. A date that has passed is 0, and one that no calendar has is the most.
+    """
+    if value is None:
         return None
+    if re.fullmatch(r"[0-9]+", value.strip()):
+        seconds = float(value)
+    else:
+        try:
+            date = email.utils.parsedate_tz(value)
+            seconds = -math.inf if date is None else email.utils.mktime_tz(date) - time.time()
+        except (ValueError, OverflowError):  # the year 99999, or the month 13
+            seconds = math.inf
+        if seconds == -math.inf:
+            return None
+    return min(max(seconds, 0.0), MOST_PATIENCE_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import socket
 import threading
@@ -25,8 +24,8 @@ from scraping.download import (
 )
 from scraping.hosts import check_domain, read_domains
 from scraping.public_addresses import IPAddress, any_address
-from scraping.utils import Limits, Refused, examine
-from tests.scraping.conftest import TLS_FILE, Site, picture
+from scraping.utils import MOST_PATIENCE_S, Busy, Limits, Refused, examine
+from tests.scraping.conftest import TLS_FILE, Site, packed, picture
 
 LIMITS = Limits(deadline=20.0)
 
@@ -154,6 +153,10 @@ def test_blocked_scheme(url: str, scheme: str) -> None:
         "http://exam\x00ple.org/",
         "http://example.org/\ud800",
         f"http://{'a' * 64}.org/",
+        f"http://{'é' * 64}.org/",
+        "http://exa\ufffdmple.org/",
+        "http://\u200e.org/",
+        f"http://example.org/{'a' * 9000}",
     ],
 )
 def test_invalid_url(url: str) -> None:
@@ -220,12 +223,60 @@ def test_too_many_bytes_whatever_the_header_says(site: Site) -> None:
     assert sent.wait(10)  # the server saw the connection end
 
 
-def test_compressed_body_is_not_unpacked(site: Site) -> None:
-    bomb = gzip.compress(bytes(20_000_000))
-    got = downloader(Limits(max_bytes=100_000)).fetch(site.add("/a", bomb, headers={"Content-Encoding": "gzip"}))
-    assert got.data == bomb
-    with pytest.raises(Refused, match="not_an_image"):
-        examine(got.data, LIMITS)
+@pytest.mark.parametrize("coding", ["gzip", "X-GZIP", "deflate", "br", "zstd", "identity", "br, gzip"])
+def test_a_server_that_compresses_all_the_same(site: Site, coding: str) -> None:
+    data = picture(1)
+    got = downloader().fetch(site.add("/a", packed(data, coding), headers={"Content-Encoding": coding}))
+    assert got.data == data
+    assert site.requests[0][1]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "gzip, gzip"])
+def test_a_packed_bomb_ends_at_the_cap(site: Site, coding: str) -> None:
+    url = site.add("/a", packed(bytes(20_000_000), coding), headers={"Content-Encoding": coding})
+    assert refusal(url, Limits(max_bytes=100_000)) == ("too_many_bytes", "over 100000 bytes")
+
+
+def test_an_unknown_coding(site: Site) -> None:
+    url = site.add("/a", b"data", headers={"Content-Encoding": "compress"})
+    assert refusal(url) == ("unsupported_encoding", "Content-Encoding: compress")
+
+
+@pytest.mark.parametrize("form", ["utf-8", "latin-1"])
+def test_a_redirect_that_is_not_ascii(site: Site, form: str) -> None:
+    """The server gets the bytes back that it has sent, whatever they meant."""
+
+    def away(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write("HTTP/1.1 302 Found\r\nLocation: /é.png?ü\r\nContent-Length: 0\r\n\r\n".encode(form))
+
+    target = "/%C3%A9.png?%C3%BC" if form == "utf-8" else "/%E9.png?%FC"
+    site.add(target, b"there")
+    assert downloader().fetch(site.add_route("/a", away)).data == b"there"
+
+
+def test_a_host_in_other_letters(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    resolve = socket.getaddrinfo
+
+    def local(host: object, *more: object, **named: object) -> object:
+        asked.append(host.decode() if isinstance(host, bytes) else str(host))
+        return resolve("127.0.0.1", *more, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", local)
+    site.add("/a", b"snow")
+    site.add("/b", status=302, headers={"Location": site.url("/a", "STRAẞE.example").encode().decode("latin-1")})
+    assert downloader().fetch(site.url("/a", "☃.net")).data == b"snow"
+    assert downloader().fetch(site.url("/b", "Pokémon。example")).data == b"snow"
+    hosts = ["xn--n3h.net", "xn--pokmon-dva.example", "xn--strae-oqa.example"]
+    assert [name.split(":")[0] for name in (headers["Host"] for _, headers in site.requests)] == hosts
+    assert [host for host in asked if host != "127.0.0.1"] == hosts
+
+
+@pytest.mark.parametrize("value", ["99999999999999999999", "Fri, 31 Dec 99999 23:59:59 GMT", "9" * 5000])
+def test_a_wait_that_nobody_can_wait(site: Site, value: str) -> None:
+    with pytest.raises(Busy) as busy:
+        downloader().fetch(site.add("/a", status=503, headers={"Retry-After": value}))
+    assert (busy.value.slug, busy.value.after) == ("http_503", MOST_PATIENCE_S)
 
 
 def test_timeout_of_a_server_that_sends_a_byte_now_and_then(site: Site) -> None:

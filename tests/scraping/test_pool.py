@@ -150,10 +150,8 @@ def test_a_host_that_asks_for_too_much_time() -> None:
 
     with pool(work, threads=1) as downloads:
         futures = [downloads.submit((host, 1), host) for host in ("a.example", "a.example", "b.example")]
-        assert refusal(futures[0]) == "http_429: Too Many Requests"
-        assert refusal(futures[1]) in {
-            f"host_busy: a.example asks to be left alone for {seconds} seconds" for seconds in (3599, 3600)
-        }
+        assert refusal(futures[0]) == "host_busy: a.example asks to be left alone for 3600 seconds"
+        assert refusal(futures[1]).startswith("host_busy: a.example asks to be left alone for 3")
         assert downloads.result(futures[2]) == "ok"
     assert asked == [("a.example", 1), ("b.example", 1)]
 

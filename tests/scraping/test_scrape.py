@@ -284,6 +284,20 @@ def test_addresses_never_name_files(dataset: Dataset, site: Site, tmp_path: Path
     assert list(tmp_path.rglob("*escaped*")) == []
 
 
+def test_an_address_of_300_kilobytes(dataset: Dataset, site: Site) -> None:
+    """As search engines give for thumbnails: it is stored in short, and known again in the next run."""
+    long = "data:image/jpeg;base64," + "A" * 300_000
+    results = [{"original": long}, {"original": long + "B"}, {"original": site.add("/1.png", picture(1)), "link": long}]
+    path = f"/search.json?engine=google_images&ijn=0&q=Mew+Pokemon+fanart&api_key={KEY}"
+    site.add(path, json.dumps({"images_results": results}).encode())
+    flags = ["--species", "Mew", "--max-pages", 1]
+    assert scrape(dataset, site.url(""), *flags).summary["counts"] == {"blocked_scheme": 2, "saved": 1}
+    (row,) = dataset.images().values()
+    assert len(row["source_page"]) < 300
+    assert (dataset.root / "data_raw/001-150/0040_mew/urls.jsonl").stat().st_size < 5000
+    assert scrape(dataset, site.url(""), *flags).summary["seen"] == 0
+
+
 def test_connections_to_one_host(dataset: Dataset, site: Site, tmp_path: Path) -> None:
     rows = [f"{site.add(f'/{name}-{n}.png', picture(n))},{name}" for n in range(3) for name in ("Umbreon", "Mew")]
     path = tmp_path / "urls.csv"
@@ -372,10 +386,11 @@ def test_a_busy_host_is_asked_again(dataset: Dataset, site: Site, tmp_path: Path
 
 
 def test_a_host_that_asks_to_be_left_alone(dataset: Dataset, site: Site, tmp_path: Path) -> None:
-    urls = [site.add(f"/{n}.png", b"", 429, {"Retry-After": "86400"}) for n in range(3)]
+    after = "Fri, 31 Dec 99999 23:59:59 GMT"
+    urls = [site.add(f"/{n}.png", b"", 429, {"Retry-After": after}) for n in range(3)]
     path = list_of(tmp_path / "urls.csv", [(url, "Mew") for url in urls])
     finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path, "--per-host", 1)
-    assert finished.summary["counts"] == {"host_busy": 2, "http_429": 1}
+    assert finished.summary["counts"] == {"host_busy": 3}
     assert len(site.requests) == 1
 
 
