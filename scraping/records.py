@@ -21,12 +21,14 @@ import errno
 import itertools
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pokefa.columns import IMAGES
 from pokefa.errors import InputError, RunError
 from pokefa.journal import utc_now
 from pokefa.run import Row
@@ -163,7 +165,7 @@ class Records:
             sync_folder(target.parent)
 
     def _recover_folder(self, path: Path) -> Iterator[Row]:
-        for line in read_lines(path, mend=True):
+        for number, line in enumerate(read_lines(path, mend=True), 1):
             url, species, status = line["url"], line["species"], line["status"]
             row: Row | None = line.get("row")
             if row is not None and str(row["image_id"]) not in self._images:
@@ -173,6 +175,10 @@ class Records:
                     temporary.replace(target)
                 if not target.exists():
                     continue  # neither a row nor bytes: the address is free to be tried again
+                try:
+                    IMAGES.encode_cells("scrape", row)
+                except (ValueError, InputError) as error:
+                    raise _damaged(path, number, error) from None
                 self._images[str(row["image_id"])] = species
                 yield row
             self._statuses[species, url] = status
@@ -198,13 +204,34 @@ def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for number, text in enumerate(whole.splitlines(), 1):
         try:
-            line = json.loads(text)
-            if not {"url", "species", "status"} <= line.keys():
-                raise ValueError("a key is missing")
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{path} line {number} is damaged ({error}): repair or remove that line") from None
-        lines.append(line)
+            lines.append(check_line(json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            raise _damaged(path, number, error) from None
     return lines
+
+
+def _damaged(path: Path, number: int, error: Exception) -> InputError:
+    return InputError(f"{path} line {number} is damaged ({error}): repair or remove that line")
+
+
+def check_line(line: object) -> dict[str, Any]:
+    """Return a line of urls.jsonl.
+
+    Raises:
+        ValueError: it is of another shape, or its row names a file elsewhere than in data_raw.
+    """
+    if not isinstance(line, dict) or not all(isinstance(line.get(name), str) for name in ("url", "species", "status")):
+        raise ValueError("it is no object with the texts url, species and status")
+    row = line.get("row")
+    if row is None:
+        return line
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("image_id", "species")):
+        raise ValueError("its row is no object with the texts image_id and species")
+    path = row.get("path_raw")
+    parts = PurePosixPath(path).parts if isinstance(path, str) and "\0" not in path else ()
+    if len(parts) != 4 or parts[0] != RAW_FOLDER or ".." in parts or not re.fullmatch("[0-9a-f]{32}", row["image_id"]):
+        raise ValueError("its row names no image of data_raw")
+    return line
 
 
 def append_line(path: Path, line: dict[str, Any], *, durable: bool) -> None:

@@ -152,7 +152,30 @@ def test_half_stored_search_is_removed(tmp_path: Path) -> None:
     assert list(leftover.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["not json\n", "[]\n", '{"url": "x"}\n'])
+LINE: dict[str, Any] = {"url": URL, "species": "Mew", "status": "saved"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "not json\n",
+        "[]\n",
+        "7\n",
+        "null\n",
+        '"text"\n',
+        "[" * 100_000 + "\n",
+        '{"url": "x"}\n',
+        json.dumps(LINE | {"url": 7}) + "\n",
+        json.dumps(LINE | {"status": None}) + "\n",
+        json.dumps(LINE | {"row": []}) + "\n",
+        json.dumps(LINE | {"row": {"image_id": ID}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"image_id": "../x"}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"path_raw": "/etc/passwd"}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"path_raw": "data_raw/../../passwd"}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"path_raw": "metadata/a/b/c"}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"path_raw": None}}) + "\n",
+    ],
+)
 def test_damaged_line(tmp_path: Path, records: Records, damage: str) -> None:
     records.write(MEW, URL, "http_404")
     path = tmp_path / MEW.folder / "urls.jsonl"
@@ -161,6 +184,15 @@ def test_damaged_line(tmp_path: Path, records: Records, damage: str) -> None:
         recovered(tmp_path)
     assert str(refused.value).startswith(f"{path} line 2 is damaged (")
     assert str(refused.value).endswith("): repair or remove that line")
+
+
+@pytest.mark.parametrize("cell", [{"w": "wide"}, {"no_such_column": "x"}, {"title": ["no text"]}, {"is_nsfw": False}])
+def test_a_row_that_no_ledger_can_hold(tmp_path: Path, records: Records, cell: dict[str, Any]) -> None:
+    records.write(MEW, URL, "http_404")
+    records.save(MEW, URL, records.keep(MEW, b"bytes"), ROW | cell)
+    with pytest.raises(InputError) as refused:
+        recovered(tmp_path)
+    assert str(refused.value).startswith(f"{tmp_path / MEW.folder / 'urls.jsonl'} line 2 is damaged (")
 
 
 def test_odd_addresses_survive(tmp_path: Path, records: Records) -> None:
