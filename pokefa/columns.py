@@ -289,7 +289,7 @@ IMAGES = TableSchema(
                     "filter_decision",
                     "text",
                     "`kept`, `nsfw`, `duplicate`, `below_relevance`, `below_aesthetic`, `beyond_top_n`, "
-                    "`not_scored`, `error` or `taken_down`",
+                    "`not_scored`, `error`, `placeholder` or `taken_down`",
                 ),
                 ("filter_score", "float", "effective score that ranks the images, 0 to 100"),
                 ("filter_rank", "int", "place among the images that pass the gates, 1 = best"),
@@ -305,8 +305,14 @@ IMAGES = TableSchema(
             ],
         ),
         *_columns(
-            "cap_filter species takedown",
-            [("drop_reason", "text", "`stage:reason` of a drop after the filter, as `species:no_known_species`")],
+            "scrape cap_filter species takedown",
+            [
+                (
+                    "drop_reason",
+                    "text",
+                    "`stage:reason` of a drop, as `scrape:placeholder`, `species:no_known_species`",
+                )
+            ],
         ),
     ),
 )

@@ -4,8 +4,9 @@ Each species' folder holds `urls.jsonl`, one line for each address that was deci
 
     {"url": "…", "species": "Umbreon", "status": "http_404", "detail": "Not Found", "ts": "…"}
     {"url": "…", "species": "Umbreon", "status": "saved", "detail": null, "ts": "…", "row": {"image_id": "…", …}}
+    {"url": "…", "species": "Umbreon", "status": "duplicate_bytes", …, "image_id": "…", "page": "…"}
 
-Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, taken_down_address, taken_down_bytes,
+Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, placeholder, taken_down_address, taken_down_bytes,
 taken_down_picture, opted_out, excluded_domain, outside_folder, not_a_file, blocked_address, blocked_scheme, too_small,
 bad_aspect, too_many_bytes, too_many_pixels. Failures: http_<code>, dns_failed, connection_failed, tls_failed, timeout,
 host_busy, too_many_redirects, invalid_url, unsupported_encoding, truncated, empty_file, not_an_image, hash_mismatch,
@@ -23,6 +24,7 @@ import json
 import os
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -44,6 +46,7 @@ DECISIONS = frozenset(
         "adopted",
         "duplicate_url",
         "duplicate_bytes",
+        "placeholder",
         "taken_down_address",
         "taken_down_bytes",
         "taken_down_picture",
@@ -60,19 +63,34 @@ DECISIONS = frozenset(
     }
 )
 # Trying these again could bring nothing new.
-FINAL = frozenset({"saved", "duplicate_url", "duplicate_bytes", "taken_down_address", "taken_down_bytes"})
+FINAL = frozenset(
+    {"saved", "duplicate_url", "duplicate_bytes", "placeholder", "taken_down_address", "taken_down_bytes"}
+)
+
+# The same bytes on so many pages are no picture of any of them, but what a host sends in the place of one that is gone.
+PLACEHOLDER_PAGES = 5
 
 
 class Records:
     """Every address tried and every image stored so far, over all species; threads may share it."""
 
-    def __init__(self, root: Path, images: Mapping[str, str], *, retry: bool = False) -> None:
-        """Start with the ledger's images, {image_id: species}; `retry` gives what was not saved a new try."""
+    def __init__(
+        self, root: Path, images: Mapping[str, str], pages: Mapping[str, str] | None = None, *, retry: bool = False
+    ) -> None:
+        """Start with the ledger's images.
+
+        Args:
+            images: {image_id: species}.
+            pages: {image_id: page that it came from, or its address}; of a user's file there is none.
+            retry: give what was not saved a new try.
+        """
         self._root = root
         self._retry = retry
         self.failed_before: set[str] = set()  # addresses passed over in this run because an earlier one got nothing
         self._lock = threading.Lock()
         self._images = dict(images)
+        self._first_pages = dict(pages or {})
+        self._other_pages: defaultdict[str, set[str]] = defaultdict(set)
         self._statuses: dict[tuple[str, str], str] = {}
         self._owners: dict[str, str] = {}
         self._claimed: set[tuple[str, str]] = set()
@@ -115,16 +133,27 @@ class Records:
         """Return the species that claimed an address first."""
         return self._owners[url]
 
-    def claim_image(self, image_id: str, species: str) -> str | None:
-        """Reserve an image for a species; return None, or who has it already."""
+    def claim_image(self, image_id: str, species: str, page: str | None) -> str | None:
+        """Reserve an image that a page showed for a species; return None, or who has it already."""
         with self._lock:
+            self._saw(image_id, page)
             if image_id in self._images:
                 return self._images[image_id]
             self._images[image_id] = species
             return None
 
-    def write(self, species: Species, url: str, status: str, detail: str | None = None) -> None:
-        """Append the line of an address that was not saved.
+    def pages_of(self, image_id: str) -> int:
+        """Return from how many different pages an image has come, over all species and runs."""
+        with self._lock:
+            return len({*self._other_pages.get(image_id, ()), *filter(None, [self._first_pages.get(image_id)])})
+
+    def placeholders(self) -> dict[str, int]:
+        """Return the images that have come from PLACEHOLDER_PAGES or more, and from how many."""
+        counts = {image_id: self.pages_of(image_id) for image_id in list(self._other_pages)}
+        return {image_id: pages for image_id, pages in counts.items() if pages >= PLACEHOLDER_PAGES}
+
+    def write(self, species: Species, url: str, status: str, detail: str | None = None, **facts: str | None) -> None:
+        """Append the line of an address that was not saved; `facts` are more of its keys.
 
         Raises:
             RunError: it cannot be written.
@@ -132,7 +161,7 @@ class Records:
         folder = self._root / species.folder
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            append_line(folder / URLS_FILE, _line(url, species.name, status, detail), durable=False)
+            append_line(folder / URLS_FILE, _line(url, species.name, status, detail) | facts, durable=False)
 
     def keep(self, species: Species, data: bytes) -> Path:
         """Bring bytes to the disk under a passing name and return it; `save` gives them their own.
@@ -164,6 +193,10 @@ class Records:
             part_of(target).replace(target)
             sync_folder(target.parent)
 
+    def _saw(self, image_id: str, page: str | None) -> None:
+        if page is not None and self._first_pages.setdefault(image_id, page) != page:
+            self._other_pages[image_id].add(page)
+
     def _recover_folder(self, path: Path) -> Iterator[Row]:
         for number, line in enumerate(read_lines(path, mend=True), 1):
             url, species, status = line["url"], line["species"], line["status"]
@@ -181,9 +214,28 @@ class Records:
                     raise _damaged(path, number, error) from None
                 self._images[str(row["image_id"])] = species
                 yield row
+            image_id = image_of(line)
+            if image_id is not None:
+                self._saw(image_id, page_of(line.get("page") if row is None else row.get("source_page"), url))
             self._statuses[species, url] = status
             if status != "duplicate_url":
                 self._owners[url] = species
+
+
+def page_of(page: str | None, url: str) -> str | None:
+    """Return the page that showed an image, or its address where no page is known; None for a user's own file."""
+    return None if url.startswith("file:") else page or url
+
+
+def image_of(line: dict[str, Any]) -> str | None:
+    """Return the id of the image that an address gave, as its line tells it; None where it gave none."""
+    if line["status"] == "saved":
+        return line["row"]["image_id"] if line.get("row") else None
+    if line["status"] not in ("duplicate_bytes", "placeholder"):
+        return None
+    # Lines of earlier versions have the id in their detail alone.
+    found = re.match("[0-9a-f]{32}", str(line.get("image_id") or line.get("detail") or ""))
+    return found.group() if found else None
 
 
 def part_of(target: Path) -> Path:
@@ -223,6 +275,9 @@ def check_line(line: object) -> dict[str, Any]:
     if not isinstance(line, dict) or not all(isinstance(line.get(name), str) for name in ("url", "species", "status")):
         raise ValueError("it is no object with the texts url, species and status")
     row = line.get("row")
+    pages = (line.get("page"), row.get("source_page") if isinstance(row, dict) else None)
+    if not all(isinstance(page, str | None) for page in pages):
+        raise ValueError("its page is no text")
     if row is None:
         return line
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("image_id", "species")):

@@ -13,6 +13,9 @@ Searches go to SERPAPI_BASE_URL (https://serpapi.com) with the key in SERPAPI_AP
 folder, whose sub-folders name the species, or from a list of addresses, for example of a published base.csv: then
 there is no search and no quota. No address is tried twice unless --retry-errors asks for it.
 
+The same bytes from 5 or more pages are a placeholder ("image removed"): the image stays on disk and in the ledger, with
+drop_reason scrape:placeholder and a row in drops.csv, and no later stage takes it. --keep-placeholder lets it in.
+
     python scraping/scrape.py --contact you@example.org
     python scraping/scrape.py --species Umbreon Mimikyu --limit 20 --max-searches 2
     python scraping/scrape.py --root my-dataset --from-folder pictures
@@ -28,6 +31,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+
+import polars as pl
 
 from metadata.takedowns import read_taken_down
 from pokefa.engine import Pool, run_batches
@@ -37,8 +43,9 @@ from pokefa.run import StageRun, run_stage
 from pokefa.table import KEY
 from scraping.folders import files_as_candidates, from_folder
 from scraping.hosts import read_domains
+from scraping.placeholders import SET_ASIDE, keep_placeholders, set_aside_placeholders
 from scraping.pool import DownloadPool
-from scraping.records import DECISIONS, Records
+from scraping.records import DECISIONS, Records, page_of
 from scraping.settings import QUERY, SEARCH_FLAGS, Settings, add_arguments
 from scraping.sources import Search, from_urls, searched
 from scraping.utils import Limits, SpeciesIndex, read_quotas
@@ -57,26 +64,44 @@ def scrape(run: StageRun, settings: Settings) -> None:
         InputError: the settings, or the files that they name, are wrong.
         BudgetReached: there are no searches left to pay for.
     """
+    if settings.keep_placeholders:
+        keep_placeholders(run, settings.keep_placeholders)
+        return
     index = SpeciesIndex(read_quotas(settings.quotas or run.root / QUOTAS_FILE))
     limits = replace(settings.limits, excluded=read_domains(settings.excluded) if settings.excluded else frozenset())
+    table = run.table()
+    # What was set aside fills no quota.
+    saved = Counter(table.filter(pl.col("drop_reason").ne_missing(SET_ASIDE))["species"])
     if run.options.dry_run:
-        jobs = plan_jobs(settings, index, Counter(run.table()["species"]), None, run.options.limit)
+        jobs = plan_jobs(settings, index, saved, None, run.options.limit)
         run.extra["wanted"] = sum(job.wanted for job in jobs)
         log.info("dry run: would look for up to %d images of %d species", run.extra["wanted"], len(jobs))
         return
-    table = run.table()
-    images = table.select(KEY, "species")
-    records = Records(run.root, dict(images.iter_rows()), retry=run.options.retry_errors)
+    records = read_records(run.root, table, retry=run.options.retry_errors)
     taken_down = read_taken_down(run.root, table, settings.takedown_threshold)
     shared = Shared(run.root, run.run_id, limits, records, taken_down)
-    saved = Counter(images["species"])
     for row in records.recover():
         record(run, Tried("adopted", row))
         saved[str(row["species"])] += 1
-    work_through(run, shared, settings, index, saved)
+    try:
+        work_through(run, shared, settings, index, saved)
+    finally:
+        set_aside_placeholders(run, records)
     if records.failed_before:
         tried = len(records.failed_before)
         log.info("%d addresses were tried before and not saved: --retry-errors tries them again", tried)
+
+
+def read_records(root: Path, table: pl.DataFrame, *, retry: bool) -> Records:
+    """Return the records with what the ledger's table has."""
+    rows = list(table.select(KEY, "species", "source_page", "source_url").iter_rows())
+    pages = {image_id: page_of(page, url) for image_id, _, page, url in rows if url is not None}
+    return Records(
+        root,
+        {image_id: species for image_id, species, *_ in rows},
+        {image_id: page for image_id, page in pages.items() if page is not None},
+        retry=retry,
+    )
 
 
 def work_through(run: StageRun, shared: Shared, settings: Settings, index: SpeciesIndex, saved: Counter[str]) -> None:
@@ -240,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder=args.from_folder,
         labels=args.labels,
         urls=args.from_urls,
+        keep_placeholders=tuple(args.keep_placeholder),
         queries=tuple(args.query or [QUERY]),
         search_parameters={name: getattr(args, name) for name in SEARCH_FLAGS if getattr(args, name) is not None},
         max_searches=args.max_searches,

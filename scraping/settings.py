@@ -34,6 +34,7 @@ class Settings:
     folder: Path | None = None
     labels: Path | None = None
     urls: Path | None = None
+    keep_placeholders: tuple[str, ...] = ()
     queries: tuple[str, ...] = (QUERY,)
     search_parameters: Mapping[str, str] = field(default_factory=dict)
     max_searches: int | None = None
@@ -64,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--from-folder", type=Path, metavar="DIR", help="take files: sub-folders name the species")
     source.add_argument(
         "--from-urls", type=Path, metavar="FILE", help="CSV or .parquet: source_url, species, perhaps image_id"
+    )
+    source.add_argument(
+        "--keep-placeholder",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="let in these images, which were set aside as placeholders, and do nothing else",
     )
     what.add_argument("--labels", type=Path, metavar="FILE", help="CSV for --from-folder: file, species")
     search = parser.add_argument_group("search")

@@ -18,11 +18,12 @@ from pokefa.errors import BudgetReached, Interrupted, RunError
 from pokefa.images import SUFFIXES
 from pokefa.journal import utc_now
 from pokefa.run import Row
+from pokefa.table import KEY
 from pokefa.text import clean_text
 from scraping.folders import read_file
 from scraping.hosts import check_domain
 from scraping.pool import DownloadPool
-from scraping.records import Records
+from scraping.records import PLACEHOLDER_PAGES, Records, page_of
 from scraping.utils import Candidate, Download, Limits, Picture, Refused, Species, examine, host_of
 
 if TYPE_CHECKING:
@@ -189,22 +190,32 @@ class ScrapeSpecies:
         Returns whether an image was saved. Raises as `GetImage` does, but for Refused.
         """
         shared = self._shared
+        facts: dict[str, str | None] = {}
         try:
             got = self._downloads.result(begun)
             image_id = got.picture.image_id
-            owner = shared.records.claim_image(image_id, species.name)
+            page = page_of(candidate.page, candidate.url)
+            owner = shared.records.claim_image(image_id, species.name, page)
             if owner is not None:
                 got.kept.unlink()
-                raise Refused("duplicate_bytes", f"{image_id} is stored for {owner}")
+                facts = {KEY: image_id, "page": candidate.page}
+                raise known_bytes(image_id, owner, shared.records.pages_of(image_id))
         except Refused as refusal:
             log.debug("%s: %s", candidate.url, refusal)
-            shared.records.write(species, candidate.url, refusal.slug, clean_text(refusal.detail))
+            shared.records.write(species, candidate.url, refusal.slug, clean_text(refusal.detail), **facts)
             shared.tried.put(Tried(refusal.slug))
             return False
         row = row_of(species, candidate, got) | {"scrape_run_id": shared.run_id}
         shared.records.save(species, candidate.url, got.kept, row)
         shared.tried.put(Tried("saved", row))
         return True
+
+
+def known_bytes(image_id: str, owner: str, pages: int) -> Refused:
+    """Return the refusal of bytes that are stored already; `pages` have shown them so far."""
+    if pages >= PLACEHOLDER_PAGES:
+        return Refused("placeholder", f"{image_id} has come from {pages} pages")
+    return Refused("duplicate_bytes", f"{image_id} is stored for {owner}")
 
 
 def check_sum(data: bytes, image_id: str | None) -> None:

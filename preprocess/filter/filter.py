@@ -1,7 +1,8 @@
 """Stage 7: rank what passes the gates, keep the best, and export the final set.
 
-Every row of the ledger gets one decision, the first that applies: taken_down, nsfw, error, duplicate, not_scored (a
-stage before this one has not finished with it), below_relevance, below_aesthetic; what is left is ranked by
+Every row of the ledger gets one decision, the first that applies: taken_down, placeholder (the scraper set it aside),
+nsfw, error, duplicate, not_scored (a stage before this one has not finished with it), below_relevance,
+below_aesthetic; what is left is ranked by
 aesthetic × (0.85 + 0.15 × clamp((relevance - 60) / 40, 0, 1)), and is kept up to --top-n, else beyond_top_n. Nothing
 is deleted but exports of images that left the set. Run it again with other gates at any time: captions of images
 that stay are kept.
@@ -39,7 +40,7 @@ FOLDER = "data_clean/base"
 
 DECISIONS = (
     "kept", "nsfw", "duplicate", "below_relevance", "below_aesthetic", "beyond_top_n", "not_scored", "error",
-    "taken_down",
+    "placeholder", "taken_down",
 )  # fmt: skip
 # The drops that this stage decides itself; the others were written to drops.csv by the stage that decided them.
 OWN_DROPS = ("below_relevance", "below_aesthetic", "beyond_top_n")
@@ -114,6 +115,8 @@ def decide_before_gates(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(
         pl.when(pl.col("drop_reason").str.starts_with("takedown:").fill_null(False))
         .then(pl.lit("taken_down"))
+        .when(pl.col("drop_reason").eq_missing("scrape:placeholder"))
+        .then(pl.lit("placeholder"))
         .when(FLAGGED_NSFW)
         .then(pl.lit("nsfw"))
         .when(failed)

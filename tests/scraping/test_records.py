@@ -57,9 +57,26 @@ def test_claims(records: Records) -> None:
 
 def test_images_are_claimed_once(tmp_path: Path) -> None:
     records = Records(tmp_path, {"a" * 32: "Ditto"})
-    assert records.claim_image("a" * 32, "Mew") == "Ditto"
-    assert records.claim_image("b" * 32, "Mew") is None
-    assert records.claim_image("b" * 32, "Mewtwo") == "Mew"
+    assert records.claim_image("a" * 32, "Mew", None) == "Ditto"
+    assert records.claim_image("b" * 32, "Mew", None) is None
+    assert records.claim_image("b" * 32, "Mewtwo", None) == "Mew"
+
+
+def test_pages_are_counted_once_each_over_runs(tmp_path: Path) -> None:
+    """Those of the ledger, of this run and of the lines of earlier ones, which had the id in their detail alone."""
+    Records(tmp_path, {}).write(MEW, f"{URL}?1", "duplicate_bytes", "x", image_id=ID, page="http://b.example/1")
+    Records(tmp_path, {}).write(MEW, f"{URL}?2", "duplicate_bytes", f"{ID} is stored for Mew")
+    Records(tmp_path, {}).write(MEW, "file:Mew/1.png", "duplicate_bytes", f"{ID} is stored for Mew")
+    Records(tmp_path, {}).write(MEW, f"{URL}?3", "too_small", f"{ID}")
+    records = Records(tmp_path, {ID: "Mew"}, {ID: "http://a.example/"})
+    assert list(records.recover()) == []
+    assert records.pages_of(ID) == 3
+    for page, pages in (("http://b.example/1", 3), (None, 3), ("http://a.example/", 3), ("http://c.example/", 4)):
+        assert records.claim_image(ID, "Ditto", page) == "Mew"
+        assert records.pages_of(ID) == pages
+    assert records.placeholders() == {}
+    records.claim_image(ID, "Ditto", "http://d.example/")
+    assert records.placeholders() == {ID: 5}
 
 
 @pytest.mark.parametrize("retry", [False, True])
@@ -108,7 +125,7 @@ def test_killed_before_the_name(tmp_path: Path, records: Records) -> None:
     assert target.read_bytes() == b"bytes"
     assert not part_of(target).exists()
     assert not later.claim(URL, "Mew")
-    assert later.claim_image(ID, "Ditto") == "Mew"
+    assert later.claim_image(ID, "Ditto", None) == "Mew"
 
 
 def test_killed_before_the_row(tmp_path: Path, records: Records) -> None:
@@ -167,7 +184,9 @@ LINE: dict[str, Any] = {"url": URL, "species": "Mew", "status": "saved"}
         '{"url": "x"}\n',
         json.dumps(LINE | {"url": 7}) + "\n",
         json.dumps(LINE | {"status": None}) + "\n",
+        json.dumps(LINE | {"page": ["x"]}) + "\n",
         json.dumps(LINE | {"row": []}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"source_page": 7}}) + "\n",
         json.dumps(LINE | {"row": {"image_id": ID}}) + "\n",
         json.dumps(LINE | {"row": ROW | {"image_id": "../x"}}) + "\n",
         json.dumps(LINE | {"row": ROW | {"path_raw": "/etc/passwd"}}) + "\n",
