@@ -15,6 +15,8 @@ SHOWN = 120  # characters that are stored of a longer one
 
 # Spoofs what a terminal or a spreadsheet shows: C1 controls and marks of direction. C0 controls are refused.
 _SPOOFING = re.compile("[\x80-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_SAFE = "!#$%&'()*+,/:;=?@[]~"  # beside letters and digits: RFC 3986, and the sign of what is escaped
+_STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -48,7 +50,7 @@ def stored_address(url: str) -> str:
 
 
 def web_address(url: str) -> str:
-    """Return an address with its host in ASCII, having checked what can be told before a name is resolved.
+    """Return an address with its host in small ASCII letters, having checked what can be before a name is resolved.
 
     Raises:
         Refused: `blocked_scheme` or `invalid_url`.
@@ -62,17 +64,23 @@ def web_address(url: str) -> str:
     if not parts.hostname or parts.username is not None or _FORBIDDEN.search(url):
         raise Refused("invalid_url", "it has no host, or holds a user name or a control character")
     if parts.netloc.isascii():
-        return url
-    port = "" if parts.port is None else f":{parts.port}"
-    return parts._replace(netloc=f"{ascii_host(parts.hostname)}{port}").geturl()
+        plain = parts.netloc.lower()
+    else:
+        plain = ascii_host(parts.hostname) + ("" if parts.port is None else f":{parts.port}")
+    return url if plain == parts.netloc else parts._replace(netloc=plain).geturl()
 
 
-def redirected_to(location: str) -> str:
-    """Return a Location header as text; `location` has a character for each byte (Latin-1).
+def quote_address(url: str) -> str:
+    """Return an address as it goes over the wire: what no address may hold is escaped, what is escaped stays so."""
+    return _STRAY_PERCENT.sub("%25", quote(url, safe=_SAFE))
+
+
+def redirected_to(location: bytes) -> str:
+    """Return the text of a Location header.
 
     Bytes that are not ASCII are UTF-8 from most servers. What is not goes back to the server byte for byte.
     """
     try:
-        return location.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return quote(location.encode("latin-1"), safe="!#$%&'()*+,/:;=?@[]~")
+        return location.decode("utf-8")
+    except UnicodeDecodeError:
+        return quote(location, safe=_SAFE)

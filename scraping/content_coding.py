@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from urllib3.exceptions import HTTPError
-from urllib3.response import BaseHTTPResponse, MultiDecoder
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from scraping.utils import Refused
+
+if TYPE_CHECKING:
+    from urllib3.response import MultiDecoder
 
 # Brotli and Zstandard come with packages of their own, which the stage's requirements name.
 CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
 MOST_CODINGS = 5
-
-_ERRORS = (HTTPError, *BaseHTTPResponse.DECODER_ERROR_CLASSES)
 
 
 class Body:
@@ -29,7 +31,7 @@ class Body:
         codings = [name for part in coding.lower().split(",") if (name := part.strip()) not in ("", "identity")]
         if not CODINGS.issuperset(codings) or len(codings) > MOST_CODINGS:
             raise Refused("unsupported_encoding", f"Content-Encoding: {coding}"[:200])
-        self._decoder = MultiDecoder(", ".join(codings)) if codings else None
+        self._decoder = decoder_of(codings) if codings else None
         self._max_bytes = max_bytes
         self._sent = 0
         self._data = bytearray()
@@ -55,23 +57,34 @@ class Body:
             Refused: `truncated`: the packed data end too early.
         """
         if self._decoder is not None:
-            try:
+            with _refusing_damage():
                 self._data += self._decoder.flush()
-            except _ERRORS as error:
-                raise _damaged(error) from None
         return bytes(self._data)
 
     def _unpack(self, decoder: MultiDecoder, chunk: bytes) -> None:
         """Unpack little more than one byte over the cap, however much the chunk holds."""
-        try:
+        with _refusing_damage():
             while (room := self._max_bytes + 1 - len(self._data)) > 0:
                 self._data += decoder.decompress(chunk, max_length=room)
                 if not decoder.has_unconsumed_tail:
                     return
                 chunk = b""
-        except _ERRORS as error:
-            raise _damaged(error) from None
 
 
-def _damaged(error: BaseException) -> Refused:
-    return Refused("truncated", f"the packed data are damaged ({type(error).__name__})")
+def decoder_of(codings: Sequence[str]) -> MultiDecoder:
+    """Return the decoder of several codings; few servers need one, so its library is loaded with the first."""
+    from urllib3.response import MultiDecoder
+
+    return MultiDecoder(", ".join(codings))
+
+
+@contextmanager
+def _refusing_damage() -> Iterator[None]:
+    """Turn the errors of all decoders into `truncated`."""
+    from urllib3.exceptions import HTTPError
+    from urllib3.response import BaseHTTPResponse
+
+    try:
+        yield
+    except (HTTPError, *BaseHTTPResponse.DECODER_ERROR_CLASSES) as error:
+        raise Refused("truncated", f"the packed data are damaged ({type(error).__name__})") from None

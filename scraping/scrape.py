@@ -32,6 +32,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -41,15 +42,18 @@ from pokefa.errors import PokefaError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.table import KEY
+from scraping.event_loop import WorkLoop
 from scraping.folders import files_as_candidates, from_folder
-from scraping.hosts import read_domains
+from scraping.hosts import Hosts, read_domains
 from scraping.placeholders import SET_ASIDE, keep_placeholders, set_aside_placeholders
-from scraping.pool import DownloadPool
 from scraping.records import DECISIONS, Records, page_of
 from scraping.settings import QUERY, SEARCH_FLAGS, Settings, add_arguments
 from scraping.sources import Search, from_urls, searched
 from scraping.utils import Limits, SpeciesIndex, read_quotas
-from scraping.worker import GetImage, Job, ScrapeSpecies, Shared, Tried
+from scraping.worker import Downloads, GetImage, Job, ScrapeSpecies, Shared, Tried
+
+if TYPE_CHECKING:
+    from scraping.serpapi_client import SearchClient
 
 QUOTAS_FILE = "quotas/quotas.csv"
 GRACE_S = 15.0  # a download that has begun looks at the stop sign between two reads
@@ -106,35 +110,17 @@ def read_records(root: Path, table: pl.DataFrame, *, retry: bool) -> Records:
 
 def work_through(run: StageRun, shared: Shared, settings: Settings, index: SpeciesIndex, saved: Counter[str]) -> None:
     """Work through the jobs with the libraries of the network loaded; `saved` counts the images of each species."""
-    from scraping.download import Connections, Downloader, user_agent
+    from scraping.download import Downloader, user_agent
     from scraping.public_addresses import any_address, is_public
-    from scraping.serpapi_client import BASE_URL, SEARCHES_FOLDER, SearchClient
 
-    new_downloader = partial(
-        Downloader,
+    downloader = Downloader(
         shared.limits,
         user_agent(settings.contact),
+        Hosts(settings.per_host, settings.concurrency),
         allowed=any_address if settings.allow_private else is_public,
-        stop=shared.stop,
-        connections=Connections(settings.per_host),
     )
-    downloads = DownloadPool(
-        lambda: GetImage(shared, new_downloader()),
-        threads=settings.concurrency,
-        per_host=settings.per_host,
-        stop=shared.stop,
-    )
-
-    client = None
-    if settings.searches:
-        address = os.environ.get("SERPAPI_BASE_URL") or BASE_URL
-        client = SearchClient(
-            run.root / SEARCHES_FOLDER,
-            address,
-            parameters=settings.search_parameters,
-            most=settings.max_searches,
-            stop=shared.stop,
-        )
+    downloads: Downloads = WorkLoop(GetImage(shared, downloader), downloader, shared.stop)
+    client = search_client(run, settings, shared) if settings.searches else None
     jobs = plan_jobs(settings, index, saved, client, run.options.limit)
     try:
         with downloads:
@@ -152,6 +138,19 @@ def work_through(run: StageRun, shared: Shared, settings: Settings, index: Speci
         raise reason
     if settings.searches:
         run.extra["species_short"] = short
+
+
+def search_client(run: StageRun, settings: Settings, shared: Shared) -> SearchClient:
+    """Return the client of the image search."""
+    from scraping.serpapi_client import BASE_URL, SEARCHES_FOLDER, SearchClient
+
+    return SearchClient(
+        run.root / SEARCHES_FOLDER,
+        os.environ.get("SERPAPI_BASE_URL") or BASE_URL,
+        parameters=settings.search_parameters,
+        most=settings.max_searches,
+        stop=shared.stop,
+    )
 
 
 def plan_jobs(

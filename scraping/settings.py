@@ -11,13 +11,12 @@ from pathlib import Path
 from metadata.takedowns import THRESHOLD
 from pokefa.images import MAX_BYTES, MAX_PIXELS
 from pokefa.options import number, positive_int, whole_number
-from scraping.hosts import PER_HOST
+from scraping.hosts import CONCURRENCY, PER_HOST
 from scraping.utils import DEADLINE_S, MAX_ASPECT, MIN_SIDE, Limits
 
 QUERY = "{name} Pokemon fanart"
 MAX_PAGES = 10
 WORKERS = 16  # species at once
-CONCURRENCY = 64
 
 HIGHEST_TAKEDOWN_THRESHOLD = 24
 

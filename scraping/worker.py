@@ -20,15 +20,17 @@ from pokefa.journal import utc_now
 from pokefa.run import Row
 from pokefa.table import KEY
 from pokefa.text import clean_text
+from scraping.event_loop import Threads, WorkLoop
 from scraping.folders import read_file
 from scraping.hosts import check_domain
-from scraping.pool import DownloadPool
 from scraping.records import PLACEHOLDER_PAGES, Records, page_of
 from scraping.utils import Candidate, Download, Limits, Picture, Refused, Species, examine, host_of
 
 if TYPE_CHECKING:
     from metadata.takedowns import TakenDown
     from scraping.download import Downloader
+
+WRITERS = 4  # threads that wait for the disk, beside one for each core that decodes
 
 log = logging.getLogger("pokefa")
 
@@ -86,36 +88,43 @@ class Got:
 
 
 class GetImage:
-    """What a thread of the download pool does: bring a candidate's bytes to the disk, if they are an image."""
+    """What the event loop does with a candidate: bring its bytes to the disk, if they are an image."""
 
     def __init__(self, shared: Shared, downloader: Downloader) -> None:
         self._shared = shared
         self._downloader = downloader
+        self._threads = Threads(available_cores() + WRITERS)
 
-    def __call__(self, wanted: tuple[Species, Candidate]) -> Got:
+    async def __call__(self, wanted: tuple[Species, Candidate]) -> Got:
         """Return what a candidate gives.
 
         Raises:
             Refused: it gives no image that is wanted.
             RunError: the image cannot be written.
-            Interrupted: the run is to stop.
         """
         species, candidate = wanted
-        limits = self._shared.limits
-        check_domain(host_of(candidate.page), limits.excluded)  # the image's own host is for the download
-        taken_down = self._shared.taken_down
-        if taken_down is not None:
-            check_address(candidate, taken_down)
-        if candidate.path is not None:
+        # The image's own host is for the download.
+        check_domain(host_of(candidate.page), self._shared.limits.excluded)
+        if self._shared.taken_down is not None:
+            check_address(candidate, self._shared.taken_down)
+        got = None if candidate.path is not None else await self._downloader.fetch(candidate.url)
+        return await self._threads.run(self._keep, species, candidate, got)
+
+    def _keep(self, species: Species, candidate: Candidate, got: Download | None) -> Got:
+        """Examine the bytes of a candidate, or of its file, and bring them to the disk."""
+        limits, taken_down = self._shared.limits, self._shared.taken_down
+        if got is None:
+            assert candidate.path is not None
             got = Download(read_file(candidate.path, limits.max_bytes), None)
-        else:
-            got = self._downloader.fetch(candidate.url)
         check_sum(got.data, candidate.image_id)
         with self._shared.decoders:
             picture = examine(got.data, limits)
             if taken_down is not None:
                 check_picture(picture.image_id, got.data, taken_down)
         return Got(picture, got.content_type, len(got.data), self._shared.records.keep(species, got.data))
+
+
+Downloads = WorkLoop[tuple[Species, Candidate], Got]
 
 
 class ScrapeSpecies:
@@ -127,11 +136,11 @@ class ScrapeSpecies:
 
     Args:
         shared: what the threads of the run have in common.
-        downloads: the pool that all species share.
+        downloads: the event loop that all species share.
         ahead: candidates of one species that may be under way at once.
     """
 
-    def __init__(self, shared: Shared, downloads: DownloadPool[tuple[Species, Candidate], Got], ahead: int) -> None:
+    def __init__(self, shared: Shared, downloads: Downloads, ahead: int) -> None:
         self._shared = shared
         self._downloads = downloads
         self._ahead = ahead
@@ -182,7 +191,7 @@ class ScrapeSpecies:
             known: Future[Got] = Future()
             known.set_exception(refused)
             return known
-        return self._downloads.submit((species, candidate), None if candidate.path else host_of(candidate.url))
+        return self._downloads.submit((species, candidate))
 
     def _settle(self, species: Species, candidate: Candidate, begun: Future[Got]) -> bool:
         """Bring a candidate to its end: an image with its row, or a line in urls.jsonl that says why not.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scraping.addresses import LONGEST, candidate_of, redirected_to, stored_address, web_address
+from scraping.addresses import LONGEST, candidate_of, quote_address, redirected_to, stored_address, web_address
 from scraping.hosts import ascii_host, plain_domain
 from scraping.utils import MOST_PATIENCE_S, Refused, retry_after
 
@@ -63,7 +63,7 @@ def test_marks_that_spoof_a_terminal_are_escaped() -> None:
 def test_hosts_in_ascii(host: str, ascii_form: str) -> None:
     assert ascii_host(host) == ascii_form
     assert plain_domain(f"{host}.") == ascii_form
-    assert web_address(f"http://{host}:81/é") == (f"http://{host if host.isascii() else ascii_form}:81/é")
+    assert web_address(f"http://{host}:81/é") == (f"http://{ascii_form}:81/é")
 
 
 @pytest.mark.parametrize("host", ["a\u200eb.example", "\ufffd.example", f"{'é' * 64}.example", "é%41.example", "é .x"])
@@ -93,7 +93,21 @@ def test_any_address_is_asked_for_or_refused(text: str) -> None:
     ],
 )
 def test_redirects(sent: bytes, text: str) -> None:
-    assert redirected_to(sent.decode("latin-1")) == text
+    assert redirected_to(sent) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "quoted"),
+    [
+        ("http://a.example/a b/é?q=ü&x=%2F%zz%", "http://a.example/a%20b/%C3%A9?q=%C3%BC&x=%2F%25zz%25"),
+        ("http://[::1]:80/(a)'!$*,;=~@:+[]", "http://[::1]:80/(a)'!$*,;=~@:+[]"),
+        ('http://a.example/<"\\^`{|}>', "http://a.example/%3C%22%5C%5E%60%7B%7C%7D%3E"),
+        ("http://a.example/%41%7e%E9", "http://a.example/%41%7e%E9"),
+    ],
+)
+def test_what_goes_over_the_wire(url: str, quoted: str) -> None:
+    assert quote_address(url) == quoted
+    assert quote_address(quoted) == quoted
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import resource
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -14,30 +16,40 @@ import pytest
 from PIL import Image
 
 from pokefa import __version__
-from pokefa.errors import Interrupted
-from scraping.download import (
-    MAX_REDIRECTS,
-    Connections,
-    Downloader,
-    is_opted_out,
-    user_agent,
-)
-from scraping.hosts import check_domain, read_domains
-from scraping.public_addresses import IPAddress, any_address
-from scraping.utils import MOST_PATIENCE_S, Busy, Limits, Refused, examine
+from pokefa.errors import RunError
+from scraping.download import MAX_REDIRECTS, Downloader, is_opted_out, user_agent
+from scraping.hosts import Hosts, check_domain, read_domains
+from scraping.public_addresses import IPAddress, any_address, is_public
+from scraping.utils import MOST_PATIENCE_S, Download, Limits, Refused, examine
 from tests.scraping.conftest import TLS_FILE, Site, packed, picture
 
 LIMITS = Limits(deadline=20.0)
 
 
-def downloader(limits: Limits = LIMITS) -> Downloader:
-    return Downloader(limits, user_agent("tests@example.org"), allowed=any_address)
+def fetch(*urls: str, limits: Limits = LIMITS, allowed: Callable[[IPAddress], bool] = any_address) -> list[Download]:
+    """Fetch addresses one after the other with one downloader."""
+
+    async def fetch_all() -> list[Download]:
+        async with Downloader(limits, user_agent("tests@example.org"), Hosts(), allowed=allowed) as downloader:
+            return [await downloader.fetch(url) for url in urls]
+
+    return asyncio.run(fetch_all())
 
 
-def refusal(url: str, limits: Limits = LIMITS) -> tuple[str, str]:
+def fetch_at_once(urls: Sequence[str], hosts: Callable[[], Hosts], limits: Limits = LIMITS) -> list[bytes]:
+    """Fetch addresses all at once with one downloader."""
+
+    async def fetch_all() -> list[bytes]:
+        async with Downloader(limits, user_agent(None), hosts(), allowed=any_address) as downloader:
+            return [got.data for got in await asyncio.gather(*map(downloader.fetch, urls))]
+
+    return asyncio.run(fetch_all())
+
+
+def refusal(url: str, limits: Limits = LIMITS, allowed: Callable[[IPAddress], bool] = any_address) -> tuple[str, str]:
     """Fetch what must be refused; return the status and its detail."""
     with pytest.raises(Refused) as refused:
-        downloader(limits).fetch(url)
+        fetch(url, limits=limits, allowed=allowed)
     return refused.value.slug, refused.value.detail
 
 
@@ -46,7 +58,7 @@ def refusal(url: str, limits: Limits = LIMITS) -> tuple[str, str]:
 
 def test_bytes_come_as_they_are(site: Site) -> None:
     data = picture(1)
-    got = downloader().fetch(site.add("/a.png", data, headers={"Content-Type": "text/html"}))
+    (got,) = fetch(site.add("/a.png", data, headers={"Content-Type": "text/html"}))
     assert got.data == data
     assert got.content_type == "text/html"  # a claim, which decides nothing
     headers = site.requests[0][1]
@@ -66,9 +78,7 @@ def test_one_connection_serves_many_files_of_a_host(site: Site) -> None:
         handler.wfile.write(b"abc")
 
     url = site.add_route("/a", answer)
-    getter = downloader()
-    for _ in range(3):
-        assert getter.fetch(url).data == b"abc"
+    assert [got.data for got in fetch(url, url, url)] == [b"abc"] * 3
     assert len(set(ports)) == 1
 
 
@@ -76,14 +86,12 @@ def test_redirects_are_followed(site: Site) -> None:
     site.add("/3", b"there")
     site.add("/2", status=301, headers={"Location": "/3"})
     url = site.add("/1", status=302, headers={"Location": site.url("/2")})
-    assert downloader().fetch(url).data == b"there"
+    assert fetch(url)[0].data == b"there"
 
 
 def test_cookies_are_not_kept(site: Site) -> None:
     url = site.add("/a", b"x", headers={"Set-Cookie": "who=me"})
-    getter = downloader()
-    getter.fetch(url)
-    getter.fetch(url)
+    fetch(url, url)
     assert "Cookie" not in site.requests[1][1]
 
 
@@ -91,7 +99,7 @@ def test_tls_is_checked_against_the_name(secure_site: Site, monkeypatch: pytest.
     secure_site.add("/a", b"secret")
     assert refusal(secure_site.url("/a", "localhost"))[0] == "tls_failed"  # nobody vouches for the certificate
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS_FILE))
-    assert downloader().fetch(secure_site.url("/a", "localhost")).data == b"secret"
+    assert fetch(secure_site.url("/a", "localhost"))[0].data == b"secret"
     assert refusal(secure_site.url("/a", "127.0.0.1"))[0] == "tls_failed"  # it is for another name
 
 
@@ -174,6 +182,23 @@ def test_connection_failed() -> None:
     assert refusal(f"http://127.0.0.1:{port}/a.png") == ("connection_failed", "Connection refused")
 
 
+def test_too_few_file_descriptors_are_no_fault_of_the_address(site: Site) -> None:
+    url = site.add("/a", b"x")
+
+    async def fetch_without() -> None:
+        async with Downloader(LIMITS, user_agent(None), Hosts(), allowed=any_address) as downloader:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            with socket.socket() as last:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1, hard))
+                try:
+                    await downloader.fetch(url)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with pytest.raises(RunError, match=r": lower --concurrency, or allow more \(ulimit -n\), and run again$"):
+        asyncio.run(fetch_without())
+
+
 def test_connection_failed_without_an_answer(site: Site) -> None:
     def hang_up(handler: BaseHTTPRequestHandler) -> None:
         handler.connection.shutdown(socket.SHUT_RDWR)
@@ -226,7 +251,7 @@ def test_too_many_bytes_whatever_the_header_says(site: Site) -> None:
 @pytest.mark.parametrize("coding", ["gzip", "X-GZIP", "deflate", "br", "zstd", "identity", "br, gzip"])
 def test_a_server_that_compresses_all_the_same(site: Site, coding: str) -> None:
     data = picture(1)
-    got = downloader().fetch(site.add("/a", packed(data, coding), headers={"Content-Encoding": coding}))
+    (got,) = fetch(site.add("/a", packed(data, coding), headers={"Content-Encoding": coding}))
     assert got.data == data
     assert site.requests[0][1]["Accept-Encoding"] == "identity"
 
@@ -251,7 +276,7 @@ def test_a_redirect_that_is_not_ascii(site: Site, form: str) -> None:
 
     target = "/%C3%A9.png?%C3%BC" if form == "utf-8" else "/%E9.png?%FC"
     site.add(target, b"there")
-    assert downloader().fetch(site.add_route("/a", away)).data == b"there"
+    assert fetch(site.add_route("/a", away))[0].data == b"there"
 
 
 def test_a_host_in_other_letters(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,8 +290,8 @@ def test_a_host_in_other_letters(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(socket, "getaddrinfo", local)
     site.add("/a", b"snow")
     site.add("/b", status=302, headers={"Location": site.url("/a", "STRAẞE.example").encode().decode("latin-1")})
-    assert downloader().fetch(site.url("/a", "☃.net")).data == b"snow"
-    assert downloader().fetch(site.url("/b", "Pokémon。example")).data == b"snow"
+    assert fetch(site.url("/a", "☃.net"))[0].data == b"snow"
+    assert fetch(site.url("/b", "Pokémon。example"))[0].data == b"snow"
     hosts = ["xn--n3h.net", "xn--pokmon-dva.example", "xn--strae-oqa.example"]
     assert [name.split(":")[0] for name in (headers["Host"] for _, headers in site.requests)] == hosts
     assert [host for host in asked if host != "127.0.0.1"] == hosts
@@ -274,9 +299,9 @@ def test_a_host_in_other_letters(site: Site, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("value", ["99999999999999999999", "Fri, 31 Dec 99999 23:59:59 GMT", "9" * 5000])
 def test_a_wait_that_nobody_can_wait(site: Site, value: str) -> None:
-    with pytest.raises(Busy) as busy:
-        downloader().fetch(site.add("/a", status=503, headers={"Retry-After": value}))
-    assert (busy.value.slug, busy.value.after) == ("http_503", MOST_PATIENCE_S)
+    slug, detail = refusal(site.add("/a", status=503, headers={"Retry-After": value}))
+    assert (slug, detail) == ("host_busy", f"127.0.0.1 asks to be left alone for {MOST_PATIENCE_S:.0f} seconds")
+    assert len(site.requests) == 1
 
 
 def test_timeout_of_a_server_that_sends_a_byte_now_and_then(site: Site) -> None:
@@ -345,33 +370,7 @@ def test_timeout_counts_redirects(site: Site) -> None:
     assert refusal(site.add_route("/a", slow), Limits(deadline=0.7))[0] == "timeout"
 
 
-def test_a_stopped_run_ends_its_download(site: Site) -> None:
-    stop = threading.Event()
-
-    def trickle(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        for _ in range(1000):
-            handler.wfile.write(b"x")
-            stop.set()
-            time.sleep(0.01)
-
-    url = site.add_route("/a", trickle)
-    with pytest.raises(Interrupted):
-        Downloader(LIMITS, user_agent(None), allowed=any_address, stop=stop).fetch(url)
-
-
 # -- connections to one host ----------------------------------------------------------------------------------------
-
-
-def fetch_at_once(urls: list[str], connections: Connections, limits: Limits = LIMITS) -> list[bytes]:
-    """Fetch each address in a thread and with a downloader of its own."""
-
-    def fetch(url: str) -> bytes:
-        return Downloader(limits, user_agent(None), allowed=any_address, connections=connections).fetch(url).data
-
-    with ThreadPoolExecutor(len(urls)) as threads:
-        return list(threads.map(fetch, urls))
 
 
 def test_connections_to_one_host(site: Site) -> None:
@@ -386,7 +385,7 @@ def test_connections_to_one_host(site: Site) -> None:
         handler.wfile.write(b"ok")
 
     url = site.add_route("/a", answer)
-    assert fetch_at_once([url] * 12, Connections(3)) == [b"ok"] * 12
+    assert fetch_at_once([url] * 12, lambda: Hosts(3)) == [b"ok"] * 12
     assert site.most_open == 3
 
 
@@ -402,7 +401,7 @@ def test_hosts_do_not_wait_for_each_other(site: Site) -> None:
 
     site.add_route("/a", answer)
     urls = [site.url("/a"), site.url("/a", "localhost")]
-    assert fetch_at_once(urls, Connections(1)) == [b"", b""]
+    assert fetch_at_once(urls, lambda: Hosts(1)) == [b"", b""]
 
 
 def test_redirects_wait_for_their_hosts_turn_and_hold_no_other(site: Site) -> None:
@@ -420,28 +419,26 @@ def test_redirects_wait_for_their_hosts_turn_and_hold_no_other(site: Site) -> No
         site.add_route(path, away)
     site.add("/c", b"there")
     urls = [site.url("/a"), site.url("/b", "localhost")]
-    assert fetch_at_once(urls, Connections(1)) == [b"there"] * 2
+    assert fetch_at_once(urls, lambda: Hosts(1)) == [b"there"] * 2
 
 
-def test_waiting_for_a_turn_is_no_part_of_the_deadline(site: Site) -> None:
-    connections = Connections(1)
+def test_waiting_for_a_turn_is_no_part_of_the_deadline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the second file waits for the turn that the first has, an hour passes on the loop's clock."""
     url = site.add("/a", b"late")
-    with ThreadPoolExecutor(1) as threads:
-        with connections.slots.turn("127.0.0.1", threading.Event()):
-            late = threads.submit(fetch_at_once, [url], connections, Limits(deadline=1.0))
-            time.sleep(1.3)
-            assert not late.done() and site.requests == []
-        assert late.result(20) == [b"late"]
 
+    async def wait_and_fetch() -> bytes:
+        loop, hosts = asyncio.get_running_loop(), Hosts(1)
+        async with Downloader(LIMITS, user_agent(None), hosts, allowed=any_address) as downloader:
+            async with hosts.turn("127.0.0.1"):
+                late = asyncio.create_task(downloader.fetch(url))
+                await asyncio.sleep(0)
+                clock = loop.time
+                monkeypatch.setattr(loop, "time", lambda: clock() + 3600)
+                await asyncio.sleep(0.01)
+                assert not late.done() and site.requests == []
+            return (await late).data
 
-def test_waiting_for_a_turn_ends_with_the_run(site: Site) -> None:
-    stop, connections = threading.Event(), Connections(1)
-    getter = Downloader(LIMITS, user_agent(None), allowed=any_address, stop=stop, connections=connections)
-    with connections.slots.turn("127.0.0.1", stop):
-        threading.Timer(0.3, stop.set).start()
-        with pytest.raises(Interrupted, match=r"^interrupted while waiting for a host$"):
-            getter.fetch(site.add("/a"))
-    assert site.requests == []
+    assert asyncio.run(wait_and_fetch()) == b"late"
 
 
 # -- addresses ------------------------------------------------------------------------------------------------------
@@ -449,15 +446,13 @@ def test_waiting_for_a_turn_ends_with_the_run(site: Site) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0", "127.1", "2130706433", "0x7f.0.0.1"])
 def test_blocked_address(site: Site, host: str) -> None:
-    with pytest.raises(Refused) as refused:
-        Downloader(LIMITS, user_agent(None)).fetch(f"http://{host}/a.png")
-    assert refused.value.slug == "blocked_address"
+    assert refusal(f"http://{host}/a.png", allowed=is_public)[0] == "blocked_address"
     assert site.requests == []
 
 
 def test_blocked_port() -> None:
-    with pytest.raises(Refused, match=r"^blocked_address: port 6379 is not 80 or 443$"):
-        Downloader(LIMITS, user_agent(None)).fetch("http://127.0.0.1:6379/a.png")
+    found = refusal("http://127.0.0.1:6379/a.png", allowed=is_public)
+    assert found == ("blocked_address", "port 6379 is not 80 or 443")
 
 
 def test_every_hop_is_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,10 +465,9 @@ def test_every_hop_is_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
         return str(address) == "127.0.0.1"
 
     url = site.add("/a", status=302, headers={"Location": site.url("/b", "127.0.0.2")})
-    with pytest.raises(Refused) as refused:
-        Downloader(LIMITS, user_agent(None), allowed=only_the_first).fetch(url)
-    assert str(refused.value) == "blocked_address: 127.0.0.2 is 127.0.0.2, which is not on the public internet"
-    assert asked == ["127.0.0.1", "127.0.0.2"]
+    detail = "127.0.0.2 is 127.0.0.2, which is not on the public internet"
+    assert refusal(url, allowed=only_the_first) == ("blocked_address", detail)
+    assert list(dict.fromkeys(asked)) == ["127.0.0.1", "127.0.0.2"]
     assert [path for path, _ in site.requests] == ["/a"]
 
 
@@ -489,7 +483,7 @@ def test_the_checked_address_is_the_one_connected_to(site: Site, monkeypatch: py
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     url = site.url("/a", "rebinding.test")
     site.add("/a", b"hello")
-    got = Downloader(LIMITS, user_agent(None), allowed=lambda address: str(address) == "127.0.0.1").fetch(url)
+    (got,) = fetch(url, allowed=lambda address: str(address) == "127.0.0.1")
     assert got.data == b"hello"
     assert site.requests[0][1]["Host"] == f"rebinding.test:{site.port}"
 
@@ -500,8 +494,8 @@ def test_one_blocked_address_among_several_blocks_the_host(monkeypatch: pytest.M
         return [(*kind, ("8.8.8.8", port)), (*kind, ("10.0.0.1", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", two)
-    with pytest.raises(Refused, match=r"^blocked_address: both\.test is 10\.0\.0\.1, which is not on the public inte"):
-        Downloader(LIMITS, user_agent(None)).fetch("http://both.test/a.png")
+    detail = "both.test is 10.0.0.1, which is not on the public internet"
+    assert refusal("http://both.test/a.png", allowed=is_public) == ("blocked_address", detail)
 
 
 # -- opting out -----------------------------------------------------------------------------------------------------
@@ -541,7 +535,7 @@ def test_opted_out(site: Site) -> None:
     assert refusal(url) == ("opted_out", "X-Robots-Tag: noai")
     url = site.add("/a", b"image", headers={"X-Robots-Tag": "noindex"})
     assert refusal(url) == ("opted_out", "X-Robots-Tag: noindex")
-    assert downloader(Limits(ignore_opt_out=True)).fetch(url).data == b"image"
+    assert fetch(url, limits=Limits(ignore_opt_out=True))[0].data == b"image"
 
 
 # -- excluded domains ----------------------------------------------------------------------------------------------
@@ -556,7 +550,7 @@ def test_excluded_domain(site: Site) -> None:
     detail = "127.0.0.1: --exclude-domains names 127.0.0.1"
     assert refusal(url, excluding("127.0.0.1")) == ("excluded_domain", detail)
     assert site.requests == []
-    assert downloader(excluding("example.org")).fetch(url).data == b"image"
+    assert fetch(url, limits=excluding("example.org"))[0].data == b"image"
 
 
 def test_redirect_to_an_excluded_domain(site: Site) -> None:
