@@ -2,7 +2,7 @@
 
 Reads   quotas/quotas.csv: rank, name, band, quota; what earlier runs stored
 Writes  images.csv: one row for each image: image_id, sha256, species, … scrape_run_id
-        data_raw/<band>/<rank>_<name>/<image_id>.<ext>, byte for byte what the server sent
+        data_raw/<band>/<rank>_<name>/<image_id>.<ext>, byte for byte the file that the server has
         data_raw/<band>/<rank>_<name>/urls.jsonl: what became of every address that was tried
         data_raw/serpapi/: every search that was paid for; none is paid for twice
 
