@@ -84,7 +84,8 @@ def _refusing_damage() -> Iterator[None]:
     from urllib3.exceptions import HTTPError
     from urllib3.response import BaseHTTPResponse
 
+    errors: tuple[type[Exception], ...] = (HTTPError, *BaseHTTPResponse.DECODER_ERROR_CLASSES)
     try:
         yield
-    except (HTTPError, *BaseHTTPResponse.DECODER_ERROR_CLASSES) as error:
+    except errors as error:
         raise Refused("truncated", f"the packed data are damaged ({type(error).__name__})") from None

@@ -44,6 +44,7 @@ TRIES = 3  # of a file whose host is busy
 WEB_PORTS = (80, 443)
 REDIRECTS = (301, 302, 303, 307, 308)
 BUSY = (429, 503)  # too many requests, service unavailable: the host is fine and asks for patience
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # what this machine lacks, and no server
 KEPT_S = 2.0  # an idle connection stays open for the next file; longer would keep hundreds of hosts' connections
 
 # Directives of X-Robots-Tag by which a site keeps its images out of training sets, or out of collections of any kind.
@@ -283,8 +284,8 @@ def as_refusal(error: Exception) -> Refused:
     match error:
         case Refused():
             return error
-        case OSError(errno=errno.EMFILE | errno.ENFILE | errno.ENOMEM | errno.ENOBUFS):
-            raise RunError(f"{os.strerror(error.errno)}: lower --concurrency, or allow more (ulimit -n), and run again")
+        case OSError(errno=int(number)) if number in EXHAUSTED:
+            raise RunError(f"{os.strerror(number)}: lower --concurrency, or allow more (ulimit -n), and run again")
         case aiohttp.ClientConnectorDNSError() | socket.gaierror():
             return Refused("dns_failed", "the host's name has no address")
         case aiohttp.ClientSSLError():

@@ -216,7 +216,8 @@ class Records:
                 yield row
             image_id = image_of(line)
             if image_id is not None:
-                self._saw(image_id, page_of(line.get("page") if row is None else row.get("source_page"), url))
+                page = line.get("page") if row is None else line["row"].get("source_page")
+                self._saw(image_id, page_of(page, url))
             self._statuses[species, url] = status
             if status != "duplicate_url":
                 self._owners[url] = species

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pokefa import __version__
 from pokefa.errors import RunError
-from scraping.download import MAX_REDIRECTS, Downloader, is_opted_out, user_agent
+from scraping.download import BUSY, MAX_REDIRECTS, TRIES, Downloader, is_opted_out, user_agent
 from scraping.hosts import Hosts, check_domain, read_domains
 from scraping.public_addresses import IPAddress, any_address, is_public
 from scraping.utils import MOST_PATIENCE_S, Download, Limits, Refused, examine
@@ -112,7 +112,9 @@ def test_tls_with_a_server_that_speaks_none(site: Site) -> None:
 
 @pytest.mark.parametrize("status", [404, 403, 410, 429, 500, 503, 204])
 def test_http_status(site: Site, status: int) -> None:
-    assert refusal(site.add("/a", b"" if status == 204 else b"no", status))[0] == f"http_{status}"
+    url = site.add("/a", b"" if status == 204 else b"no", status, {"Retry-After": "0"})
+    assert refusal(url)[0] == f"http_{status}"
+    assert len(site.requests) == (TRIES if status in BUSY else 1)
 
 
 def test_redirect_without_a_target(site: Site) -> None:
