@@ -35,6 +35,7 @@ from pokefa.errors import InputError, RunError
 from pokefa.journal import utc_now
 from pokefa.run import Row
 from pokefa.table import sync_folder
+from scraping.addresses import stored_address
 from scraping.utils import RAW_FOLDER, Species
 
 URLS_FILE = "urls.jsonl"
@@ -199,7 +200,8 @@ class Records:
 
     def _recover_folder(self, path: Path) -> Iterator[Row]:
         for number, line in enumerate(read_lines(path, mend=True), 1):
-            url, species, status = line["url"], line["species"], line["status"]
+            # Earlier versions stored long addresses whole.
+            url, species, status = stored_address(line["url"]), line["species"], line["status"]
             row: Row | None = line.get("row")
             if row is not None and str(row["image_id"]) not in self._images:
                 target = self._root / str(row["path_raw"])

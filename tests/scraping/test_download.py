@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from pokefa import __version__
-from pokefa.errors import RunError
+from pokefa.errors import InputError, RunError
 from scraping.download import BUSY, MAX_REDIRECTS, TRIES, Downloader, is_opted_out, user_agent
 from scraping.hosts import Hosts, check_domain, read_domains
 from scraping.public_addresses import IPAddress, any_address, is_public
@@ -101,6 +101,27 @@ def test_tls_is_checked_against_the_name(secure_site: Site, monkeypatch: pytest.
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS_FILE))
     assert fetch(secure_site.url("/a", "localhost"))[0].data == b"secret"
     assert refusal(secure_site.url("/a", "127.0.0.1"))[0] == "tls_failed"  # it is for another name
+
+
+def test_no_proxy_and_no_password_of_the_user(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert fetch(site.add("/a", b"direct"))[0].data == b"direct"
+    assert "Authorization" not in site.requests[0][1]
+
+
+def test_certificates_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "none.pem"
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    with pytest.raises(InputError) as refused:
+        Downloader(LIMITS, user_agent(None), Hosts())
+    assert str(refused.value) == (
+        f"REQUESTS_CA_BUNDLE {path} cannot be read (No such file or directory): name a file of certificates"
+    )
 
 
 def test_tls_with_a_server_that_speaks_none(site: Site) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pokefa.errors import InputError, RunError
+from scraping.addresses import candidate_of
 from scraping.records import Records, append_line, part_of, read_lines
 from scraping.utils import Species
 
@@ -94,6 +95,13 @@ def test_what_another_run_tried(tmp_path: Path, records: Records, retry: bool) -
     for query, owner in (("", "Mew"), ("?http_404", "Mew"), ("?duplicate_url", "Ditto")):  # the first's is not known
         assert later.claim(URL + query, "Ditto")
         assert later.owner(URL + query) == owner
+
+
+def test_a_long_address_that_was_stored_whole_is_known(tmp_path: Path, records: Records) -> None:
+    url = "data:image/png;base64," + "A" * 300_000
+    records.write(MEW, url, "blocked_scheme")
+    later, _ = recovered(tmp_path)
+    assert not later.claim(candidate_of(url, "q").url, "Mew")
 
 
 def test_the_last_line_of_an_address_counts(tmp_path: Path, records: Records) -> None:

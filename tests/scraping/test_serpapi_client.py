@@ -354,9 +354,10 @@ def test_max_searches(gallery: Gallery, folder: Path) -> None:
     assert len(address.searches) == 2
 
 
-def test_waiting_ends_with_the_run(gallery: Gallery, folder: Path) -> None:
+@pytest.mark.parametrize("after", ["3000", "Fri, 31 Dec 99999 23:59:59 GMT"])
+def test_waiting_ends_with_the_run(gallery: Gallery, folder: Path, after: str) -> None:
     stop = threading.Event()
-    with standin(gallery, 1, Failure(429, "slow down", {"Retry-After": "3000"})) as address:
+    with standin(gallery, 1, Failure(429, "slow down", {"Retry-After": after})) as address:
         search = SearchClient(folder, str(address), stop=stop)
         threading.Timer(0.3, stop.set).start()
         with pytest.raises(Interrupted):
