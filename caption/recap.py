@@ -13,16 +13,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import polars as pl
-
 from pokefa.errors import InputError
 from pokefa.journal import RUNS_FOLDER, read_entries, read_header
-from pokefa.table import KEY, first_line
+from pokefa.table import KEY
 from pokefa.text import write_text
+from pokefa.user_files import read_csv
 
 RECAP_FILE = "metadata/recap.csv"
 RECAP_CAPTIONS_FILE = "metadata/recap_captions.csv"
 RECAP_COLUMNS = (KEY, "reasons")
+NEEDS = f"it needs {KEY} and reasons in its header line"
 MODEL_OF_ANOTHER_TRY = "+recap"  # how caption_model ends, see model_name in sentence_tags.py
 
 Reasons = tuple[str, ...]
@@ -77,11 +77,14 @@ def read_recap(path: Path) -> dict[str, Reasons]:
     Raises:
         InputError: the file is missing, or is not such a CSV.
     """
-    frame = _read_csv(path)
-    column = "reason" if "reason" in frame.columns else "reasons"
-    _require(frame, (KEY, column), path)
-    texts = frame.select(KEY, column).iter_rows()
-    return {image_id: tuple((reasons or "").replace(";", " ").split()) for image_id, reasons in texts if image_id}
+    found: dict[str, Reasons] = {}
+    for _, row in read_csv(path, [KEY], NEEDS):
+        reasons = row.get("reason", row.get("reasons"))
+        if reasons is None:
+            raise InputError(f"{path} has no column reasons: {NEEDS}")
+        if row[KEY]:
+            found[row[KEY]] = tuple(reasons.replace(";", " ").split())
+    return found
 
 
 def write_recap_captions(root: Path, captions: Iterable[RecapCaption]) -> bool:
@@ -99,13 +102,11 @@ def read_recap_captions(root: Path) -> dict[str, RecapCaption]:
     path = root / RECAP_CAPTIONS_FILE
     if not path.exists():
         return {}
-    frame = _read_csv(path)
-    _require(frame, (KEY, "caption", "tags"), path)
     captions: dict[str, RecapCaption] = {}
-    for number, row in enumerate(frame.select(name for name in _FIELDS if name in frame.columns).iter_rows(named=True)):
+    for number, row in read_csv(path, [KEY, "caption", "tags"], f"it needs {KEY}, caption and tags", strip=False):
         if not (row[KEY] and row["caption"] and row["tags"]):
-            raise InputError(f"{path} record {number + 2} lacks {KEY}, caption or tags: complete or remove it")
-        captions[row[KEY]] = RecapCaption(**row)
+            raise InputError(f"{path} line {number} lacks {KEY}, caption or tags: complete or remove it")
+        captions[row[KEY]] = RecapCaption(**{name: row[name] or None for name in _FIELDS if name in row})
     return captions
 
 
@@ -140,19 +141,6 @@ def csv_text(columns: Iterable[str], rows: Iterable[Iterable[str | None]]) -> st
 
 
 _FIELDS = tuple(field.name for field in fields(RecapCaption))
-
-
-def _read_csv(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_csv(path, infer_schema=False).with_columns(pl.all().replace("", None))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{path} cannot be read as CSV: {first_line(error)}") from None
-
-
-def _require(frame: pl.DataFrame, columns: Iterable[str], path: Path) -> None:
-    for name in columns:
-        if name not in frame.columns:
-            raise InputError(f"{path} has no column {name}: it needs {KEY} and {name} in its header line")
 
 
 def _has_ended(path: Path) -> bool:

@@ -69,10 +69,22 @@ def plain_host(host: str) -> str:
     >>> plain_host("WWW.xn--pokmon-dva.Example.")
     'pokémon.example'
     """
-    labels = _letters(host).replace("。", ".").lower().strip(".").split(".")
+    labels = _mapped(_letters(host)).strip(".").split(".")
     if labels[0] == "www" and len(labels) > 2:  # www.com is a host of its own
         labels = labels[1:]
     return ".".join(map(_decoded, labels))
+
+
+def _mapped(host: str) -> str:
+    """Return a host as UTS 46 maps it: small letters, one form of each, full stops of other scripts as dots."""
+    if host.isascii():
+        return host.lower()
+    import idna
+
+    try:
+        return idna.uts46_remap(host, std3_rules=False)
+    except idna.IDNAError:
+        return host.lower()
 
 
 def _decoded(label: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pokefa.columns import BASE, IMAGES, TAKEN_DOWN, is_true
+from pokefa.columns import BASE, IMAGES, PLACEHOLDER, TAKEN_DOWN, is_true
 from pokefa.ledger import Ledger
 from pokefa.selection import (
     ANY_ROW,
@@ -43,7 +43,8 @@ STALE_DECISION = (
     | ((DECISION == "nsfw") & ~FLAGGED_NSFW)
     | ((DECISION == "error") & ~pl.any_horizontal([_failed(step) for step in CAN_FAIL]))
     | ((DECISION == "duplicate") & ~is_true("dupe_removed"))
-    | ((DECISION == "kept") & (FLAGGED_NSFW | is_true("dupe_removed") | TAKEN_DOWN))
+    | ((DECISION == "placeholder") & ~PLACEHOLDER)
+    | ((DECISION == "kept") & (FLAGGED_NSFW | is_true("dupe_removed") | PLACEHOLDER | TAKEN_DOWN))
 ).fill_null(False)
 
 KEPT = "kept"

@@ -37,7 +37,7 @@ SCORE = integer(0, 100)
 SHARE = decimal(0, 1)
 DECISIONS = (
     "kept", "nsfw", "duplicate", "below_relevance", "below_aesthetic", "beyond_top_n", "not_scored", "error",
-    "taken_down",
+    "placeholder", "taken_down",
 )  # fmt: skip
 
 
@@ -152,6 +152,8 @@ class TableSchema:
         return {column.name: column for column in self.columns}
 
 
+# The same bytes came from many pages: "image removed" and the like.
+PLACEHOLDER = pl.col("drop_reason").eq_missing(pl.lit("scrape:placeholder"))
 # A person took the image out of the dataset; this outranks every other decision.
 TAKEN_DOWN = pl.col("drop_reason").str.starts_with("takedown:").fill_null(False)
 
@@ -342,12 +344,12 @@ IMAGES = TableSchema(
             ],
         ),
         *_columns(
-            "cap_filter species takedown",
+            "scrape cap_filter species takedown",
             [
                 (
                     "drop_reason",
-                    reason_of("cap_filter", "species", "takedown"),
-                    "drop after the filter",
+                    reason_of("scrape", "cap_filter", "species", "takedown"),
+                    "why the image is left out, unless the filter says so",
                 )
             ],
         ),

@@ -1,4 +1,4 @@
-"""Text helpers that more than one stage needs: species names as slugs, and text files that change only with cause."""
+"""Text that more than one stage handles: species names as slugs, strangers' text, files that change only with cause."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pokefa.table import replacing
 
 _DROPPED = re.compile("['’‘ʼ`´.]")
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
+# Controls (C0, C1, with the ESC that begins a terminal's commands), and line and paragraph separators: they part words.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+ZERO_WIDTH_JOINER = "\u200d"  # emoji need it
+# What changes the direction of the text around it, and what nobody sees, the joiner apart.
+_INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 
 def species_slug(name: str) -> str:
@@ -21,6 +26,18 @@ def species_slug(name: str) -> str:
     name = _DROPPED.sub("", name).replace("♀", "_female").replace("♂", "_male")
     letters = (mark for mark in unicodedata.normalize("NFKD", name) if not unicodedata.combining(mark))
     return _SEPARATORS.sub("_", "".join(letters).lower()).strip("_")
+
+
+def clean_text(text: object) -> str | None:
+    """Return a stranger's text as one line for a CSV cell and a terminal, or None where there is none.
+
+    Control characters become blanks, and marks that turn the direction of the text or show nothing are removed. A lone
+    surrogate, which UTF-8 cannot hold, becomes "?".
+    """
+    if not isinstance(text, str):
+        return None
+    text = _INVISIBLE.sub("", _CONTROLS.sub(" ", text)).encode("utf-8", "replace").decode("utf-8")
+    return " ".join(text.split()) or None
 
 
 def write_text(path: Path, text: str) -> bool:

@@ -32,8 +32,9 @@ from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
 from pokefa.journal import new_run_id
 from pokefa.options import options_from, positive_int, stage_parser, whole_number
 from pokefa.run import log, report_error, set_up_logging
-from pokefa.table import first_line, replacing
+from pokefa.table import replacing
 from pokefa.text import write_text
+from pokefa.user_files import read_csv
 
 POPULARITY = Path(__file__).resolve().parent / "popularity.csv"
 QUOTAS_FILE = "quotas/quotas.csv"
@@ -160,24 +161,18 @@ def read_popularity(path: Path) -> list[str]:
     Raises:
         InputError: the file cannot be read, or its ranks are not 1, 2, 3, … with one name each.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else first_line(error)
-        raise InputError(f"{path} cannot be read ({reason}): name a CSV with rank and name") from None
-    if not rows or not {"rank", "name"} <= rows[0].keys():
-        raise InputError(f"{path} must have the columns rank and name, and at least one row")
     names: dict[int, str] = {}
-    for row in rows:
-        rank, name = (row["rank"] or "").strip(), (row["name"] or "").strip()
-        if not (rank.isascii() and rank.isdigit()) or not name:
+    for _, row in read_csv(path, ["rank", "name"], "name a CSV with rank and name"):
+        rank, name = row["rank"], row["name"]
+        if not re.fullmatch("[0-9]{1,9}", rank) or not name:
             raise InputError(f"{path}: rank {rank!r} with name {name!r} is not a whole number with a name")
         if int(rank) in names:
             raise InputError(f"{path}: rank {rank} stands twice")
         if name in names.values():
             raise InputError(f"{path}: {name!r} stands twice")
         names[int(rank)] = name
+    if not names:
+        raise InputError(f"{path} has no rows: name a CSV with rank and name")
     if sorted(names) != list(range(1, len(names) + 1)):
         missing = next(rank for rank in range(1, len(names) + 1) if rank not in names)
         raise InputError(f"{path}: rank {missing} is missing")

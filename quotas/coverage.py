@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pokefa.errors import InputError
 from pokefa.text import species_slug
+from pokefa.user_files import read_csv
 
 QUOTAS_FILE = "quotas/quotas.csv"
 
@@ -59,17 +60,17 @@ def cover_quotas(path: Path, counts: Mapping[str, int]) -> Coverage:
         InputError: the file is not one that quotas/allocate.py writes.
     """
     coverage, whole = Coverage(), Band("all")
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                slug, quota = species_slug(row["name"]), int(row["quota"])
-                count = counts.get(slug, 0)
-                fraction = f"{count / quota:.4f}" if quota else ""
-                coverage.rows.append((int(row["rank"]), slug, row["band"], quota, count, fraction))
-                coverage.bands.setdefault(row["band"], Band(row["band"])).add(quota, count)
-                whole.add(quota, count)
-    except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error!r}): run quotas/allocate.py again") from None
+    for number, row in read_csv(path, ["rank", "name", "band", "quota"], "run quotas/allocate.py again"):
+        slug = species_slug(row["name"])
+        try:
+            rank, quota = int(row["rank"]), int(row["quota"])
+        except ValueError:
+            raise InputError(f"{path} line {number}: rank and quota must be whole numbers") from None
+        count = counts.get(slug, 0)
+        fraction = f"{count / quota:.4f}" if quota else ""
+        coverage.rows.append((rank, slug, row["band"], quota, count, fraction))
+        coverage.bands.setdefault(row["band"], Band(row["band"])).add(quota, count)
+        whole.add(quota, count)
     coverage.bands["all"] = whole
     return coverage
 

@@ -1,46 +1,51 @@
 """Fetching one image from an address that a stranger chose.
 
-Every address is suspect: only http and https, redirects followed by hand, each hop's resolved addresses checked before
+Every address is suspect: only http and https, each redirect followed here, each hop's resolved addresses checked before
 they are connected to, nothing of a private network unless allowed, a cap on bytes while streaming, and one deadline
-for the whole file, which also ends a server that sends a byte a second. A host gets few connections at once, whatever
-the number of threads; waiting for a turn is no part of the deadline. Every refusal has a slug.
+for the whole file, which also ends a server that sends a byte a second. Waiting for a host's turn is no part of the
+deadline. Every refusal has a slug.
+
+An event loop with aiohttp does this on public interfaces: its resolver and its sockets are ours, `asyncio.timeout` is
+the deadline, and hundreds of downloads share one thread.
 """
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import http.cookiejar
+import asyncio
+import errno
 import ipaddress
 import os
-import re
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+import ssl
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util.connection import allowed_gai_family
+import aiohttp
+import certifi
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from pokefa import __version__
-from pokefa.errors import Interrupted
+from pokefa.errors import InputError, RunError
 from pokefa.table import first_line
-from scraping.hosts import LOOK_S, PER_HOST, HostSlots, check_domain
+from scraping.addresses import quote_address, redirected_to, web_address
+from scraping.content_coding import Body
+from scraping.event_loop import Threads
+from scraping.hosts import CONCURRENCY, Hosts, check_domain
+from scraping.public_addresses import IPAddress, any_address, is_public
 from scraping.utils import Busy, Download, Limits, Refused, retry_after
 
 WAIT_S = 10.0  # for a connection, and for each read
 MAX_REDIRECTS = 5
+TRIES = 3  # of a file whose host is busy
 WEB_PORTS = (80, 443)
+REDIRECTS = (301, 302, 303, 307, 308)
 BUSY = (429, 503)  # too many requests, service unavailable: the host is fine and asks for patience
-CHUNK = 2**16
-KEPT_HOSTS = 64  # so many hosts' connections are kept open for the next file
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # what this machine lacks, and no server
+KEPT_S = 2.0  # an idle connection stays open for the next file; longer would keep hundreds of hosts' connections
 
 # Directives of X-Robots-Tag by which a site keeps its images out of training sets, or out of collections of any kind.
 # "none" is short for "noindex, nofollow".
@@ -48,29 +53,6 @@ OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "none"})
 # Directives with a value: what stands before their colon is not the name of a robot.
 VALUED_DIRECTIVES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 ROBOT = "pokefa"
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-def is_public(address: IPAddress) -> bool:
-    """Tell whether an address is on the open internet.
-
-    Private, loopback, link-local, multicast, reserved and unspecified addresses are not, nor are IPv6 addresses that
-    carry an IPv4 address (mapped, 6to4, Teredo), which could lead around the check. NAT64 (RFC 6052) is judged by the
-    IPv4 address inside, because on an IPv6-only network every IPv4 host is reached that way.
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None or address.sixtofour is not None or address.teredo is not None:
-            return False
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return address.is_global and not (address.is_multicast or address.is_reserved)
-
-
-def any_address(address: IPAddress) -> bool:
-    """Allow every address: for --allow-private."""
-    return True
 
 
 def user_agent(contact: str | None) -> str:
@@ -96,316 +78,224 @@ def is_opted_out(tags: Iterable[str]) -> bool:
     return False
 
 
-class Connections:
-    """What the downloaders of a run share: connections that stay open for the next file, and turns at hosts.
-
-    Of each host, at most `per_host` connections are in use at once; as many may stay open for each of its ports.
-    """
-
-    def __init__(self, per_host: int = PER_HOST) -> None:
-        self.slots = HostSlots(per_host)
-        self.adapter = _CheckedAdapter(pool_connections=KEPT_HOSTS, pool_maxsize=per_host)
-
-
 class Downloader:
-    """Fetches images, one at a time; each thread has its own.
+    """Fetches images, many at once; an async context manager, which holds the connections.
 
     Args:
         limits: caps on bytes and time.
         agent: the User-Agent header.
-        allowed: decides over each resolved address; `any_address` also lets any port pass.
-        stop: when it is set, the download under way ends with Interrupted.
-        connections: shared with the other downloaders of the run, which `allowed` must not tell apart.
+        hosts: turns at hosts.
+        allowed: decides over each address that is connected to; `any_address` also lets any port pass.
+
+    Raises:
+        InputError: the certificates that REQUESTS_CA_BUNDLE names cannot be read.
     """
 
     def __init__(
-        self,
-        limits: Limits,
-        agent: str,
-        *,
-        allowed: Callable[[IPAddress], bool] = is_public,
-        stop: threading.Event | None = None,
-        connections: Connections | None = None,
+        self, limits: Limits, agent: str, hosts: Hosts, *, allowed: Callable[[IPAddress], bool] = is_public
     ) -> None:
         self._limits = limits
+        self._agent = agent
+        self._hosts = hosts
         self._allowed = allowed
-        self._stop = stop or threading.Event()
-        connections = connections or Connections()
-        self._slots = connections.slots
-        self._session = requests.Session()
-        # No proxy, which would resolve the addresses itself, and no .netrc, whose passwords are not for strangers.
-        self._session.trust_env = False
-        self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
-        self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers.clear()
-        # "identity": the file on disk is what the server has, and nothing that is unpacked can explode.
-        self._session.headers.update(
-            {"User-Agent": agent, "Accept": "image/jpeg,image/png,image/webp,*/*;q=0.1", "Accept-Encoding": "identity"}
+        self._certificates = load_certificates()
+
+    async def __aenter__(self) -> Downloader:
+        connector = aiohttp.TCPConnector(
+            limit=0,  # `Hosts` limits
+            resolver=_CheckedResolver(self._check),
+            socket_factory=self._open_socket,
+            ssl=self._certificates,
+            keepalive_timeout=KEPT_S,
         )
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, connections.adapter)
-
-    def fetch(self, address: str) -> Download:
-        """Return what an address gives, redirects followed.
-
-        Raises:
-            Refused: there is nothing to be had, or it may not be had; Busy when the host asks for patience.
-            Interrupted: the run is to stop.
-        """
-        visit = _Visit(self._limits.deadline, self._allowed)
-        try:
-            for _ in range(MAX_REDIRECTS + 1):
-                host = self._check_address(address)
-                with self._slots.turn(host, self._stop), visit:
-                    got = self._get(address, visit)
-                if isinstance(got, Download):
-                    return got
-                address = urljoin(address, got)
-            raise Refused("too_many_redirects", f"more than {MAX_REDIRECTS}")
-        except Interrupted:
-            raise
-        except Exception as error:
-            if visit.is_over:
-                raise Refused("timeout", f"not done after {self._limits.deadline:g} seconds") from None
-            raise as_refusal(error) from None
-
-    def _get(self, address: str, visit: _Visit) -> Download | str:
-        """Return what an address gives, or where it redirects to."""
-        response = self._session.get(address, stream=True, allow_redirects=False, timeout=WAIT_S)
-        try:
-            tags = response.raw.headers.getlist("X-Robots-Tag")
-            if not self._limits.ignore_opt_out and is_opted_out(tags):
-                raise Refused("opted_out", f"X-Robots-Tag: {', '.join(tags)}"[:200])
-            target = self._session.get_redirect_target(response)
-            if target is not None:
-                return target
-            if response.status_code != 200:
-                slug, detail = f"http_{response.status_code}", response.reason or "no reason given"
-                if response.status_code in BUSY:
-                    host = urlsplit(address).hostname or ""
-                    raise Busy(slug, detail, host, retry_after(response.headers.get("Retry-After")))
-                raise Refused(slug, detail)
-            return Download(self._read(response.raw, visit), response.headers.get("Content-Type"))
-        finally:
-            response.close()
-
-    def _check_address(self, address: str) -> str:
-        """Return the host of an address that may be asked as far as can be told before its name is resolved."""
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https"):
-            raise Refused("blocked_scheme", f"{parts.scheme[:20] or 'no scheme'} is not http or https")
-        if not parts.hostname or parts.username is not None or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", address):
-            raise Refused("invalid_url", "it has no host, or holds a user name or a control character")
-        check_domain(parts.hostname, self._limits.excluded)
-        return parts.hostname
-
-    def _read(self, raw: Any, visit: _Visit) -> bytes:
-        data = bytearray()
-        # read1 returns what has come, so that a slow server cannot hold a read for longer than the deadline.
-        while chunk := raw.read1(CHUNK, decode_content=False):
-            data += chunk
-            if len(data) > self._limits.max_bytes:
-                raise Refused("too_many_bytes", f"over {self._limits.max_bytes} bytes")
-            if self._stop.is_set():
-                raise Interrupted("interrupted in the middle of a download")
-        if visit.is_over:  # a cut connection looks like the end of a body without a Content-Length
-            raise TimeoutError
-        return bytes(data)
-
-
-def as_refusal(error: Exception) -> Refused:
-    """Return the refusal that an error of the network or of the libraries means."""
-    if isinstance(error, Refused):
-        return error
-    causes = list(_causes(error))
-
-    def among(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in causes)
-
-    root = causes[-1]
-    detail = (root.strerror if isinstance(root, OSError) else None) or type(root).__name__
-    if among(urllib3.exceptions.NameResolutionError, socket.gaierror):
-        return Refused("dns_failed", "the host's name has no address")
-    if among(urllib3.exceptions.NewConnectionError, ConnectionRefusedError):
-        return Refused("connection_failed", detail)
-    if among(urllib3.exceptions.TimeoutError, requests.Timeout, TimeoutError):
-        return Refused("timeout", f"no answer for {WAIT_S:g} seconds")
-    if among(urllib3.exceptions.SSLError, requests.exceptions.SSLError):
-        return Refused("tls_failed", detail)
-    if among(urllib3.exceptions.IncompleteRead, http.client.IncompleteRead):
-        return Refused("truncated", "the connection ended before the file did")
-    if among(requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError, ValueError):
-        return Refused("invalid_url", first_line(root)[:200])
-    return Refused("connection_failed", detail)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and, from the outside in, the errors that the libraries wrapped in it."""
-    while error is not None:
-        yield error
-        wrapped = [part for part in (getattr(error, "reason", None), *error.args) if isinstance(part, BaseException)]
-        error = wrapped[0] if wrapped else error.__cause__
-
-
-class _Visit:
-    """One download: who may be connected to, and the time after which every connection is cut.
-
-    It is entered for each host in turn, and its time runs only inside.
-    """
-
-    def __init__(self, seconds: float, allowed: Callable[[IPAddress], bool]) -> None:
-        self._left = seconds
-        self._allowed = allowed
-        self._lock = threading.Lock()
-        self._handles: list[socket.socket] = []
-        self.is_over = False
-
-    def __enter__(self) -> _Visit:
-        _here.visit = self
-        self._entered = time.monotonic()
-        self.ends = self._entered + self._left
-        _watchdog.watch(self)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            # "identity": the file on disk is what the server has. What comes packed all the same is unpacked in `Body`.
+            headers={
+                "User-Agent": self._agent,
+                "Accept": "image/jpeg,image/png,image/webp,*/*;q=0.1",
+                "Accept-Encoding": "identity",
+            },
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # No proxy, which would resolve the addresses itself, and no .netrc, whose passwords are not for strangers.
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=WAIT_S, sock_read=WAIT_S),
+        )
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _watchdog.leave(self)
-        self._left -= time.monotonic() - self._entered
-        _here.visit = None
-        with self._lock:
-            for handle in self._handles:
-                handle.close()
-            self._handles.clear()
+        await self._session.close()
 
-    def resolve(self, host: str, port: int) -> list[str]:
-        """Return the host's addresses, having checked every one, and the port.
+    async def fetch(self, address: str) -> Download:
+        """Return what an address gives, redirects followed; a busy host is given its rest and asked again.
+
+        Raises:
+            Refused: there is nothing to be had, or it may not be had.
+        """
+        tries = 1
+        while True:
+            try:
+                return await self._follow(address)
+            except Busy as busy:
+                await self._hosts.rest(busy, tries, is_last=tries == TRIES)
+                tries += 1
+
+    async def _follow(self, address: str) -> Download:
+        """Return what an address gives, redirects followed. Raises as `fetch`, and Busy."""
+        left, deadline = self._limits.deadline, asyncio.timeout(None)
+        try:
+            for _ in range(MAX_REDIRECTS + 1):
+                url = self._checked(address)
+                async with self._hosts.turn(str(url.raw_host)):
+                    began = asyncio.get_running_loop().time()
+                    async with asyncio.timeout(left) as deadline:
+                        got = await self._get(url)
+                    left -= asyncio.get_running_loop().time() - began
+                if isinstance(got, Download):
+                    return got
+                address = urljoin(str(url), redirected_to(got))
+            raise Refused("too_many_redirects", f"more than {MAX_REDIRECTS}")
+        except TimeoutError as error:
+            if deadline.expired():
+                raise Refused("timeout", f"not done after {self._limits.deadline:g} seconds") from None
+            raise as_refusal(error) from None
+        except Exception as error:
+            raise as_refusal(error) from None
+
+    async def _get(self, url: URL) -> Download | bytes:
+        """Return what an address gives, or the bytes of where it redirects to."""
+        async with self._session.get(url, allow_redirects=False) as response:
+            tags = response.headers.getall("X-Robots-Tag", [])
+            if not self._limits.ignore_opt_out and is_opted_out(tags):
+                raise Refused("opted_out", f"X-Robots-Tag: {', '.join(tags)}"[:200])
+            target = response.headers.get("Location")
+            if target is not None and response.status in REDIRECTS:
+                return target.encode("utf-8", "surrogateescape")
+            if response.status != 200:
+                slug, detail = f"http_{response.status}", response.reason or "no reason given"
+                if response.status in BUSY:
+                    wait = retry_after(response.headers.get("Retry-After"))
+                    raise Busy(slug, detail, str(url.raw_host), wait)
+                raise Refused(slug, detail)
+            body = Body(", ".join(response.headers.getall("Content-Encoding", [])), self._limits.max_bytes)
+            async for chunk in response.content.iter_any():
+                body.add(chunk)
+            return Download(body.finish(), response.headers.get("Content-Type"))
+
+    def _checked(self, address: str) -> URL:
+        """Return an address that may be asked for, as far as can be told before its name is resolved.
+
+        Raises:
+            Refused: it may not.
+            ValueError: it is malformed.
+        """
+        url = URL(quote_address(web_address(address)), encoded=True)
+        host = str(url.raw_host)
+        check_domain(host, self._limits.excluded)
+        if url.port not in WEB_PORTS and self._allowed is not any_address:
+            raise Refused("blocked_address", f"port {url.port} is not 80 or 443")
+        literal = literal_address(host)
+        if literal is None:
+            return url
+        self._check(host, literal)
+        return url.with_host(str(literal))
+
+    def _check(self, host: str, address: IPAddress) -> None:
+        """Check an address of a host.
+
+        Raises:
+            Refused: it may not be connected to.
+        """
+        if not self._allowed(address):
+            raise Refused("blocked_address", f"{host} is {address}, which is not on the public internet")
+
+    def _open_socket(self, info: tuple[Any, ...]) -> socket.socket:
+        """Return the socket of a connection about to be made: the last place where its address is checked."""
+        family, kind, protocol, _, target = info
+        self._check(str(target[0]), ipaddress.ip_address(target[0]))
+        return socket.socket(family, kind, protocol)
+
+
+class _CheckedResolver(AbstractResolver):
+    """Resolves a host once and checks what it finds; the connector connects to that and nothing else."""
+
+    def __init__(self, check: Callable[[str, IPAddress], None]) -> None:
+        self._check = check
+        self._threads = Threads(CONCURRENCY)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the host's addresses, having checked every one.
 
         Raises:
             Refused: one is not allowed; a name that leads to both kinds is an attempt to get around the check.
-            socket.gaierror: there is none.
+            OSError: there is none.
         """
-        if port not in WEB_PORTS and self._allowed is not any_address:
-            raise Refused("blocked_address", f"port {port} is not 80 or 443")
-        found = socket.getaddrinfo(host.strip("[]"), port, allowed_gai_family(), socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        for address in addresses:
-            if not self._allowed(ipaddress.ip_address(address)):
-                raise Refused("blocked_address", f"{host} is {address}, which is not on the public internet")
-        return addresses
+        found = await self._threads.run(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+        for *_, target in found:
+            self._check(host, ipaddress.ip_address(target[0]))
+        return [
+            ResolveResult(hostname=host, host=str(target[0]), port=port, family=kind, proto=protocol, flags=0)
+            for kind, _, protocol, _, target in found
+        ]
 
-    def watch(self, connected: socket.socket) -> None:
-        """Have a connection cut when the time is up.
-
-        A second handle on it is kept, because TLS takes the first one away from the object that we were given.
-        """
-        handle = socket.socket(fileno=os.dup(connected.fileno()))
-        with self._lock:
-            self._handles.append(handle)
-            if self.is_over:
-                _shut(handle)
-
-    def cut(self) -> None:
-        """End the visit now: whatever its thread waits for, it waits no longer."""
-        with self._lock:
-            self.is_over = True
-            for handle in self._handles:
-                _shut(handle)
+    async def close(self) -> None:
+        """Nothing is held open."""
 
 
-def _shut(handle: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the other side may have been faster
-        handle.shutdown(socket.SHUT_RDWR)
+def literal_address(host: str) -> IPAddress | None:
+    """Return the address that a host is itself, also as `127.1` or `0x7f.0.0.1`; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
 
 
-class _Watchdog:
-    """One thread that cuts every visit whose time is up; a timer for each would be a thread for each."""
+def load_certificates() -> ssl.SSLContext:
+    """Return the authorities that vouch for servers: certifi's, or those of REQUESTS_CA_BUNDLE, a file or a folder.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._visits: set[_Visit] = set()
-        self._runs = False
-
-    def watch(self, visit: _Visit) -> None:
-        with self._lock:
-            self._visits.add(visit)
-            if not self._runs:
-                self._runs = True
-                threading.Thread(target=self._look, daemon=True).start()
-
-    def leave(self, visit: _Visit) -> None:
-        with self._lock:
-            self._visits.discard(visit)
-
-    def _look(self) -> None:
-        while True:
-            time.sleep(LOOK_S)
-            now = time.monotonic()
-            with self._lock:
-                late = [visit for visit in self._visits if visit.ends <= now]
-            for visit in late:
-                visit.cut()
+    Raises:
+        InputError: they cannot be read.
+    """
+    path = Path(os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
+    try:
+        if path.is_dir():
+            return ssl.create_default_context(capath=str(path))
+        return ssl.create_default_context(cafile=str(path))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"REQUESTS_CA_BUNDLE {path} cannot be read ({reason}): name a file of certificates") from None
 
 
-_watchdog = _Watchdog()
+def as_refusal(error: Exception) -> Refused:
+    """Return the refusal that an error of the network or of aiohttp means.
 
-# The visit that this thread is making; connections are made deep inside the libraries, by this thread.
-_here = threading.local()
-
-
-class _CheckedConnection(HTTPConnection):
-    """A connection that resolves its host once, checks what it finds, and connects to that and nothing else."""
-
-    def _new_conn(self) -> socket.socket:
-        visit: _Visit = _here.visit
-        host = self._dns_host
-        failure: Exception = OSError("no address to connect to")
-        try:
-            addresses = visit.resolve(host, self.port)
-        except socket.gaierror as error:
-            raise urllib3.exceptions.NameResolutionError(host, self, error) from error
-        for address in addresses:
-            with self._connecting_to(address):
-                try:
-                    connected = super()._new_conn()
-                except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
-                    failure = error
-                    if visit.is_over:
-                        break
-                    continue
-            visit.watch(connected)
-            return connected
-        raise failure
-
-    @contextlib.contextmanager
-    def _connecting_to(self, address: str) -> Iterator[None]:
-        host, self._dns_host = self._dns_host, address
-        try:
-            yield
-        finally:
-            self._dns_host = host
-
-    def getresponse(self) -> Any:
-        if self.sock is not None:  # it may be kept from an earlier download
-            _here.visit.watch(self.sock)
-        return super().getresponse()
-
-
-class _CheckedTLSConnection(_CheckedConnection, HTTPSConnection):
-    """The same over TLS; the certificate is still checked against the host's name."""
-
-
-class _CheckedPool(HTTPConnectionPool):
-    ConnectionCls = _CheckedConnection
-
-
-class _CheckedTLSPool(HTTPSConnectionPool):
-    ConnectionCls = _CheckedTLSConnection
-
-
-class _CheckedAdapter(HTTPAdapter):
-    """Lets requests make checked connections only."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _CheckedPool, "https": _CheckedTLSPool}
+    Raises:
+        RunError: it is this machine that fails, and would fail every download.
+    """
+    match error:
+        case Refused():
+            return error
+        case OSError(errno=int(number)) if number in EXHAUSTED:
+            raise RunError(f"{os.strerror(number)}: lower --concurrency, or allow more (ulimit -n), and run again")
+        case aiohttp.ClientConnectorDNSError() | socket.gaierror():
+            return Refused("dns_failed", "the host's name has no address")
+        case aiohttp.ClientSSLError():
+            return Refused("tls_failed", type(error.__cause__ or error).__name__)
+        case TimeoutError():
+            return Refused("timeout", f"no answer for {WAIT_S:g} seconds")
+        case aiohttp.ClientPayloadError():
+            return Refused("truncated", "the connection ended before the file did")
+        case aiohttp.InvalidURL() | ValueError():
+            return Refused("invalid_url", first_line(error)[:200])
+        case OSError(errno=int(number)) if number > 0:
+            return Refused("connection_failed", os.strerror(number))
+    return Refused("connection_failed", type(error).__name__)

@@ -4,12 +4,13 @@ Each species' folder holds `urls.jsonl`, one line for each address that was deci
 
     {"url": "…", "species": "Umbreon", "status": "http_404", "detail": "Not Found", "ts": "…"}
     {"url": "…", "species": "Umbreon", "status": "saved", "detail": null, "ts": "…", "row": {"image_id": "…", …}}
+    {"url": "…", "species": "Umbreon", "status": "duplicate_bytes", …, "image_id": "…", "page": "…"}
 
-Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, taken_down_address, taken_down_bytes,
-taken_down_picture, opted_out, excluded_domain, blocked_address, blocked_scheme, too_small, bad_aspect, too_many_bytes,
-too_many_pixels. Failures: http_<code>, dns_failed,
-connection_failed, tls_failed, timeout, host_busy, too_many_redirects, invalid_url, truncated, empty_file, not_an_image,
-hash_mismatch, missing_file.
+Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, placeholder, taken_down_address, taken_down_bytes,
+taken_down_picture, opted_out, excluded_domain, outside_folder, not_a_file, blocked_address, blocked_scheme, too_small,
+bad_aspect, too_many_bytes, too_many_pixels. Failures: http_<code>, dns_failed, connection_failed, tls_failed, timeout,
+host_busy, too_many_redirects, invalid_url, unsupported_encoding, truncated, empty_file, not_an_image, hash_mismatch,
+missing_file.
 
 The line of a saved image holds its ledger row and reaches the disk before the file gets its name. So a run that is
 killed at any moment leaves no image that the next one could not give a row to, see `Records.recover`.
@@ -21,16 +22,20 @@ import errno
 import itertools
 import json
 import os
+import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pokefa.columns import IMAGES
 from pokefa.errors import InputError, RunError
 from pokefa.journal import utc_now
 from pokefa.run import Row
 from pokefa.table import sync_folder
+from scraping.addresses import stored_address
 from scraping.utils import RAW_FOLDER, Species
 
 URLS_FILE = "urls.jsonl"
@@ -42,11 +47,14 @@ DECISIONS = frozenset(
         "adopted",
         "duplicate_url",
         "duplicate_bytes",
+        "placeholder",
         "taken_down_address",
         "taken_down_bytes",
         "taken_down_picture",
         "opted_out",
         "excluded_domain",
+        "outside_folder",
+        "not_a_file",
         "blocked_address",
         "blocked_scheme",
         "too_small",
@@ -56,19 +64,34 @@ DECISIONS = frozenset(
     }
 )
 # Trying these again could bring nothing new.
-FINAL = frozenset({"saved", "duplicate_url", "duplicate_bytes", "taken_down_address", "taken_down_bytes"})
+FINAL = frozenset(
+    {"saved", "duplicate_url", "duplicate_bytes", "placeholder", "taken_down_address", "taken_down_bytes"}
+)
+
+# The same bytes on so many pages are no picture of any of them, but what a host sends in the place of one that is gone.
+PLACEHOLDER_PAGES = 5
 
 
 class Records:
     """Every address tried and every image stored so far, over all species; threads may share it."""
 
-    def __init__(self, root: Path, images: Mapping[str, str], *, retry: bool = False) -> None:
-        """Start with the ledger's images, {image_id: species}; `retry` gives what was not saved a new try."""
+    def __init__(
+        self, root: Path, images: Mapping[str, str], pages: Mapping[str, str] | None = None, *, retry: bool = False
+    ) -> None:
+        """Start with the ledger's images.
+
+        Args:
+            images: {image_id: species}.
+            pages: {image_id: page that it came from, or its address}; of a user's file there is none.
+            retry: give what was not saved a new try.
+        """
         self._root = root
         self._retry = retry
         self.failed_before: set[str] = set()  # addresses passed over in this run because an earlier one got nothing
         self._lock = threading.Lock()
         self._images = dict(images)
+        self._first_pages = dict(pages or {})
+        self._other_pages: defaultdict[str, set[str]] = defaultdict(set)
         self._statuses: dict[tuple[str, str], str] = {}
         self._owners: dict[str, str] = {}
         self._claimed: set[tuple[str, str]] = set()
@@ -111,16 +134,27 @@ class Records:
         """Return the species that claimed an address first."""
         return self._owners[url]
 
-    def claim_image(self, image_id: str, species: str) -> str | None:
-        """Reserve an image for a species; return None, or who has it already."""
+    def claim_image(self, image_id: str, species: str, page: str | None) -> str | None:
+        """Reserve an image that a page showed for a species; return None, or who has it already."""
         with self._lock:
+            self._saw(image_id, page)
             if image_id in self._images:
                 return self._images[image_id]
             self._images[image_id] = species
             return None
 
-    def write(self, species: Species, url: str, status: str, detail: str | None = None) -> None:
-        """Append the line of an address that was not saved.
+    def pages_of(self, image_id: str) -> int:
+        """Return from how many different pages an image has come, over all species and runs."""
+        with self._lock:
+            return len({*self._other_pages.get(image_id, ()), *filter(None, [self._first_pages.get(image_id)])})
+
+    def placeholders(self) -> dict[str, int]:
+        """Return the images that have come from PLACEHOLDER_PAGES or more, and from how many."""
+        counts = {image_id: self.pages_of(image_id) for image_id in list(self._other_pages)}
+        return {image_id: pages for image_id, pages in counts.items() if pages >= PLACEHOLDER_PAGES}
+
+    def write(self, species: Species, url: str, status: str, detail: str | None = None, **facts: str | None) -> None:
+        """Append the line of an address that was not saved; `facts` are more of its keys.
 
         Raises:
             RunError: it cannot be written.
@@ -128,7 +162,7 @@ class Records:
         folder = self._root / species.folder
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            append_line(folder / URLS_FILE, _line(url, species.name, status, detail), durable=False)
+            append_line(folder / URLS_FILE, _line(url, species.name, status, detail) | facts, durable=False)
 
     def keep(self, species: Species, data: bytes) -> Path:
         """Bring bytes to the disk under a passing name and return it; `save` gives them their own.
@@ -160,9 +194,14 @@ class Records:
             part_of(target).replace(target)
             sync_folder(target.parent)
 
+    def _saw(self, image_id: str, page: str | None) -> None:
+        if page is not None and self._first_pages.setdefault(image_id, page) != page:
+            self._other_pages[image_id].add(page)
+
     def _recover_folder(self, path: Path) -> Iterator[Row]:
-        for line in read_lines(path, mend=True):
-            url, species, status = line["url"], line["species"], line["status"]
+        for number, line in enumerate(read_lines(path, mend=True), 1):
+            # Earlier versions stored long addresses whole.
+            url, species, status = stored_address(line["url"]), line["species"], line["status"]
             row: Row | None = line.get("row")
             if row is not None and str(row["image_id"]) not in self._images:
                 target = self._root / str(row["path_raw"])
@@ -171,11 +210,35 @@ class Records:
                     temporary.replace(target)
                 if not target.exists():
                     continue  # neither a row nor bytes: the address is free to be tried again
+                try:
+                    IMAGES.encode_cells("scrape", row)
+                except (ValueError, InputError) as error:
+                    raise _damaged(path, number, error) from None
                 self._images[str(row["image_id"])] = species
                 yield row
+            image_id = image_of(line)
+            if image_id is not None:
+                page = line.get("page") if row is None else line["row"].get("source_page")
+                self._saw(image_id, page_of(page, url))
             self._statuses[species, url] = status
             if status != "duplicate_url":
                 self._owners[url] = species
+
+
+def page_of(page: str | None, url: str) -> str | None:
+    """Return the page that showed an image, or its address where no page is known; None for a user's own file."""
+    return None if url.startswith("file:") else page or url
+
+
+def image_of(line: dict[str, Any]) -> str | None:
+    """Return the id of the image that an address gave, as its line tells it; None where it gave none."""
+    if line["status"] == "saved":
+        return line["row"]["image_id"] if line.get("row") else None
+    if line["status"] not in ("duplicate_bytes", "placeholder"):
+        return None
+    # Lines of earlier versions have the id in their detail alone.
+    found = re.match("[0-9a-f]{32}", str(line.get("image_id") or line.get("detail") or ""))
+    return found.group() if found else None
 
 
 def part_of(target: Path) -> Path:
@@ -196,13 +259,37 @@ def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for number, text in enumerate(whole.splitlines(), 1):
         try:
-            line = json.loads(text)
-            if not {"url", "species", "status"} <= line.keys():
-                raise ValueError("a key is missing")
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{path} line {number} is damaged ({error}): repair or remove that line") from None
-        lines.append(line)
+            lines.append(check_line(json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            raise _damaged(path, number, error) from None
     return lines
+
+
+def _damaged(path: Path, number: int, error: Exception) -> InputError:
+    return InputError(f"{path} line {number} is damaged ({error}): repair or remove that line")
+
+
+def check_line(line: object) -> dict[str, Any]:
+    """Return a line of urls.jsonl.
+
+    Raises:
+        ValueError: it is of another shape, or its row names a file elsewhere than in data_raw.
+    """
+    if not isinstance(line, dict) or not all(isinstance(line.get(name), str) for name in ("url", "species", "status")):
+        raise ValueError("it is no object with the texts url, species and status")
+    row = line.get("row")
+    pages = (line.get("page"), row.get("source_page") if isinstance(row, dict) else None)
+    if not all(isinstance(page, str | None) for page in pages):
+        raise ValueError("its page is no text")
+    if row is None:
+        return line
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("image_id", "species")):
+        raise ValueError("its row is no object with the texts image_id and species")
+    path = row.get("path_raw")
+    parts = PurePosixPath(path).parts if isinstance(path, str) and "\0" not in path else ()
+    if len(parts) != 4 or parts[0] != RAW_FOLDER or ".." in parts or not re.fullmatch("[0-9a-f]{32}", row["image_id"]):
+        raise ValueError("its row names no image of data_raw")
+    return line
 
 
 def append_line(path: Path, line: dict[str, Any], *, durable: bool) -> None:

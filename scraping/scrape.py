@@ -2,7 +2,7 @@
 
 Reads   quotas/quotas.csv: rank, name, band, quota; what earlier runs stored
 Writes  images.csv: one row for each image: image_id, sha256, species, … scrape_run_id
-        data_raw/<band>/<rank>_<name>/<image_id>.<ext>, byte for byte what the server sent
+        data_raw/<band>/<rank>_<name>/<image_id>.<ext>, byte for byte the file that the server has
         data_raw/<band>/<rank>_<name>/urls.jsonl: what became of every address that was tried
         data_raw/serpapi/: every search that was paid for; none is paid for twice
 
@@ -12,6 +12,9 @@ perceptual hash differs from theirs in at most --takedown-threshold of 64 bits.
 Searches go to SERPAPI_BASE_URL (https://serpapi.com) with the key in SERPAPI_API_KEY. Images can also come from a
 folder, whose sub-folders name the species, or from a list of addresses, for example of a published base.csv: then
 there is no search and no quota. No address is tried twice unless --retry-errors asks for it.
+
+The same bytes from 5 or more pages are a placeholder ("image removed"): the image stays on disk and in the ledger, with
+drop_reason scrape:placeholder and a row in drops.csv, and no later stage takes it. --keep-placeholder lets it in.
 
     python scraping/scrape.py --contact you@example.org
     python scraping/scrape.py --species Umbreon Mimikyu --limit 20 --max-searches 2
@@ -28,6 +31,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
 
 from metadata.takedowns import read_taken_down
 from pokefa.engine import Pool, run_batches
@@ -35,13 +42,18 @@ from pokefa.errors import PokefaError
 from pokefa.options import options_from, stage_parser
 from pokefa.run import StageRun, run_stage
 from pokefa.table import KEY
-from scraping.hosts import read_domains
-from scraping.pool import DownloadPool
-from scraping.records import DECISIONS, Records
+from scraping.event_loop import WorkLoop
+from scraping.folders import files_as_candidates, from_folder
+from scraping.hosts import Hosts, read_domains
+from scraping.placeholders import SET_ASIDE, keep_placeholders, set_aside_placeholders
+from scraping.records import DECISIONS, Records, page_of
 from scraping.settings import QUERY, SEARCH_FLAGS, Settings, add_arguments
-from scraping.sources import Search, files_as_candidates, from_folder, from_urls, searched
+from scraping.sources import Search, from_urls, searched
 from scraping.utils import Limits, SpeciesIndex, read_quotas
-from scraping.worker import GetImage, Job, ScrapeSpecies, Shared, Tried
+from scraping.worker import Downloads, GetImage, Job, ScrapeSpecies, Shared, Tried
+
+if TYPE_CHECKING:
+    from scraping.serpapi_client import SearchClient
 
 QUOTAS_FILE = "quotas/quotas.csv"
 GRACE_S = 15.0  # a download that has begun looks at the stop sign between two reads
@@ -56,58 +68,59 @@ def scrape(run: StageRun, settings: Settings) -> None:
         InputError: the settings, or the files that they name, are wrong.
         BudgetReached: there are no searches left to pay for.
     """
+    if settings.keep_placeholders:
+        keep_placeholders(run, settings.keep_placeholders)
+        return
     index = SpeciesIndex(read_quotas(settings.quotas or run.root / QUOTAS_FILE))
     limits = replace(settings.limits, excluded=read_domains(settings.excluded) if settings.excluded else frozenset())
+    table = run.table()
+    # What was set aside fills no quota.
+    saved = Counter(table.filter(pl.col("drop_reason").ne_missing(SET_ASIDE))["species"])
     if run.options.dry_run:
-        jobs = plan_jobs(settings, index, Counter(run.table()["species"]), None, run.options.limit)
+        jobs = plan_jobs(settings, index, saved, None, run.options.limit)
         run.extra["wanted"] = sum(job.wanted for job in jobs)
         log.info("dry run: would look for up to %d images of %d species", run.extra["wanted"], len(jobs))
         return
-    table = run.table()
-    images = table.select(KEY, "species")
-    records = Records(run.root, dict(images.iter_rows()), retry=run.options.retry_errors)
+    records = read_records(run.root, table, retry=run.options.retry_errors)
     taken_down = read_taken_down(run.root, table, settings.takedown_threshold)
     shared = Shared(run.root, run.run_id, limits, records, taken_down)
-    saved = Counter(images["species"])
     for row in records.recover():
         record(run, Tried("adopted", row))
         saved[str(row["species"])] += 1
-    work_through(run, shared, settings, index, saved)
+    try:
+        work_through(run, shared, settings, index, saved)
+    finally:
+        set_aside_placeholders(run, records)
     if records.failed_before:
         tried = len(records.failed_before)
         log.info("%d addresses were tried before and not saved: --retry-errors tries them again", tried)
 
 
+def read_records(root: Path, table: pl.DataFrame, *, retry: bool) -> Records:
+    """Return the records with what the ledger's table has."""
+    rows = list(table.select(KEY, "species", "source_page", "source_url").iter_rows())
+    pages = {image_id: page_of(page, url) for image_id, _, page, url in rows if url is not None}
+    return Records(
+        root,
+        {image_id: species for image_id, species, *_ in rows},
+        {image_id: page for image_id, page in pages.items() if page is not None},
+        retry=retry,
+    )
+
+
 def work_through(run: StageRun, shared: Shared, settings: Settings, index: SpeciesIndex, saved: Counter[str]) -> None:
     """Work through the jobs with the libraries of the network loaded; `saved` counts the images of each species."""
-    from scraping.download import Connections, Downloader, any_address, is_public, user_agent
-    from scraping.serpapi_client import BASE_URL, SEARCHES_FOLDER, SearchClient
+    from scraping.download import Downloader, user_agent
+    from scraping.public_addresses import any_address, is_public
 
-    new_downloader = partial(
-        Downloader,
+    downloader = Downloader(
         shared.limits,
         user_agent(settings.contact),
+        Hosts(settings.per_host, settings.concurrency),
         allowed=any_address if settings.allow_private else is_public,
-        stop=shared.stop,
-        connections=Connections(settings.per_host),
     )
-    downloads = DownloadPool(
-        lambda: GetImage(shared, new_downloader()),
-        threads=settings.concurrency,
-        per_host=settings.per_host,
-        stop=shared.stop,
-    )
-
-    client = None
-    if settings.searches:
-        address = os.environ.get("SERPAPI_BASE_URL") or BASE_URL
-        client = SearchClient(
-            run.root / SEARCHES_FOLDER,
-            address,
-            parameters=settings.search_parameters,
-            most=settings.max_searches,
-            stop=shared.stop,
-        )
+    downloads: Downloads = WorkLoop(GetImage(shared, downloader), downloader, shared.stop)
+    client = search_client(run, settings, shared) if settings.searches else None
     jobs = plan_jobs(settings, index, saved, client, run.options.limit)
     try:
         with downloads:
@@ -127,6 +140,19 @@ def work_through(run: StageRun, shared: Shared, settings: Settings, index: Speci
         run.extra["species_short"] = short
 
 
+def search_client(run: StageRun, settings: Settings, shared: Shared) -> SearchClient:
+    """Return the client of the image search."""
+    from scraping.serpapi_client import BASE_URL, SEARCHES_FOLDER, SearchClient
+
+    return SearchClient(
+        run.root / SEARCHES_FOLDER,
+        os.environ.get("SERPAPI_BASE_URL") or BASE_URL,
+        parameters=settings.search_parameters,
+        most=settings.max_searches,
+        stop=shared.stop,
+    )
+
+
 def plan_jobs(
     settings: Settings, index: SpeciesIndex, saved: Counter[str], search: Search | None, limit: int | None
 ) -> list[Job]:
@@ -141,7 +167,8 @@ def plan_jobs(
     if settings.folder is not None:
         files = from_folder(settings.folder, settings.labels, index)
         jobs = [
-            Job(one, len(these), partial(files_as_candidates, settings.folder, these)) for one, these in files.items()
+            Job(one, len(these), partial(files_as_candidates, these, settings.limits.max_bytes))
+            for one, these in files.items()
         ]
     elif settings.urls is not None:
         listed = from_urls(settings.urls, index)
@@ -237,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder=args.from_folder,
         labels=args.labels,
         urls=args.from_urls,
+        keep_placeholders=tuple(args.keep_placeholder),
         queries=tuple(args.query or [QUERY]),
         search_parameters={name: getattr(args, name) for name in SEARCH_FLAGS if getattr(args, name) is not None},
         max_searches=args.max_searches,

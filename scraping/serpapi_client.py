@@ -54,6 +54,10 @@ class KeyRefused(InputError, RunError):
     """There is no key, or the service does not know it: no search can succeed."""
 
 
+class DamagedSearch(InputError, RunError):
+    """A stored search cannot be read: whether it was paid for cannot be told."""
+
+
 class _Again(Exception):
     """A search failed in a way that may pass; `after` is how long the service asked to wait, in seconds."""
 
@@ -145,7 +149,7 @@ class SearchClient:
                 allow_redirects=False,
             )
             answer = response.json() if response.status_code == 200 else None
-        except (requests.RequestException, ValueError):
+        except (requests.RequestException, ValueError, RecursionError):
             return None
         if not isinstance(answer, dict):
             return None
@@ -223,7 +227,7 @@ class SearchClient:
             raise _Again(type(error).__name__) from None
         try:
             answer = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             answer = {"error": "the answer is no JSON object"}
@@ -299,16 +303,17 @@ def read_stored(path: Path) -> dict[str, Any] | None:
     """Return a stored answer, or None where there is none.
 
     Raises:
-        RunError: the file is damaged.
+        DamagedSearch: the file is damaged, or holds something else.
     """
     try:
-        response = json.loads(gzip.decompress(path.read_bytes()))["response"]
+        stored = json.loads(gzip.decompress(path.read_bytes()))
+        response = stored.get("response") if isinstance(stored, dict) else None
         if not isinstance(response, dict):
-            raise ValueError("the response is no object")
+            raise ValueError("it holds no object with the object response")
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
-        raise RunError(f"{path} is damaged ({error}): remove it, and the page is searched for again") from None
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        raise DamagedSearch(f"{path} is damaged ({error}): remove it, and the page is searched for again") from None
     return response
 
 

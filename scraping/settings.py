@@ -11,13 +11,12 @@ from pathlib import Path
 from metadata.takedowns import THRESHOLD
 from pokefa.images import MAX_BYTES, MAX_PIXELS
 from pokefa.options import number, positive_int, whole_number
-from scraping.hosts import PER_HOST
+from scraping.hosts import CONCURRENCY, PER_HOST
 from scraping.utils import DEADLINE_S, MAX_ASPECT, MIN_SIDE, Limits
 
 QUERY = "{name} Pokemon fanart"
 MAX_PAGES = 10
 WORKERS = 16  # species at once
-CONCURRENCY = 64
 
 HIGHEST_TAKEDOWN_THRESHOLD = 24
 
@@ -34,6 +33,7 @@ class Settings:
     folder: Path | None = None
     labels: Path | None = None
     urls: Path | None = None
+    keep_placeholders: tuple[str, ...] = ()
     queries: tuple[str, ...] = (QUERY,)
     search_parameters: Mapping[str, str] = field(default_factory=dict)
     max_searches: int | None = None
@@ -64,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--from-folder", type=Path, metavar="DIR", help="take files: sub-folders name the species")
     source.add_argument(
         "--from-urls", type=Path, metavar="FILE", help="CSV or .parquet: source_url, species, perhaps image_id"
+    )
+    source.add_argument(
+        "--keep-placeholder",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="let in these images, which were set aside as placeholders, and do nothing else",
     )
     what.add_argument("--labels", type=Path, metavar="FILE", help="CSV for --from-folder: file, species")
     search = parser.add_argument_group("search")

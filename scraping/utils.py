@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import email.utils
 import hashlib
+import math
+import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +18,15 @@ import polars as pl
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import MAX_BYTES, MAX_PIXELS, ImageError, check_image
 from pokefa.table import first_line
-from pokefa.text import species_slug
+from pokefa.text import clean_text, species_slug
+from pokefa.user_files import read_csv
 
 RAW_FOLDER = "data_raw"
 
 MIN_SIDE = 256
 MAX_ASPECT = 4.0  # beyond it are banners, comic strips and rows of sprites
 DEADLINE_S = 60.0
+MOST_PATIENCE_S = 365 * 86_400.0  # more than any host means, and few enough for every clock
 
 
 @dataclass(frozen=True)
@@ -46,35 +51,20 @@ def read_quotas(path: Path) -> list[Species]:
         InputError: the file is missing, or a row is not one that quotas/allocate.py writes.
     """
     species: list[Species] = []
+    slugs: set[str] = set()
     for number, row in read_csv(path, ["rank", "name", "band", "quota"], "run quotas/allocate.py first"):
-        try:
-            found = Species(row["name"], int(row["rank"]), row["band"], int(row["quota"]))
-        except ValueError:
-            raise InputError(f"{path} line {number}: rank and quota must be whole numbers") from None
+        if not all(re.fullmatch("[0-9]{1,9}", row[name]) for name in ("rank", "quota")):
+            raise InputError(f"{path} line {number}: rank and quota must be whole numbers")
+        found = Species(row["name"], int(row["rank"]), row["band"], int(row["quota"]))
+        slug = species_slug(found.name)
         # The band becomes a folder's name.
-        if not (species_slug(found.name) and found.band.replace("-", "").isalnum() and found.band.isascii()):
+        if not (slug and found.band.replace("-", "").isalnum() and found.band.isascii()):
             raise InputError(f"{path} line {number}: the name {found.name!r} or the band {found.band!r} is malformed")
+        if slug in slugs:
+            raise InputError(f"{path} line {number}: the species {found.name!r} is there twice: remove a row")
+        slugs.add(slug)
         species.append(found)
     return species
-
-
-def read_csv(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) of a CSV file, cells stripped, having checked that it has `columns`.
-
-    Raises:
-        InputError: the file cannot be read or lacks a column; `advice` ends the message.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="", strict=True)
-            missing = [name for name in columns if name not in (reader.fieldnames or [])]
-            if missing:
-                raise InputError(f"{path} has no column {missing[0]}: {advice}")
-            for row in reader:
-                yield reader.line_num, {str(name): str(cell).strip() for name, cell in row.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else first_line(error)
-        raise InputError(f"{path} cannot be read ({reason}): {advice}") from None
 
 
 def read_parquet(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -84,7 +74,8 @@ def read_parquet(path: Path, columns: Sequence[str], advice: str) -> Iterator[tu
         InputError: the file cannot be read or lacks a column; `advice` ends the message.
     """
     try:
-        frame = pl.read_parquet(path)
+        with path.open("rb") as stream:  # a path of its own Polars would take for a pattern
+            frame = pl.read_parquet(stream)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"{path} cannot be read ({first_line(error)}): {advice}") from None
     missing = [name for name in columns if name not in frame.columns]
@@ -120,13 +111,6 @@ class SpeciesIndex:
         return found
 
 
-def clean_text(text: object) -> str | None:
-    """Return a stranger's text as one line that a CSV can hold, or None where there is none."""
-    if not isinstance(text, str):
-        return None
-    return " ".join(text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8").split()) or None
-
-
 def host_of(url: str | None) -> str | None:
     """Return the host name of an address, or None where it has none."""
     try:
@@ -151,6 +135,23 @@ class Busy(Refused):
         super().__init__(slug, detail)
         self.host = host
         self.after = after
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that may be had: an address, or a file of the user's; with what is known about it.
+
+    `refused` says why it cannot be taken, where that is known before it is tried.
+    """
+
+    url: str
+    query: str
+    page: str | None = None
+    domain: str | None = None
+    title: str | None = None
+    image_id: str | None = None
+    path: Path | None = None
+    refused: Refused | None = None
 
 
 Check = Literal["full", "header"]
@@ -211,10 +212,20 @@ def examine(data: bytes, limits: Limits) -> Picture:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, as a number or as a date; None where it says neither."""
-    import urllib3  # here, because --help must do without it
+    """Return the seconds that a Retry-After header asks for, at most MOST_PATIENCE_S; None where it says none.
 
-    try:
-        return None if value is None else urllib3.Retry().parse_retry_after(value)
-    except urllib3.exceptions.InvalidHeader:
+    A number is of seconds. A date that has passed is 0, and one that no calendar has is the most.
+    """
+    if value is None:
         return None
+    if re.fullmatch(r"[0-9]+", value.strip()):
+        seconds = float(value)
+    else:
+        try:
+            date = email.utils.parsedate_tz(value)
+            seconds = -math.inf if date is None else email.utils.mktime_tz(date) - time.time()
+        except (ValueError, OverflowError):  # the year 99999, or the month 13
+            seconds = math.inf
+        if seconds == -math.inf:
+            return None
+    return min(max(seconds, 0.0), MOST_PATIENCE_S)

@@ -18,15 +18,19 @@ from pokefa.errors import BudgetReached, Interrupted, RunError
 from pokefa.images import SUFFIXES
 from pokefa.journal import utc_now
 from pokefa.run import Row
+from pokefa.table import KEY
+from pokefa.text import clean_text
+from scraping.event_loop import Threads, WorkLoop
+from scraping.folders import read_file
 from scraping.hosts import check_domain
-from scraping.pool import DownloadPool
-from scraping.records import Records
-from scraping.sources import Candidate
-from scraping.utils import Download, Limits, Picture, Refused, Species, clean_text, examine, host_of
+from scraping.records import PLACEHOLDER_PAGES, Records, page_of
+from scraping.utils import Candidate, Download, Limits, Picture, Refused, Species, examine, host_of
 
 if TYPE_CHECKING:
     from metadata.takedowns import TakenDown
     from scraping.download import Downloader
+
+WRITERS = 4  # threads that wait for the disk, beside one for each core that decodes
 
 log = logging.getLogger("pokefa")
 
@@ -84,33 +88,43 @@ class Got:
 
 
 class GetImage:
-    """What a thread of the download pool does: bring a candidate's bytes to the disk, if they are an image."""
+    """What the event loop does with a candidate: bring its bytes to the disk, if they are an image."""
 
     def __init__(self, shared: Shared, downloader: Downloader) -> None:
         self._shared = shared
         self._downloader = downloader
+        self._threads = Threads(available_cores() + WRITERS)
 
-    def __call__(self, wanted: tuple[Species, Candidate]) -> Got:
+    async def __call__(self, wanted: tuple[Species, Candidate]) -> Got:
         """Return what a candidate gives.
 
         Raises:
             Refused: it gives no image that is wanted.
             RunError: the image cannot be written.
-            Interrupted: the run is to stop.
         """
         species, candidate = wanted
-        limits = self._shared.limits
-        check_domain(host_of(candidate.page), limits.excluded)  # the image's own host is for the download
-        taken_down = self._shared.taken_down
-        if taken_down is not None:
-            check_address(candidate, taken_down)
-        got = read_file(candidate.path, limits) if candidate.path else self._downloader.fetch(candidate.url)
+        # The image's own host is for the download.
+        check_domain(host_of(candidate.page), self._shared.limits.excluded)
+        if self._shared.taken_down is not None:
+            check_address(candidate, self._shared.taken_down)
+        got = None if candidate.path is not None else await self._downloader.fetch(candidate.url)
+        return await self._threads.run(self._keep, species, candidate, got)
+
+    def _keep(self, species: Species, candidate: Candidate, got: Download | None) -> Got:
+        """Examine the bytes of a candidate, or of its file, and bring them to the disk."""
+        limits, taken_down = self._shared.limits, self._shared.taken_down
+        if got is None:
+            assert candidate.path is not None
+            got = Download(read_file(candidate.path, limits.max_bytes), None)
         check_sum(got.data, candidate.image_id)
         with self._shared.decoders:
             picture = examine(got.data, limits)
             if taken_down is not None:
                 check_picture(picture.image_id, got.data, taken_down)
         return Got(picture, got.content_type, len(got.data), self._shared.records.keep(species, got.data))
+
+
+Downloads = WorkLoop[tuple[Species, Candidate], Got]
 
 
 class ScrapeSpecies:
@@ -122,11 +136,11 @@ class ScrapeSpecies:
 
     Args:
         shared: what the threads of the run have in common.
-        downloads: the pool that all species share.
+        downloads: the event loop that all species share.
         ahead: candidates of one species that may be under way at once.
     """
 
-    def __init__(self, shared: Shared, downloads: DownloadPool[tuple[Species, Candidate], Got], ahead: int) -> None:
+    def __init__(self, shared: Shared, downloads: Downloads, ahead: int) -> None:
         self._shared = shared
         self._downloads = downloads
         self._ahead = ahead
@@ -172,11 +186,12 @@ class ScrapeSpecies:
 
     def _begin(self, species: Species, candidate: Candidate) -> Future[Got]:
         owner = self._shared.records.owner(candidate.url)
-        if owner != species.name:
+        refused = candidate.refused if owner == species.name else Refused("duplicate_url", f"tried for {owner}")
+        if refused is not None:
             known: Future[Got] = Future()
-            known.set_exception(Refused("duplicate_url", f"tried for {owner}"))
+            known.set_exception(refused)
             return known
-        return self._downloads.submit((species, candidate), None if candidate.path else host_of(candidate.url))
+        return self._downloads.submit((species, candidate))
 
     def _settle(self, species: Species, candidate: Candidate, begun: Future[Got]) -> bool:
         """Bring a candidate to its end: an image with its row, or a line in urls.jsonl that says why not.
@@ -184,16 +199,19 @@ class ScrapeSpecies:
         Returns whether an image was saved. Raises as `GetImage` does, but for Refused.
         """
         shared = self._shared
+        facts: dict[str, str | None] = {}
         try:
             got = self._downloads.result(begun)
             image_id = got.picture.image_id
-            owner = shared.records.claim_image(image_id, species.name)
+            page = page_of(candidate.page, candidate.url)
+            owner = shared.records.claim_image(image_id, species.name, page)
             if owner is not None:
                 got.kept.unlink()
-                raise Refused("duplicate_bytes", f"{image_id} is stored for {owner}")
+                facts = {KEY: image_id, "page": candidate.page}
+                raise known_bytes(image_id, owner, shared.records.pages_of(image_id))
         except Refused as refusal:
             log.debug("%s: %s", candidate.url, refusal)
-            shared.records.write(species, candidate.url, refusal.slug, clean_text(refusal.detail))
+            shared.records.write(species, candidate.url, refusal.slug, clean_text(refusal.detail), **facts)
             shared.tried.put(Tried(refusal.slug))
             return False
         row = row_of(species, candidate, got) | {"scrape_run_id": shared.run_id}
@@ -202,20 +220,11 @@ class ScrapeSpecies:
         return True
 
 
-def read_file(path: Path, limits: Limits) -> Download:
-    """Return the bytes of a user's file.
-
-    Raises:
-        Refused: it cannot be read, or is too large.
-    """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(limits.max_bytes + 1)
-    except OSError as error:
-        raise Refused("missing_file", error.strerror or "it cannot be read") from None
-    if len(data) > limits.max_bytes:
-        raise Refused("too_many_bytes", f"over {limits.max_bytes} bytes")
-    return Download(data, None)
+def known_bytes(image_id: str, owner: str, pages: int) -> Refused:
+    """Return the refusal of bytes that are stored already; `pages` have shown them so far."""
+    if pages >= PLACEHOLDER_PAGES:
+        return Refused("placeholder", f"{image_id} has come from {pages} pages")
+    return Refused("duplicate_bytes", f"{image_id} is stored for {owner}")
 
 
 def check_sum(data: bytes, image_id: str | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from pokefa.asking.models import ModelFacts, picture_tokens, text_tokens
 from pokefa.errors import PokefaError
 from pokefa.secrets import redact
+from pokefa.text import ZERO_WIDTH_JOINER, clean_text
 
 LONGEST_DETAIL = 300
 
@@ -145,8 +146,9 @@ def plain(text: str, longest: int = LONGEST_DETAIL) -> str:
 
     A server may send back what it was sent, the key included: secrets are replaced.
     """
-    text = redact(text.encode("utf-8", "replace").decode("utf-8"))
-    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())[:longest]
+    text = redact(clean_text(text) or "")
+    seen = (mark if mark.isprintable() or mark == ZERO_WIDTH_JOINER else " " for mark in text)
+    return " ".join("".join(seen).split())[:longest]
 
 
 _KINDS: Mapping[str, tuple[type, ...]] = {

@@ -1,7 +1,8 @@
 """Stage 7: rank what passes the gates, keep the best, and export the final set.
 
-Every row of the ledger gets one decision, the first that applies: taken_down, nsfw, error, duplicate, not_scored (a
-stage before this one has not finished with it), below_relevance, below_aesthetic; what is left is ranked by
+Every row of the ledger gets one decision, the first that applies: taken_down, placeholder (the scraper set it aside),
+nsfw, error, duplicate, not_scored (a stage before this one has not finished with it), below_relevance,
+below_aesthetic; what is left is ranked by
 aesthetic × (0.85 + 0.15 × clamp((relevance - 60) / 40, 0, 1)), and is kept up to --top-n, else beyond_top_n. Nothing
 is deleted but exports of images that left the set. Run it again with other gates at any time: captions of images
 that stay are kept.
@@ -27,7 +28,7 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from pokefa.cells import Value
-from pokefa.columns import BASE, DECISIONS, IMAGES, TAKEN_DOWN, is_true
+from pokefa.columns import BASE, DECISIONS, IMAGES, PLACEHOLDER, TAKEN_DOWN, is_true
 from pokefa.errors import InputError
 from pokefa.files import leads_out, locate
 from pokefa.images import SUFFIXES, place_file
@@ -113,6 +114,8 @@ def decide_before_gates(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(
         pl.when(TAKEN_DOWN)
         .then(pl.lit("taken_down"))
+        .when(PLACEHOLDER)
+        .then(pl.lit("placeholder"))
         .when(FLAGGED_NSFW)
         .then(pl.lit("nsfw"))
         .when(failed)

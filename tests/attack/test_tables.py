@@ -71,7 +71,7 @@ def test_a_spreadsheets_spelling_of_a_flag_is_the_flag(victim: Victim, true: str
         ("nsfw_score", "0,97", "a number from 0 to 1"),
         ("phash64", "1.5E+15", "16 hex digits"),
         ("image_id", "../../evil", "32 hex digits"),
-        ("drop_reason", "gone", "a stage and a reason, as cap_filter:reason"),
+        ("drop_reason", "gone", "a stage and a reason, as scrape:reason"),
     ],
 )
 def test_any_other_text_stops_every_script_and_names_the_cell(

@@ -133,7 +133,7 @@ def test_without_new_captions_there_is_nothing_to_do(dataset: Dataset, ready: Re
 @pytest.mark.parametrize(
     ("row", "error"),
     [
-        ("{id},,{{}}", "{path} record 2 lacks image_id, caption or tags: complete or remove it"),
+        ("{id},,{{}}", "{path} line 2 lacks image_id, caption or tags: complete or remove it"),
         ("{id},...,{{}}", "metadata/recap_captions.csv, image {id}, caption: '...' is no sentence"),
         (
             "{id},Umbreon naps.,naps",

@@ -292,7 +292,7 @@ def test_a_dry_run_of_another_try_asks_nothing(dataset: Dataset, listed: list[st
 def test_a_list_that_is_missing_is_wrong_input(dataset: Dataset, listed: list[str]) -> None:
     finished = dataset.run(SCRIPT, "--only", "/nowhere/recap.csv")
     assert finished.code == 2
-    assert finished.stderr.startswith("error: /nowhere/recap.csv cannot be read as CSV: No such file or directory")
+    assert finished.stderr.startswith("error: /nowhere/recap.csv cannot be read (No such file or directory): ")
 
 
 def test_a_list_without_reasons_is_wrong_input(dataset: Dataset, listed: list[str]) -> None:

@@ -69,6 +69,10 @@ def test_an_answer_without_a_sentence_has_a_reason() -> None:
         ("Farfetch\u2019d reads \u201cThe Leek.\u201d Then it naps.", 'Farfetch\'d reads "The Leek."'),
         ("Umbreon | sleeps", "Umbreon / sleeps."),
         ("Umbreon\x00 sle\ud800eps.", "Umbreon sle?eps."),
+        (
+            "Umbreon \x1b[31m\u202egnp.\u2066 sle\u200beps 👨\u200d👩\u200d👧.",
+            "Umbreon [31mgnp. sleeps 👨\u200d👩\u200d👧.",
+        ),
         ("", ""),
         ("?!", ""),
     ],

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pokefa.text import species_slug, write_text
+from pokefa.text import clean_text, species_slug, write_text
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+
+BIDI_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 GOLDEN = {
     "Umbreon": "umbreon",
@@ -59,6 +62,37 @@ def test_a_slug_is_snake_case_and_its_own_slug(text: str) -> None:
     slug = species_slug(text)
     assert re.fullmatch(r"([a-z0-9]+(_[a-z0-9]+)*)?", slug)
     assert species_slug(slug) == slug
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("Mew, sleeping", "Mew, sleeping"),
+        ("two\n\0lines\t", "two lines"),
+        ("\x1b[31mred\x1b[0m\x07", "[31mred [0m"),
+        ("C1 \x9b31m\x85next\u2028line", "C1 31m next line"),
+        ("gnp.\u202eexe\u202c \u2066a\u2069\u200e\u200f\u061c", "gnp.exe a"),
+        ("soft\u00adhyphen zero\u200bwidth \ufeff", "softhyphen zerowidth"),
+        ("👨\u200d👩\u200d👧 ❤\ufe0f", "👨\u200d👩\u200d👧 ❤\ufe0f"),
+        ("بولباسور 皮卡丘 é", "بولباسور 皮卡丘 é"),
+        ("\ud800", "?"),
+        ("\u202e \x00", None),
+        ("", None),
+        (None, None),
+        (7, None),
+        (["no text"], None),
+    ],
+)
+def test_clean_text(text: object, clean: str | None) -> None:
+    assert clean_text(text) == clean
+
+
+@given(st.text(st.characters()))
+def test_clean_text_holds_no_controls(text: str) -> None:
+    clean = clean_text(text) or ""
+    assert not {unicodedata.category(mark) for mark in clean} & {"Cc", "Cs", "Zl", "Zp"}
+    assert not any(unicodedata.bidirectional(mark) in BIDI_CONTROLS for mark in clean)
+    assert (clean_text(clean) or "") == clean
 
 
 def test_write_text_leaves_an_equal_file_alone(tmp_path: Path) -> None:

@@ -184,15 +184,16 @@ def test_every_decision(dataset: Dataset) -> None:
         row(5, ae_aesthetic="61"),
         row(6, ae_aesthetic=""),
         row(7, score_error="refused: by the model", ae_aesthetic=""),
-        row(8, drop_reason="takedown:artist"),
+        row(8, drop_reason="scrape:placeholder"),
+        row(9, drop_reason="takedown:artist"),
     )
     finished = run(dataset, "--top-n", 1)
     assert decisions(dataset) == [
         "kept", "nsfw", "duplicate", "below_relevance", "below_aesthetic", "beyond_top_n", "not_scored", "error",
-        "taken_down",
+        "placeholder", "taken_down",
     ]  # fmt: skip
     assert finished.summary["decisions"] == dict.fromkeys(DECISIONS, 1)
-    assert finished.summary["seen"] == finished.summary["done"] == 9
+    assert finished.summary["seen"] == finished.summary["done"] == 10
     assert finished.summary["unfinished"] == {"score": 1}
     assert {each["filter_run_id"] for each in dataset.rows("images")} == {finished.summary["run_id"]}
     assert "1 images count as not_scored, because a stage has yet to work on them: score 1" in finished.stderr
@@ -311,7 +312,7 @@ def test_counts_sum_to_the_rows_and_their_order_does_not_matter(dataset: Dataset
             is_nsfw=rng.choice(["False", "False", "False", "True", ""]),
             dupe_removed=rng.choice(["False", "False", "False", "True"]),
             score_error=rng.choice(["", "", "refused: by the model"]),
-            drop_reason=rng.choice(["", "", "", "takedown:artist", "species:no_known_species"]),
+            drop_reason=rng.choice(["", "", "", "takedown:artist", "species:no_known_species", "scrape:placeholder"]),
         )
         for number in range(200)
     ]

@@ -376,9 +376,8 @@ def test_damaged_quotas_are_one_line(ask: Ask, sample: Any) -> None:
     (sample.root / "quotas/quotas.csv").write_text("rank,name\none,Eevee\n")
     finished = ask("report")
     assert finished.code == 2
-    assert re.fullmatch(
-        r"error: \S+/quotas/quotas.csv cannot be read \(.*\): run quotas/allocate.py again\n", finished.stderr
-    )
+    path = sample.root / "quotas/quotas.csv"
+    assert finished.stderr == f"error: {path} has no column band: run quotas/allocate.py again\n"
 
 
 def test_number_of_thumbnails_is_limited_and_checked(ask: Ask, sample: Any) -> None:

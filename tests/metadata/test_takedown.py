@@ -222,6 +222,15 @@ def test_the_scraper_knows_an_address_in_any_form(sample: Any) -> None:
     assert "http://artist.example/pokémon b.jpg" not in found.addresses
 
 
+def test_a_host_is_the_same_in_any_letters() -> None:
+    found = Addresses.of(
+        ["http://ＡＲＴ.example/a", "http://xn--n3h.net/", "http://straße.example/", "http://a\ufffdb/"]
+    )
+    for text in ("http://art.example/a", "http://☃.net", "http://xn--strae-oqa.example", "http://a\ufffdb"):
+        assert text in found
+    assert "http://strasse.example" not in found
+
+
 @pytest.mark.parametrize("page", ["https://artist.example/ar", "https://artist.example/art/1?page=2", "artist"])
 def test_what_only_begins_like_a_page_is_another_page(ask: Ask, page: str) -> None:
     finished = ask("takedown", "--artist-page", page, "--reason", "asked", "--apply")

@@ -201,13 +201,21 @@ def test_damaged_popularity(tmp_path: Path, text: str, message: str) -> None:
     assert str(refused.value) == f"{path}: {message}"
 
 
-@pytest.mark.parametrize("text", ["", "rank\n1\n", "rank,name\n"])
-def test_popularity_without_its_columns_or_rows(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column rank: name a CSV with rank and name"),
+        ("rank\n1\n", "has no column name: name a CSV with rank and name"),
+        ("rank,name\n", "has no rows: name a CSV with rank and name"),
+        ("rank;name\n1;Mew\n", "has semicolons between its cells: save it as CSV with commas, in UTF-8"),
+    ],
+)
+def test_popularity_without_its_columns_or_rows(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "list.csv"
     path.write_text(text)
     with pytest.raises(InputError) as refused:
         read_popularity(path)
-    assert str(refused.value) == f"{path} must have the columns rank and name, and at least one row"
+    assert str(refused.value) == f"{path} {message}"
 
 
 def test_missing_popularity(dataset: Dataset, tmp_path: Path) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
 import ssl
+import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import brotli
 import pytest
 from PIL import Image
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 Route = Callable[[BaseHTTPRequestHandler], None]
 
@@ -30,6 +39,21 @@ def picture(seed: int, size: tuple[int, int] = (300, 280), form: str = "PNG", **
     content = io.BytesIO()
     image.save(content, form, **options)
     return content.getvalue()
+
+
+def packed(data: bytes, coding: str) -> bytes:
+    """Return data as a server sends them under a Content-Encoding."""
+    for name in coding.lower().split(","):
+        match name.strip():
+            case "gzip" | "x-gzip":
+                data = gzip.compress(data)
+            case "deflate":
+                data = zlib.compress(data)
+            case "br":
+                data = brotli.compress(data)
+            case "zstd":
+                data = zstd.compress(data)
+    return data
 
 
 @dataclass

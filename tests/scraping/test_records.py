@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pokefa.errors import InputError, RunError
+from scraping.addresses import candidate_of
 from scraping.records import Records, append_line, part_of, read_lines
 from scraping.utils import Species
 
@@ -57,9 +58,26 @@ def test_claims(records: Records) -> None:
 
 def test_images_are_claimed_once(tmp_path: Path) -> None:
     records = Records(tmp_path, {"a" * 32: "Ditto"})
-    assert records.claim_image("a" * 32, "Mew") == "Ditto"
-    assert records.claim_image("b" * 32, "Mew") is None
-    assert records.claim_image("b" * 32, "Mewtwo") == "Mew"
+    assert records.claim_image("a" * 32, "Mew", None) == "Ditto"
+    assert records.claim_image("b" * 32, "Mew", None) is None
+    assert records.claim_image("b" * 32, "Mewtwo", None) == "Mew"
+
+
+def test_pages_are_counted_once_each_over_runs(tmp_path: Path) -> None:
+    """Those of the ledger, of this run and of the lines of earlier ones, which had the id in their detail alone."""
+    Records(tmp_path, {}).write(MEW, f"{URL}?1", "duplicate_bytes", "x", image_id=ID, page="http://b.example/1")
+    Records(tmp_path, {}).write(MEW, f"{URL}?2", "duplicate_bytes", f"{ID} is stored for Mew")
+    Records(tmp_path, {}).write(MEW, "file:Mew/1.png", "duplicate_bytes", f"{ID} is stored for Mew")
+    Records(tmp_path, {}).write(MEW, f"{URL}?3", "too_small", f"{ID}")
+    records = Records(tmp_path, {ID: "Mew"}, {ID: "http://a.example/"})
+    assert list(records.recover()) == []
+    assert records.pages_of(ID) == 3
+    for page, pages in (("http://b.example/1", 3), (None, 3), ("http://a.example/", 3), ("http://c.example/", 4)):
+        assert records.claim_image(ID, "Ditto", page) == "Mew"
+        assert records.pages_of(ID) == pages
+    assert records.placeholders() == {}
+    records.claim_image(ID, "Ditto", "http://d.example/")
+    assert records.placeholders() == {ID: 5}
 
 
 @pytest.mark.parametrize("retry", [False, True])
@@ -77,6 +95,13 @@ def test_what_another_run_tried(tmp_path: Path, records: Records, retry: bool) -
     for query, owner in (("", "Mew"), ("?http_404", "Mew"), ("?duplicate_url", "Ditto")):  # the first's is not known
         assert later.claim(URL + query, "Ditto")
         assert later.owner(URL + query) == owner
+
+
+def test_a_long_address_that_was_stored_whole_is_known(tmp_path: Path, records: Records) -> None:
+    url = "data:image/png;base64," + "A" * 300_000
+    records.write(MEW, url, "blocked_scheme")
+    later, _ = recovered(tmp_path)
+    assert not later.claim(candidate_of(url, "q").url, "Mew")
 
 
 def test_the_last_line_of_an_address_counts(tmp_path: Path, records: Records) -> None:
@@ -108,7 +133,7 @@ def test_killed_before_the_name(tmp_path: Path, records: Records) -> None:
     assert target.read_bytes() == b"bytes"
     assert not part_of(target).exists()
     assert not later.claim(URL, "Mew")
-    assert later.claim_image(ID, "Ditto") == "Mew"
+    assert later.claim_image(ID, "Ditto", None) == "Mew"
 
 
 def test_killed_before_the_row(tmp_path: Path, records: Records) -> None:
@@ -152,7 +177,32 @@ def test_half_stored_search_is_removed(tmp_path: Path) -> None:
     assert list(leftover.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["not json\n", "[]\n", '{"url": "x"}\n'])
+LINE: dict[str, Any] = {"url": URL, "species": "Mew", "status": "saved"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "not json\n",
+        "[]\n",
+        "7\n",
+        "null\n",
+        '"text"\n',
+        "[" * 100_000 + "\n",
+        '{"url": "x"}\n',
+        json.dumps(LINE | {"url": 7}) + "\n",
+        json.dumps(LINE | {"status": None}) + "\n",
+        json.dumps(LINE | {"page": ["x"]}) + "\n",
+        json.dumps(LINE | {"row": []}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"source_page": 7}}) + "\n",
+        json.dumps(LINE | {"row": {"image_id": ID}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"image_id": "../x"}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"path_raw": "/etc/passwd"}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"path_raw": "data_raw/../../passwd"}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"path_raw": "metadata/a/b/c"}}) + "\n",
+        json.dumps(LINE | {"row": ROW | {"path_raw": None}}) + "\n",
+    ],
+)
 def test_damaged_line(tmp_path: Path, records: Records, damage: str) -> None:
     records.write(MEW, URL, "http_404")
     path = tmp_path / MEW.folder / "urls.jsonl"
@@ -161,6 +211,15 @@ def test_damaged_line(tmp_path: Path, records: Records, damage: str) -> None:
         recovered(tmp_path)
     assert str(refused.value).startswith(f"{path} line 2 is damaged (")
     assert str(refused.value).endswith("): repair or remove that line")
+
+
+@pytest.mark.parametrize("cell", [{"w": "wide"}, {"no_such_column": "x"}, {"title": ["no text"]}, {"is_nsfw": False}])
+def test_a_row_that_no_ledger_can_hold(tmp_path: Path, records: Records, cell: dict[str, Any]) -> None:
+    records.write(MEW, URL, "http_404")
+    records.save(MEW, URL, records.keep(MEW, b"bytes"), ROW | cell)
+    with pytest.raises(InputError) as refused:
+        recovered(tmp_path)
+    assert str(refused.value).startswith(f"{tmp_path / MEW.folder / 'urls.jsonl'} line 2 is damaged (")
 
 
 def test_odd_addresses_survive(tmp_path: Path, records: Records) -> None:

@@ -141,6 +141,20 @@ def test_damaged_store(gallery: Gallery, folder: Path) -> None:
     assert str(refused.value).endswith("): remove it, and the page is searched for again")
 
 
+@pytest.mark.parametrize(
+    "stored", ["[]", "7", "{}", '{"response": []}', '{"response": null}', "not json", "[" * 100_000]
+)
+def test_stored_pages_of_another_shape(gallery: Gallery, folder: Path, stored: str) -> None:
+    with standin(gallery, 1) as address:
+        client(folder, address).page(QUERY, 0)
+    (path,) = folder.iterdir()
+    path.write_bytes(gzip.compress(stored.encode()))
+    with pytest.raises(RunError) as refused:
+        client(folder, address).page(QUERY, 0)
+    assert str(refused.value).startswith(f"{path} is damaged (")
+    assert refused.value.exit_code == 2
+
+
 def test_no_results_is_an_end_and_stored(gallery: Gallery, folder: Path) -> None:
     """An empty first page is asked for once more, past the service's own store, and then never again."""
     query = "a query that names nobody"
@@ -315,7 +329,7 @@ def test_no_service(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "[]", "<html>", '{"images_results": null}', '{"images_results": [1, "x", null]}']
+    "answer", ["", "[]", "<html>", "[" * 100_000, '{"images_results": null}', '{"images_results": [1, "x", null]}']
 )
 def test_answers_of_any_form(site: Site, folder: Path, answer: str) -> None:
     for more in ("", "&no_cache=true"):
@@ -340,9 +354,10 @@ def test_max_searches(gallery: Gallery, folder: Path) -> None:
     assert len(address.searches) == 2
 
 
-def test_waiting_ends_with_the_run(gallery: Gallery, folder: Path) -> None:
+@pytest.mark.parametrize("after", ["3000", "Fri, 31 Dec 99999 23:59:59 GMT"])
+def test_waiting_ends_with_the_run(gallery: Gallery, folder: Path, after: str) -> None:
     stop = threading.Event()
-    with standin(gallery, 1, Failure(429, "slow down", {"Retry-After": "3000"})) as address:
+    with standin(gallery, 1, Failure(429, "slow down", {"Retry-After": after})) as address:
         search = SearchClient(folder, str(address), stop=stop)
         threading.Timer(0.3, stop.set).start()
         with pytest.raises(Interrupted):

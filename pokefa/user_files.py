@@ -1,0 +1,105 @@
+"""CSV files that people write: read as they are, or refused with one line that says what to change.
+
+Spreadsheets save CSV with other separators, encodings and extra lines. Nothing is guessed: a file that is not
+comma-separated UTF-8 is refused, and the message names the separator or the encoding. Standard library only.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from pokefa.errors import InputError
+
+SAVE_AS = "save it as CSV with commas, in UTF-8"
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+# UTF-32 in little-endian order begins like UTF-16, so it comes first.
+ENCODINGS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+    (b"PK\x03\x04", "a spreadsheet (XLSX or ODS)"),
+    (b"PAR1", "Parquet"),
+)
+
+
+def read_csv(
+    path: Path, columns: Sequence[str], advice: str, *, strip: bool = True
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, row) of a CSV file that has `columns`, and perhaps others; blank lines are skipped.
+
+    Args:
+        advice: ends the message about a missing file or column.
+        strip: remove blanks around the cells.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or is not comma-separated UTF-8 with complete rows.
+    """
+    try:
+        with path.open("rb") as binary:
+            start = binary.peek(4)
+            for mark, name in ENCODINGS:
+                if start.startswith(mark):
+                    raise InputError(f"{path} is {name}: {SAVE_AS}")
+            yield from _read_rows(path, binary, columns, advice, strip=strip)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): {advice}") from None
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InputError(
+            f"{path} is not UTF-8 (it holds the byte 0x{byte:02x}, as Windows-1252 or Shift-JIS do): {SAVE_AS}"
+        ) from None
+
+
+def _read_rows(
+    path: Path, binary: IO[bytes], columns: Sequence[str], advice: str, *, strip: bool
+) -> Iterator[tuple[int, dict[str, str]]]:
+    csv.field_size_limit(sys.maxsize)  # the default refuses cells over 128 KiB, and an address may be longer
+    reader = csv.reader(io.TextIOWrapper(binary, "utf-8-sig", newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(path, header, columns, advice)
+        for cells in reader:
+            number = reader.line_num
+            if any("\0" in cell for cell in cells):
+                raise InputError(f"{path} line {number} holds a NUL byte: {SAVE_AS}")
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) < len(header) or any(cells[len(header) :]):
+                raise InputError(
+                    f"{path} line {number} has not {len(header)} cells as the header, but {len(cells)}: complete the "
+                    "row, and put quotes around a cell that holds a comma"
+                )
+            yield number, {name: cell.strip() if strip else cell for name, cell in zip(header, cells, strict=False)}
+    except csv.Error as error:
+        raise InputError(
+            f"{path} is damaged near line {reader.line_num} ({error}): a quote is not closed, or the file was cut"
+        ) from None
+
+
+def _check_header(path: Path, header: Sequence[str], columns: Sequence[str], advice: str) -> None:
+    """Check the first line of a CSV file.
+
+    Raises:
+        InputError: it is not the names of columns, `columns` among them, with commas between.
+    """
+    first = header[0] if header else ""
+    if any("\0" in name for name in header):
+        raise InputError(f"{path} is UTF-16 or damaged (line 1 holds a NUL byte): {SAVE_AS}")
+    if first.lower().startswith("sep="):
+        raise InputError(f"{path} begins with the line {first!r} of a spreadsheet: remove that line, and {SAVE_AS}")
+    for mark, name in SEPARATORS.items():
+        if mark in first and not set(columns) <= set(header):
+            raise InputError(f"{path} has {name} between its cells: {SAVE_AS}")
+    for name in columns:
+        if name not in header:
+            raise InputError(f"{path} has no column {name}: {advice}")
+    for name in header:
+        if name and header.count(name) > 1:
+            raise InputError(f"{path} has two columns called {name}: rename one of them")

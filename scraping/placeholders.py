@@ -1,0 +1,64 @@
+"""Placeholders: the image that a host sends in the place of one that is gone, "image removed" say.
+
+The same bytes come from many pages. The first copy was saved like any other image, so it has a row: that is set aside
+with `drop_reason` `scrape:placeholder`, and a person can let it in again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import polars as pl
+
+from pokefa.columns import DROPS, SCHEMAS
+from pokefa.errors import InputError
+from pokefa.run import StageRun
+from pokefa.selection import find_ids, name_some
+from pokefa.table import KEY, with_missing
+from scraping.records import Records
+
+PLACEHOLDER = "placeholder"
+SET_ASIDE = f"scrape:{PLACEHOLDER}"
+
+log = logging.getLogger("pokefa")
+
+
+def set_aside_placeholders(run: StageRun, records: Records) -> None:
+    """Drop the images that came from many pages: what a host sends in the place of an image that is gone.
+
+    An image is set aside once. One whose drop_reason is empty again was let in by a person, and stays.
+    """
+    found = records.placeholders()
+    if not found:
+        return
+    run.save()  # the images of this run are rows then
+    drops = with_missing(run.ledger.drops.read(), DROPS.names)
+    before = set(drops.filter((pl.col("stage") == "scrape") & (pl.col("reason") == PLACEHOLDER))[KEY])
+    table = run.table()
+    for image_id in table.filter(pl.col("drop_reason").is_null() & pl.col(KEY).is_in(list(found)))[KEY]:
+        if image_id not in before:
+            detail = f"{found[image_id]} pages have shown these bytes"
+            log.warning("%s is set aside: %s; --keep-placeholder %s lets it in", image_id, detail, image_id)
+            run.seen += 1
+            run.record(image_id, {"drop_reason": SET_ASIDE}, reason="set_aside", drop=PLACEHOLDER, detail=detail)
+
+
+def keep_placeholders(run: StageRun, named: Sequence[str]) -> None:
+    """Let images in that were set aside; later stages take them up, and no later run sets them aside again.
+
+    Raises:
+        InputError: an id is unknown, or the beginning of several.
+    """
+    table = run.table()
+    found, unknown = find_ids(named, table[KEY].to_list())
+    if unknown:
+        raise InputError(f"not in {SCHEMAS['images'].path}: {name_some(unknown)}; nothing was done: correct the ids")
+    aside = set(table.filter(pl.col("drop_reason").eq_missing(SET_ASIDE))[KEY])
+    run.seen = len(found)
+    for image_id in found:
+        if image_id in aside:
+            run.record(image_id, {"drop_reason": None}, reason="let_in")
+        else:
+            run.counts["not_set_aside"] += 1
+            log.info("%s was not set aside as a placeholder", image_id)
