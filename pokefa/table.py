@@ -25,6 +25,7 @@ import polars as pl
 from pokefa.cells import Value
 from pokefa.columns import BadCell, TableSchema
 from pokefa.errors import InputError, PokefaError
+from pokefa.user_files import check_encoding, check_header
 
 KEY = "image_id"
 
@@ -143,11 +144,16 @@ class Table:
         mend = "restore it, or correct the line"
         try:
             with self.path.open("rb") as raw:
-                _check_beginning(raw, path)
+                start = raw.peek(4)
+                if not start:
+                    raise InputError(f"{path} is empty: restore it")
+                check_encoding(path, start)
                 lines = io.TextIOWrapper(raw, "utf-8-sig", newline="")
                 csv.field_size_limit(LONGEST_CELL)
                 records = csv.reader(_lines_of(lines, path), strict=True)
-                width = len(next(records, []))
+                header = next(records, [])
+                check_header(path, header, [KEY], "restore the header line")
+                width = len(header)
                 for number, record in enumerate(records, start=2):
                     if len(record) != width and record:
                         raise InputError(f"{path} record {number} has {len(record)} cells of {width}: {mend}")
@@ -195,20 +201,6 @@ def guard_formulas(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """Return cell texts with an apostrophe before each that a spreadsheet would run; `Table.read` takes it away."""
     running = [name for name in columns if frame[name].str.contains(f"^{FORMULA}").any()]
     return frame.with_columns(pl.col(name).str.replace(f"^({FORMULA})", "'${1}") for name in running)
-
-
-def _check_beginning(raw: IO[bytes], path: str) -> None:
-    """Look at the first bytes of a file and go back to its beginning.
-
-    Raises:
-        InputError: it is empty, or another encoding's.
-    """
-    head = raw.read(4)
-    raw.seek(0)
-    if not head:
-        raise InputError(f"{path} is empty: restore it")
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
-        raise InputError(f"{path} is UTF-16 or binary: save it as CSV in UTF-8")
 
 
 def _lines_of(stream: Iterator[str], path: str) -> Iterator[str]:

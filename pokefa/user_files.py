@@ -43,10 +43,7 @@ def read_csv(
     """
     try:
         with path.open("rb") as binary:
-            start = binary.peek(4)
-            for mark, name in ENCODINGS:
-                if start.startswith(mark):
-                    raise InputError(f"{path} is {name}: {SAVE_AS}")
+            check_encoding(path, binary.peek(4))
             yield from _read_rows(path, binary, columns, advice, strip=strip)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): {advice}") from None
@@ -57,6 +54,17 @@ def read_csv(
         ) from None
 
 
+def check_encoding(path: Path | str, start: bytes) -> None:
+    """Check the first bytes of a CSV file.
+
+    Raises:
+        InputError: they are those of another encoding, or of another kind of file.
+    """
+    for mark, name in ENCODINGS:
+        if start.startswith(mark):
+            raise InputError(f"{path} is {name}: {SAVE_AS}")
+
+
 def _read_rows(
     path: Path, binary: IO[bytes], columns: Sequence[str], advice: str, *, strip: bool
 ) -> Iterator[tuple[int, dict[str, str]]]:
@@ -64,7 +72,7 @@ def _read_rows(
     reader = csv.reader(io.TextIOWrapper(binary, "utf-8-sig", newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header, columns, advice)
+        check_header(path, header, columns, advice)
         for cells in reader:
             number = reader.line_num
             if any("\0" in cell for cell in cells):
@@ -83,7 +91,7 @@ def _read_rows(
         ) from None
 
 
-def _check_header(path: Path, header: Sequence[str], columns: Sequence[str], advice: str) -> None:
+def check_header(path: Path | str, header: Sequence[str], columns: Sequence[str], advice: str) -> None:
     """Check the first line of a CSV file.
 
     Raises:

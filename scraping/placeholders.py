@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from pokefa import columns
 from pokefa.columns import DROPS, SCHEMAS
 from pokefa.errors import InputError
 from pokefa.run import StageRun
@@ -54,7 +55,7 @@ def keep_placeholders(run: StageRun, named: Sequence[str]) -> None:
     found, unknown = find_ids(named, table[KEY].to_list())
     if unknown:
         raise InputError(f"not in {SCHEMAS['images'].path}: {name_some(unknown)}; nothing was done: correct the ids")
-    aside = set(table.filter(pl.col("drop_reason").eq_missing(SET_ASIDE))[KEY])
+    aside = set(table.filter(columns.PLACEHOLDER)[KEY])
     run.seen = len(found)
     for image_id in found:
         if image_id in aside:

@@ -261,7 +261,15 @@ A, B = "a" * 32, "b" * 32
         ),
         (f"image_id,title\n{A},\0\n", "line 2 holds a NUL character: restore it, or correct the line"),
         (f"image_id,title\n{A},\udcff\n", "is not UTF-8 (invalid start byte): save it as UTF-8"),
-        ("\ufeff".encode("utf-16").decode("latin-1"), "is UTF-16 or binary: save it as CSV in UTF-8"),
+        ("\ufeff".encode("utf-16").decode("latin-1"), "is UTF-16: save it as CSV with commas, in UTF-8"),
+        (
+            f"image_id;title\n{A};1\n",
+            "has semicolons between its cells: save it as CSV with commas, in UTF-8",
+        ),
+        (
+            "sep=,\nimage_id,title\n",
+            "begins with the line 'sep=' of a spreadsheet: remove that line, and save it as CSV with commas, in UTF-8",
+        ),
         ("", "is empty: restore it"),
     ],
 )
