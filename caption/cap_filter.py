@@ -35,7 +35,7 @@ from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import eligible_rows
 from pokefa.table import KEY, with_missing
 from pokefa.text import write_text
-from quotas.coverage import csv_text
+from pokefa.user_files import csv_text
 
 # What sentence_tags.py asks for.
 MIN_WORDS = 12
@@ -181,7 +181,7 @@ def filter_captions(run: StageRun, limits: Limits, *, drop: bool, untried: bool)
     run.extra.update(to_caption_again=len(recap), misspelled_names=len(misspelled))
     if not run.options.dry_run:
         write_recap(run.root, recap)
-        write_text(run.root / MISSPELLED, csv_text("image_id,name,species,score", sorted(misspelled)))
+        write_text(run.root / MISSPELLED, csv_text(["image_id", "name", "species", "score"], sorted(misspelled)))
 
 
 def images_tried_again(run: StageRun, captions: Mapping[str, str]) -> set[str]:

@@ -6,8 +6,6 @@ cap_filter.py  ->  recap.csv  ->  sentence_tags.py --only  ->  recap_captions.cs
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -17,7 +15,7 @@ from pokefa.errors import InputError
 from pokefa.journal import RUNS_FOLDER, read_entries, read_header
 from pokefa.table import KEY
 from pokefa.text import write_text
-from pokefa.user_files import read_csv
+from pokefa.user_files import csv_text, read_csv
 
 RECAP_FILE = "metadata/recap.csv"
 RECAP_CAPTIONS_FILE = "metadata/recap_captions.csv"
@@ -129,15 +127,6 @@ def all_recap_captions(root: Path, stage: str) -> dict[str, RecapCaption]:
             if known is None or (known.run_id or "") < (found.run_id or ""):  # run ids sort by time
                 captions[found.image_id] = found
     return captions
-
-
-def csv_text(columns: Iterable[str], rows: Iterable[Iterable[str | None]]) -> str:
-    """Return a CSV with LF line ends, as the ledger's tables have them."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 _FIELDS = tuple(field.name for field in fields(RecapCaption))

@@ -20,6 +20,10 @@ from pokefa.errors import InputError
 Kind = Literal["text", "int", "float", "bool"]
 Value = str | int | float | bool | None
 
+# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"). Apostrophes before it are part of
+# the pattern, so that a text which begins with one already comes back with it.
+FORMULA = "'*[=+\\-@\\t\\r\\n＝＋－＠]"
+
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}(\.0*)?\Z", re.ASCII)
 _OUR_FLOAT = r"-?[0-9]+\.[0-9]+(e[+-]?[0-9]+)?"
@@ -120,6 +124,16 @@ class CellType:
         if self.kind in ("int", "float"):
             ours &= cells.cast(pl.Float64, strict=False).is_between(self.low, self.high)
         return ours.fill_null(False)
+
+
+def guard_formula(text: str) -> str:
+    """Return a text with an apostrophe before it if a spreadsheet would run it as a formula."""
+    return f"'{text}" if re.match(FORMULA, text) else text
+
+
+def remove_guard(text: str) -> str:
+    """Return the text that `guard_formula` was given."""
+    return text[1:] if re.match(f"'{FORMULA}", text) else text
 
 
 def check_text(name: str, text: str) -> str:

@@ -22,7 +22,7 @@ from typing import IO
 
 import polars as pl
 
-from pokefa.cells import Value
+from pokefa.cells import FORMULA, Value
 from pokefa.columns import BadCell, TableSchema
 from pokefa.errors import InputError, PokefaError
 from pokefa.user_files import check_encoding, check_header
@@ -30,10 +30,6 @@ from pokefa.user_files import check_encoding, check_header
 KEY = "image_id"
 
 LONGEST_CELL = 2**31 - 1  # the csv module's own limit is shorter than some addresses
-
-# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"). Apostrophes before it are part of
-# the pattern, so that a text which begins with one already comes back with it.
-FORMULA = "'*[=+\\-@\\t\\r\\n＝＋－＠]"
 
 
 class Table:

@@ -1,7 +1,8 @@
-"""CSV files that people write: read as they are, or refused with one line that says what to change.
+"""CSV files between people and scripts: read as they are, or refused with one line that says what to change.
 
 Spreadsheets save CSV with other separators, encodings and extra lines. Nothing is guessed: a file that is not
-comma-separated UTF-8 is refused, and the message names the separator or the encoding. Standard library only.
+comma-separated UTF-8 is refused, and the message names the separator or the encoding. What a spreadsheet would run as a
+formula is written with an apostrophe before it, which reading takes away.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import codecs
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from pokefa.cells import guard_formula, remove_guard
 from pokefa.errors import InputError
 
 SAVE_AS = "save it as CSV with commas, in UTF-8"
@@ -84,7 +86,8 @@ def _read_rows(
                     f"{path} line {number} has not {len(header)} cells as the header, but {len(cells)}: complete the "
                     "row, and put quotes around a cell that holds a comma"
                 )
-            yield number, {name: cell.strip() if strip else cell for name, cell in zip(header, cells, strict=False)}
+            texts = (remove_guard(cell.strip() if strip else cell) for cell in cells)
+            yield number, dict(zip(header, texts, strict=False))
     except csv.Error as error:
         raise InputError(
             f"{path} is damaged near line {reader.line_num} ({error}): a quote is not closed, or the file was cut"
@@ -111,3 +114,12 @@ def check_header(path: Path | str, header: Sequence[str], columns: Sequence[str]
     for name in header:
         if name and header.count(name) > 1:
             raise InputError(f"{path} has two columns called {name}: rename one of them")
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a CSV with LF line ends, as the ledger's tables have them; None is an empty cell."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([guard_formula(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return stream.getvalue()

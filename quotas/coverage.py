@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pokefa.errors import InputError
 from pokefa.text import species_slug
-from pokefa.user_files import read_csv
+from pokefa.user_files import csv_text, read_csv
 
 QUOTAS_FILE = "quotas/quotas.csv"
 
@@ -45,7 +43,7 @@ class Coverage:
 
     @property
     def csv(self) -> str:
-        return csv_text("rank,pokemon,band,quota,count,fraction", self.rows)
+        return csv_text(["rank", "pokemon", "band", "quota", "count", "fraction"], self.rows)
 
     @property
     def table(self) -> str:
@@ -73,9 +71,3 @@ def cover_quotas(path: Path, counts: Mapping[str, int]) -> Coverage:
         whole.add(quota, count)
     coverage.bands["all"] = whole
     return coverage
-
-
-def csv_text(header: str, rows: Iterable[Iterable[object]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return f"{header}\n{stream.getvalue()}"

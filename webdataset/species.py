@@ -34,7 +34,8 @@ from pokefa.run import StageRun, run_stage
 from pokefa.selection import eligible_rows
 from pokefa.table import KEY, with_missing
 from pokefa.text import write_text
-from quotas.coverage import QUOTAS_FILE, cover_quotas, csv_text
+from pokefa.user_files import csv_text
+from quotas.coverage import QUOTAS_FILE, cover_quotas
 from shards.left_out import pokemon_in
 
 COUNTS = "metadata/species.csv"
@@ -86,7 +87,7 @@ def how(match: Match | None) -> str:
 def counts_csv(counts: Mapping[str, int]) -> str:
     """Return the text of metadata/species.csv: the most frequent first, equals by name."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return csv_text("pokemon,count", ranked)
+    return csv_text(["pokemon", "count"], ranked)
 
 
 def audit_csv(named: Mapping[str, Names]) -> str:
@@ -98,7 +99,7 @@ def audit_csv(named: Mapping[str, Names]) -> str:
         for image_id, names in sorted(named.items())
         for name, match in names.unlike.items()
     ]
-    return csv_text("image_id,name,species,score,how", rows)
+    return csv_text(["image_id", "name", "species", "score", "how"], rows)
 
 
 def find_species(run: StageRun, min_score: float, *, coverage: bool) -> None:

@@ -33,7 +33,7 @@ from pokefa.errors import InputError
 from pokefa.options import number, options_from, stage_parser, whole_number
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import eligible_rows
-from pokefa.table import KEY, replacing
+from pokefa.table import KEY, guard_formulas, replacing
 
 if TYPE_CHECKING:
     from preprocess.dup.decisions import Rules
@@ -135,7 +135,7 @@ def write_audit(run: StageRun, table: pl.DataFrame, decided: pl.DataFrame, chang
     members = members.join(table.select(KEY, *FACTS), on=KEY).sort("dupe_group", "dupe_removed", KEY)
     marked = boolean_cells(pl.col(KEY).is_in(list(changed)))
     with replacing(run.root / "metadata/audit" / f"dups-{run.run_id}.csv") as stream:
-        members.select(KEY, *DECIDED, *FACTS, marked.alias("changed")).write_csv(stream)
+        guard_formulas(members.select(KEY, *DECIDED, *FACTS, marked.alias("changed")), FACTS).write_csv(stream)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pokefa.errors import InputError
-from pokefa.user_files import read_csv
+from pokefa.user_files import csv_text, read_csv
 
 ADVICE = "it needs the columns file and species"
 SAVE_AS = "save it as CSV with commas, in UTF-8"
@@ -140,3 +140,12 @@ def test_what_csv_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
     path.write_bytes(stream.getvalue().encode("utf-8"))
     found = read_csv(path, ["file", "species"], ADVICE, strip=False)
     assert [tuple(row.values()) for _, row in found] == rows
+
+
+def test_what_a_spreadsheet_would_run_is_text_and_comes_back(tmp_path: Path) -> None:
+    texts = ["=1+1", "+a", "-b", "@c", "'=d", "\tx", "plain", "'quoted'", ""]
+    path = tmp_path / "a.csv"
+    path.write_text(csv_text(["text", "number"], [(text, -1) for text in texts]), encoding="utf-8")
+    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    assert lines[:5] == ["'=1+1,-1", "'+a,-1", "'-b,-1", "'@c,-1", "''=d,-1"]
+    assert [row["text"] for _, row in read_csv(path, ["text"], "", strip=False)] == texts
