@@ -16,7 +16,7 @@ TAIL_BYTES = 2**18
 # Flags of one run, which choose its rows or say how it goes about them; the next run is not to repeat them.
 ONE_TIME = (
     "--root", "--ids", "--ids-file", "--limit", "--redo", "--retry-errors", "--dry-run", "--quiet", "--log-level",
-    "--estimate", "--batch", "--ask-again", "--redecide", "--only", "--urls-only",
+    "--estimate", "--batch", "--ask-again", "--redecide", "--only", "--urls-only", "--reassign",
 )  # fmt: skip
 
 
