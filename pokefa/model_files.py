@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 from tqdm import tqdm
 
+from pokefa.confined import can_confine
 from pokefa.errors import InputError, PokefaError
 from pokefa.table import first_line, sync_folder
 
@@ -40,6 +41,19 @@ class ModelFile:
     url: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the user lets a model file do that is not the pinned one.
+
+    Args:
+        unpinned: run, in a process that cannot write.
+        unconfined: run with all of the user's rights.
+    """
+
+    unpinned: bool = False
+    unconfined: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,37 @@ def fetch_archive(archive: ModelArchive, *, ways_out: str) -> Path:
         sync_folder(target.parent)
         partial.unlink()
     return target
+
+
+def check_trust(what: str, trust: Trust) -> bool:
+    """Return whether a model file that is not the pinned one has to run in a confined process.
+
+    Args:
+        what: names the file and says why it is not the pinned one; begins the error message.
+
+    Raises:
+        InputError: the user has not said to trust it, or this system cannot confine it.
+    """
+    if not trust.unpinned:
+        raise InputError(
+            f"{what}; a model file is a program: add --trust-model-file if you trust who made it, and it runs where it "
+            "cannot write"
+        )
+    if trust.unconfined:
+        log.warning("%s: it runs with all of your rights, as --unconfined-model-file says", what)
+        return False
+    if not can_confine():
+        raise InputError(
+            f"{what}, and this system cannot keep it from writing (that takes Landlock, in Linux 5.13 or newer): add "
+            "--unconfined-model-file to run it with all of your rights"
+        )
+    log.warning("%s: it runs in a process that cannot write, read your files or open connections", what)
+    return True
+
+
+def unpinned_file(path: Path, found: str, pinned: str) -> str:
+    """Return what `check_trust` says of a file whose SHA-256 is another."""
+    return f"{path} is not the pinned model file (its SHA-256 is {found}, expected {pinned})"
 
 
 def check_file(path: Path, sha256: str) -> None:

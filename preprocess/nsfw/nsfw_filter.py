@@ -4,8 +4,9 @@ Reads   images.csv: path_raw; the raw files; a DeepDanbooru project (project.jso
 Writes  images.csv: is_nsfw, nsfw_score, nsfw_tags, nsfw_threshold, nsfw_model, nsfw_run_id, nsfw_error; drops.csv
 
 An image is flagged when one of the tags of a table reaches its threshold. Without --model-dir the author's release v3
-is downloaded once (650 MB) and checked. Flagged images leave the later stages; nsfw_unflag.py brings back those that a
-person has cleared. With --tags FILE the table is a JSON object, as {"rating:explicit": 0.5, "nude": 0.9}.
+is downloaded once (650 MB) and checked; another model needs --trust-model-file, and runs in a process that cannot
+write. Flagged images leave the later stages; nsfw_unflag.py brings back those that a person has cleared. With --tags
+FILE the table is a JSON object, as {"rating:explicit": 0.5, "nude": 0.9}.
 
 Scores over 0.05 of the table are recorded: --redecide applies other thresholds without the model. A tag that its table
 leaves out stays in nsfw_threshold as "unused", with its score in nsfw_tags: a later --redecide can name it again. Where
@@ -33,7 +34,15 @@ from pathlib import Path
 from pokefa.columns import Value
 from pokefa.errors import InputError
 from pokefa.images import ImageError
-from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
+from pokefa.options import (
+    add_cluster_options,
+    add_data_option,
+    add_trust_options,
+    options_from,
+    positive_int,
+    stage_parser,
+    trust_from,
+)
 from pokefa.overrides import UNFLAGGED
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import choose_ids, eligible_rows, filled
@@ -293,6 +302,7 @@ def build_parser() -> argparse.ArgumentParser:
         "many as it has room for)",
     )
     parser.add_argument("--redecide", action="store_true", help="decide again from recorded scores, without the model")
+    add_trust_options(parser)
     add_data_option(parser)
     add_cluster_options(parser, "nsfw", cpus=CPUS_PER_WORKER)
     return parser
@@ -305,7 +315,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--redecide runs no model: leave out --redo, --retry-errors and --model-dir")
     if args.backend == "opennsfw" and args.model_dir:
         parser.error("--model-dir is a DeepDanbooru project: leave it out with --backend opennsfw")
-    find_screen = find_weights if args.backend == "opennsfw" else partial(find_project, args.model_dir)
+    trust = trust_from(parser, args)
+    find_screen = find_weights if args.backend == "opennsfw" else partial(find_project, args.model_dir, trust)
 
     def body(run: StageRun) -> None:
         table = read_table(args.tags, args.threshold, args.backend)
