@@ -21,6 +21,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from pokefa.confined import can_confine
+from pokefa.environments import user_cache_folder
 from pokefa.errors import InputError, PokefaError
 from pokefa.table import first_line, sync_folder
 
@@ -29,6 +30,7 @@ ATTEMPTS = 5
 PAUSE_S = 2.0
 LONGEST_PAUSE_S = 10.0
 TIMEOUT_S = 60.0
+CHECK_S = 15.0
 
 log = logging.getLogger("pokefa")
 
@@ -86,7 +88,7 @@ def cache_folder() -> Path:
     chosen = os.environ.get("POKEFA_CACHE")
     if chosen:
         return Path(chosen) / "models"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pokefa" / "models"
+    return user_cache_folder() / "models"
 
 
 def fetch(model: ModelFile, *, ways_out: str) -> Path:
@@ -121,6 +123,22 @@ def fetch(model: ModelFile, *, ways_out: str) -> Path:
             )
         partial.replace(target)
     return target
+
+
+def check_available(model: ModelFile | ModelArchive, *, ways_out: str) -> None:
+    """Check that a model lies in the cache or that its address answers, without downloading it.
+
+    Raises:
+        PokefaError: neither is so.
+    """
+    sha256 = model.sha256 if isinstance(model, ModelFile) else str(model.members[0].sha256)
+    if (cache_folder() / sha256[:12] / model.name).exists():
+        return
+    try:
+        with urllib.request.urlopen(urllib.request.Request(model.url, headers={"Range": "bytes=0-0"}), timeout=CHECK_S):
+            pass
+    except (OSError, http.client.HTTPException) as error:
+        raise PokefaError(f"cannot download {model.url} ({first_line(error)}); {ways_out}") from None
 
 
 def fetch_archive(archive: ModelArchive, *, ways_out: str) -> Path:

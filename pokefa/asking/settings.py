@@ -78,6 +78,15 @@ def add_options(parser: argparse.ArgumentParser, *, max_side: int | None = None)
     )
 
 
+def check_server(args: argparse.Namespace) -> None:
+    """Check the server's address before an earlier stage begins, for pokefa.check_step.
+
+    Raises:
+        InputError: it is no http or https address.
+    """
+    settings_from(args).form()
+
+
 def settings_from(args: argparse.Namespace) -> Settings:
     """Unpack the options of `add_options`."""
     return Settings(

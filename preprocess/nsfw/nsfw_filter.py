@@ -31,9 +31,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from pokefa.check_step import has_finished
 from pokefa.columns import Value
 from pokefa.errors import InputError
 from pokefa.images import ImageError
+from pokefa.model_files import Trust, check_available
 from pokefa.options import (
     add_cluster_options,
     add_data_option,
@@ -46,7 +48,7 @@ from pokefa.options import (
 from pokefa.overrides import UNFLAGGED
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import choose_ids, eligible_rows, filled
-from preprocess.nsfw.deepdanbooru import find_project
+from preprocess.nsfw.deepdanbooru import V3, WAYS_OUT, find_project
 from preprocess.nsfw.opennsfw import TAG, find_weights
 from preprocess.nsfw.screening import Screen, ScreenRows, spread_work
 
@@ -306,6 +308,23 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_option(parser)
     add_cluster_options(parser, "nsfw", cpus=CPUS_PER_WORKER)
     return parser
+
+
+def check_model(args: argparse.Namespace) -> None:
+    """Check that the model is there, or can be downloaded, before an earlier stage begins.
+
+    Raises:
+        PokefaError: it is not, or it needs a word of trust.
+    """
+    if args.backend == "opennsfw":
+        find_weights()
+    elif args.model_dir is not None:
+        find_project(args.model_dir, Trust(args.trust_model_file, args.unconfined_model_file))
+    elif not args.redecide and not has_finished(args.root, "nsfw_filter"):
+        check_available(V3, ways_out=WAYS_OUT)
+
+
+READY_CHECKS = (check_model,)  # of pokefa.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

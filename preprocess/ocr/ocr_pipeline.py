@@ -26,9 +26,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from pokefa.check_step import has_finished
 from pokefa.engine import Pool, available_cores
 from pokefa.images import ImageError
-from pokefa.model_files import Trust, check_trust
+from pokefa.model_files import Trust, check_available, check_trust
 from pokefa.options import (
     add_cluster_options,
     add_data_option,
@@ -44,7 +45,8 @@ from pokefa.run import StageRun, run_stage
 from pokefa.selection import STEPS
 from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, Verify, boxes_path, mask_path, spread_rows
 from preprocess.ocr.inpaint import InpaintRows, inpainted_path
-from preprocess.ocr.inpainters import InpainterModel, Kind, find_inpainter, find_named_weights
+from preprocess.ocr.inpainters import BIG_LAMA, WAYS_OUT, InpainterModel, Kind, find_inpainter, find_named_weights
+from preprocess.ocr.models import DETECTOR, READER, embedded_file
 from preprocess.ocr.views import Looks
 
 # Four cores keep one model busy; a model in every core's own process would need more memory than most machines have.
@@ -98,12 +100,14 @@ def do_halves(run: StageRun, plan: Plan) -> None:
         inpaint_text(run, plan, named)
 
 
+def unchecked(det_model: str) -> str:
+    return f"--det-model {det_model} is downloaded unchecked"
+
+
 def detect_text(run: StageRun, plan: Plan) -> None:
     """Look for text in every pending image."""
     workers, threads = share_cores(run.options.workers, run.options.node_threads)
-    confined = plan.det_model is not None and check_trust(
-        f"--det-model {plan.det_model} is downloaded unchecked", plan.trust
-    )
+    confined = plan.det_model is not None and check_trust(unchecked(plan.det_model), plan.trust)
     work = DetectRows(run.data, plan.det_model, plan.looks, plan.rules, threads, confined)
     rejected: Counter[str] = Counter()
     rows = run.rows(["path_raw"], STEPS["ocr_detect"])
@@ -237,6 +241,33 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
         help="what has to be readable to count as text: nothing (faster, but eyes become text), what is doubtful by "
         "score or shape, or everything",
     )
+
+
+def check_detector(args: argparse.Namespace) -> None:
+    """Check that the text models are there, before an earlier stage begins.
+
+    Raises:
+        PokefaError: they are not, or one needs a word of trust.
+    """
+    if args.det_model is not None:
+        check_trust(unchecked(args.det_model), Trust(args.trust_model_file, args.unconfined_model_file))
+    for model in (DETECTOR, READER):
+        embedded_file(model)
+
+
+def check_weights(args: argparse.Namespace) -> None:
+    """Check that LaMa's weights are there, or can be downloaded, before an earlier stage begins.
+
+    Raises:
+        PokefaError: they are not, or need a word of trust.
+    """
+    if args.halves != "detect" and args.inpainter == "lama":
+        named = find_named_weights(Trust(args.trust_model_file, args.unconfined_model_file))
+        if named is None and not has_finished(args.root, "ocr_detect", "ocr_inpaint"):
+            check_available(BIG_LAMA, ways_out=WAYS_OUT)
+
+
+READY_CHECKS = (check_detector, check_weights)  # of pokefa.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
