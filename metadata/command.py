@@ -18,6 +18,7 @@ from typing import Any
 
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, PokefaError
 from pokefa.ledger import Ledger
+from pokefa.limits import check_address_space, check_path
 from pokefa.locks import holding
 from pokefa.run import report_error
 
@@ -74,6 +75,8 @@ def run_reading(stage: str, root: Path, body: Callable[[Reading], None], *, alon
     """
     started = time.monotonic()
     try:
+        check_address_space()
+        check_path("--root", root)
         reading = Reading(stage, root, Ledger.open(root))
         with holding(root, stage) if alone else nullcontext():
             body(reading)

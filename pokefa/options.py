@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pokefa.engine import Cluster
 from pokefa.errors import InputError
+from pokefa.limits import check_address_space, check_path
 from pokefa.model_files import Trust
 
 
@@ -193,9 +194,14 @@ def options_from(args: argparse.Namespace) -> Options:
     """Unpack the shared options of a parsed command line.
 
     Raises:
-        InputError: --ids-file cannot be read, or those of the cluster contradict each other.
+        InputError: a path cannot be used, or the options of the cluster contradict each other.
+        PokefaError: the system leaves this process too little to begin with.
     """
+    check_address_space()
     given = vars(args)
+    check_path("--root", args.root)
+    if (data_root := given.get("data_root")) is not None and "://" not in data_root:
+        check_path("--data-root", Path(data_root))
     cluster = cluster_from(args)
     return Options(
         root=args.root.absolute() if cluster else args.root,  # a node has another working folder

@@ -54,7 +54,8 @@ def check_all(runner: Runner, steps: Sequence[Command], *, disk: bool = True) ->
         PokefaError: an environment cannot be built.
     """
     built = [step for step in steps if runner.environment(step).is_complete()]
-    problems = [*check_root(runner.root), *check_keys(runner, steps), *check_building(runner, steps)]
+    raise_problems(check_root(runner.root))
+    problems = [*check_keys(runner, steps), *check_building(runner, steps)]
     if disk:
         problems += check_disk(runner, steps)
     raise_problems([*problems, *check_steps(runner, built)])
@@ -71,7 +72,11 @@ def raise_problems(problems: Sequence[str]) -> None:
 
 def check_root(root: Path) -> list[str]:
     """Return what keeps a dataset's folder from being made or written."""
-    there = existing_parent(root)
+    try:
+        there = existing_parent(root)
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else error
+        return [f"--root {root} cannot be used ({problem}): name another folder"]
     if not there.is_dir():
         return [f"--root {root}: {there} is no folder: name another one"]
     if not os.access(there, os.W_OK | os.X_OK):

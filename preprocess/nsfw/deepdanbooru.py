@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pokefa.confined import ConfinedModel, plain
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import flatten
+from pokefa.limits import check_path
 from pokefa.model_files import (
     Member,
     ModelArchive,
@@ -123,6 +124,7 @@ def open_project(folder: Path) -> Project:
     Raises:
         InputError: the folder lacks one of the files, or one of them cannot be read.
     """
+    check_path("--model-dir", folder)
     if not folder.is_dir():
         raise InputError(f"model folder {folder} does not exist: name a DeepDanbooru project folder with --model-dir")
     settings = _read_settings(folder / "project.json")

@@ -19,6 +19,7 @@ from PIL import Image
 from pokefa.confined import ConfinedModel
 from pokefa.engine import describe
 from pokefa.errors import InputError, PokefaError
+from pokefa.limits import check_path
 from pokefa.model_files import ModelFile, Trust, check_trust, fetch, sha256_of, unpinned_file
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def find_named_weights(trust: Trust) -> InpainterModel | None:
     if not named:
         return None
     path = Path(named).absolute()
+    check_path("LAMA_MODEL", path)
     if not path.is_file():
         raise InputError(f"LAMA_MODEL names {named}, which is no file: correct it, or unset it to download big-lama.pt")
     sha256 = sha256_of(path)
