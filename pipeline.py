@@ -20,7 +20,6 @@ import argparse
 import json
 import subprocess
 import tempfile
-import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
@@ -29,9 +28,11 @@ from functools import partial
 from pathlib import Path
 
 from demo.run import DEMO_PORT, run_demo
-from pokefa.commands import STEPS, Runner, checkout_variables, choose_steps
+from pokefa.commands import STEPS, Command, Runner, checkout_variables, choose_steps
+from pokefa.config import read_config
 from pokefa.environments import CHECKOUT, ensure, environment, environment_names
-from pokefa.errors import EXIT_INTERRUPTED, InputError, PokefaError
+from pokefa.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError, InputErrors, PokefaError
+from pokefa.preflight import check_all
 
 # Test folders that are not named like the environment that they need.
 TEST_ENVIRONMENTS = {
@@ -50,36 +51,42 @@ LINT_CHECKS = {
 }
 
 
-def run_stages(root: Path, first: str | None, last: str | None, config: Path | None, *, plan: bool) -> None:
-    """Run the stages with the real services, or print their commands."""
-    runner = Runner(root.absolute(), read_config(config) if config else {})
-    steps = choose_steps(first, last)
+def run_stages(root: Path, first: str | None, last: str | None, config: Path | None, *, plan: bool, disk: bool) -> None:
+    """Run the stages with the real services, or print their commands.
+
+    Args:
+        disk: check the free disk before the first stage.
+
+    Raises:
+        InputErrors: something is wrong that can be known before the first stage; nothing was done.
+    """
+    problems: list[str] = []
+    flags: dict[str, list[str]] = {}
+    steps: list[Command] = []
+    try:
+        steps = choose_steps(first, last)
+    except InputError as error:
+        problems += problems_of(error)
+    try:
+        flags = read_config(config, [step.name for step in STEPS]) if config else {}
+    except InputError as error:
+        problems += problems_of(error)
+    if problems:
+        raise InputErrors(problems)
+    runner = Runner(root.absolute(), flags)
     if plan:
         for step in steps:
             print(runner.show(step))
         return
+    check_all(runner, steps, disk=disk)
     with runner.locked():
         for step in steps:
             runner.run(step)
 
 
-def read_config(path: Path) -> dict[str, list[str]]:
-    """Return the user's own flags per step from a TOML file, as `resize = ["--min-side", "768"]`.
-
-    Raises:
-        InputError: the file is not such a table.
-    """
-    try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"--config {path} cannot be read: {error}") from None
-    names = [step.name for step in STEPS]
-    for name, flags in config.items():
-        if name not in names:
-            raise InputError(f"--config {path}: there is no step {name!r}; choose from {', '.join(names)}")
-        if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
-            raise InputError(f'--config {path}: {name} must be a list of strings, as ["--limit", "100"]')
-    return config
+def problems_of(error: PokefaError) -> Sequence[str]:
+    """Return what an error says, one line for each thing that is wrong."""
+    return error.problems if isinstance(error, InputErrors) else [str(error)]
 
 
 def set_up(name: str) -> None:
@@ -184,6 +191,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--from", dest="first", metavar="STEP", help="first step, a name or a stage's number")
     run.add_argument("--to", dest="last", metavar="STEP", help="last step, a name or a stage's number")
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file with your own flags per step")
+    run.add_argument("--no-disk-check", dest="disk", action="store_false", help="begin although disk space looks short")
     run.add_argument("--plan", action="store_true", help="print the commands and run none")
 
     setup = commands.add_parser("setup", help="build environments")
@@ -199,12 +207,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif args.command == "test":
             return 1 if run_tests(args.stages, args.jobs) else 0
         elif args.command == "run":
-            run_stages(args.root, args.first, args.last, args.config, plan=args.plan)
+            run_stages(args.root, args.first, args.last, args.config, plan=args.plan, disk=args.disk)
         else:
             set_up(args.name)
     except PokefaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for problem in problems_of(error):
+            print(f"error: {problem}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename or args.command}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0

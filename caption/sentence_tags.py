@@ -25,7 +25,7 @@ from caption.recap import Reasons, RecapCaption, all_recap_captions, read_recap,
 from caption.tags import SCHEMA, Caption, clean_answer, tags_to_cell
 from pokefa.asking.question import Ask, Question
 from pokefa.asking.rows import ask_rows
-from pokefa.asking.settings import Settings, add_options, settings_from
+from pokefa.asking.settings import Settings, add_options, check_server, settings_from
 from pokefa.options import add_data_option, options_from, stage_parser
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import choose_ids, eligible_rows
@@ -203,6 +203,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_options(parser)
     return parser
+
+
+READY_CHECKS = (check_server,)  # of pokefa.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

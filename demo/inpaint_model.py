@@ -7,7 +7,7 @@ weights would have to be downloaded; the code that loads and calls it is the rea
 Writes  --out FILE, a TorchScript model: image N×3×H×W in 0..1 and mask N×1×H×W, 1 where to fill, to image N×3×H×W
 
     python -m demo.inpaint_model --out inpaint_model.pt
-    LAMA_MODEL=inpaint_model.pt python preprocess/ocr/ocr_pipeline.py run
+    LAMA_MODEL=inpaint_model.pt python preprocess/ocr/ocr_pipeline.py run --trust-model-file
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pokefa.commands import STEPS, Command, Runner
+from pokefa.confined import can_confine
 from pokefa.errors import InputError, PokefaError
 
 DEMO_PORT = 18765
@@ -22,6 +23,9 @@ INPAINT_MODEL = Command("inpaint_model", None, "ocr", ("-m", "demo.inpaint_model
 SERVICES = Command("services", None, "core", ("-m", "demo.services"))
 UNFLAG = Command("nsfw_unflag", 2, "nsfw", ("preprocess/nsfw/nsfw_unflag.py",))
 REPORT = Command("report", None, "metadata", ("metadata/report.py",))
+
+# The demo makes its models itself.
+TRUST = ["--trust-model-file", *([] if can_confine() else ["--unconfined-model-file"])]
 
 NOTICE = """\
 PokeFA demo. The pictures are drawn by a program. SerpApi, the image host and OpenAI are stand-ins on this machine,
@@ -45,7 +49,8 @@ def run_demo(root: Path, port: int) -> None:
     runner = Runner(
         root,
         flags={
-            "nsfw": ["--model-dir", str(folder / "nsfw_model")],
+            "nsfw": ["--model-dir", str(folder / "nsfw_model"), *TRUST],
+            "ocr": TRUST,
             # Twelve species are all head by the defaults, which would put half of so small a set into validation.
             "split": ["--head-rank", "6", "--head-images", "1", "--middle-rank", "6"],
         },

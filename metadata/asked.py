@@ -18,7 +18,8 @@ from metadata.journals import entries_of_run, journal_paths
 from pokefa.asking.answers import ANSWERS_FILE, LOCK_WAIT_S
 from pokefa.asking.batches import BATCHES_FOLDER
 from pokefa.errors import InputError, RunError
-from pokefa.table import KEY, first_line, replacing
+from pokefa.private import close_to_others, replacing_privately
+from pokefa.table import KEY, first_line
 
 UNREADABLE = "SELECT request FROM answers WHERE NOT (json_valid(answer) AND json_valid(usage)) LIMIT 5"
 AT_ONCE = 500  # SQLite takes so many values in one statement in any of its versions
@@ -73,6 +74,7 @@ def forget_answers(root: Path, requests: Collection[str]) -> None:
     Raises:
         RunError: the file cannot be written.
     """
+    close_to_others(root / ANSWERS_FILE)
     _execute(root, "DELETE FROM answers WHERE request IN", requests)
 
 
@@ -101,7 +103,7 @@ def withdraw_questions(waiting: Waiting) -> None:
     if questions.is_file():
         with questions.open("rb") as stream:
             kept = [line for line in stream if json.loads(line)["custom_id"] not in waiting.image_ids]
-        with replacing(questions) as stream:
+        with replacing_privately(questions) as stream:
             stream.writelines(kept)
     record = json.loads(waiting.path.read_bytes())
     record["requests"] = {name: text for name, text in record["requests"].items() if name not in waiting.image_ids}
@@ -109,7 +111,7 @@ def withdraw_questions(waiting: Waiting) -> None:
         waiting.path.unlink()
         questions.unlink(missing_ok=True)
         return
-    with replacing(waiting.path) as stream:
+    with replacing_privately(waiting.path) as stream:
         stream.write(json.dumps(record, sort_keys=True, indent=1).encode() + b"\n")
 
 

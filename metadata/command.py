@@ -18,6 +18,7 @@ from typing import Any
 from pokefa.console import prepare_console, print_json
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, PokefaError
 from pokefa.ledger import Ledger
+from pokefa.limits import check_address_space, check_path
 from pokefa.locks import holding
 from pokefa.run import report_error
 
@@ -76,6 +77,8 @@ def run_reading(
     started = time.monotonic()
     prepare_console()
     try:
+        check_address_space()
+        check_path("--root", root)
         reading = Reading(stage, root, open_ledger(root))
         with holding(root, stage) if alone and reading.ledger.is_writable() else nullcontext():
             body(reading)

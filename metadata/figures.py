@@ -8,9 +8,9 @@ from __future__ import annotations
 import io
 import re
 import warnings
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,10 @@ COLOURS = (BLUE, GREY, ORANGE)
 
 # A colour that nothing else uses; the page's text colour takes its place in the SVG.
 INK = "#010203"
+
+SVG = "http://www.w3.org/2000/svg"
+# Characters that no XML document may hold; labels are strangers' words.
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 # Small for its letters, so that these can be read when a phone's width shows the whole of it.
 WIDTH_IN = 4.6
@@ -175,11 +179,36 @@ def _count_axis(axes: Axes, label: str, count: str = "images") -> None:
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """Return an SVG document as an element of a page: scaled by the page, described, its ids its own."""
-    body = svg[svg.index("<svg") :]
-    head, rest = body.split(">", 1)
-    head = re.sub(r' (?:width|height)="[^"]*"', "", head)
-    head += f' role="img" aria-label="{escape(alt, quote=True)}">'
-    rest = re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
-    rest = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", rest)
-    return (head + rest).replace(INK, "currentColor").strip()
+    """Return an SVG document as an element of a page: scaled by the page, described, its ids its own.
+
+    Styles become presentation attributes, which a page's Content-Security-Policy allows. What matplotlib's own style
+    sheet sets goes to the root, from which it is inherited, and the font is left to the page.
+    """
+    root = ElementTree.fromstring(NOT_XML.sub("\ufffd", svg))
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style")]:
+            parent.remove(child)
+    for element in root.iter():
+        attributes: dict[str, str] = {}
+        for key, value in element.attrib.items():
+            if key == "style":
+                attributes |= _presentation(value)
+            elif key == "id":
+                attributes["id"] = f"{name}-{value}"
+            else:  # href, without the prefix that only XML needs, and clip-path
+                attributes[key.rpartition("}")[2]] = value.replace("url(#", f"url(#{name}-")
+        if attributes.get("href", "").startswith("#"):
+            attributes["href"] = f"#{name}-{attributes['href'][1:]}"
+        element.attrib = {key: value.replace(INK, "currentColor") for key, value in attributes.items()}
+    for size in ("width", "height"):
+        del root.attrib[size]
+    root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}
+    root.attrib |= {"role": "img", "aria-label": NOT_XML.sub("\ufffd", alt)}
+    ElementTree.register_namespace("", SVG)
+    return ElementTree.tostring(root, encoding="unicode").strip()
+
+
+def _presentation(style: str) -> dict[str, str]:
+    """Return the declarations of a style attribute as attributes of their own, without the font's name."""
+    pairs = (declaration.partition(":") for declaration in style.split(";") if declaration.strip())
+    return {key.strip(): value.strip() for key, _, value in pairs if key.strip() != "font-family"}

@@ -17,7 +17,7 @@ TAIL_BYTES = 2**18
 ONE_TIME = (
     "--root", "--ids", "--ids-file", "--limit", "--redo", "--retry-errors", "--dry-run", "--quiet", "--log-level",
     "--estimate", "--batch", "--ask-again", "--redecide", "--only", "--urls-only",
-    "--keep-placeholder",
+    "--keep-placeholder", "--reassign",
 )  # fmt: skip
 
 

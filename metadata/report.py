@@ -65,7 +65,7 @@ def build_page(tables: Tables, runs: Sequence[Run], root: Path, most_tiles: int)
     costs = cost_stages(runs, root)
     usd = total_usd(costs)
     return render(
-        "report.html.j2",
+        "report",
         title=REPORT_TITLE,
         mark=REPORT_MARK,
         as_of=max((run.ended or run.started for run in runs), default="")[:16].replace("T", " "),

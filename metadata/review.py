@@ -112,17 +112,9 @@ def write_review(reading: Reading, name: str, limit: int) -> None:
         "data": page_data(name, chosen, stage.actions(data), reading.root),
     }
     path = f"metadata/review-{name}.html"
-    written = write_text(reading.root / path, render_page(values))
+    written = write_text(reading.root / path, render("review", images="data: file: 'self'", **values))
     reading.seen, reading.done = len(flagged), len(chosen)
     reading.extra = {"path": path, "written": written}
-
-
-def render_page(values: dict[str, Any]) -> str:
-    """Return the page with its style and its script in it."""
-    from markupsafe import Markup
-
-    parts = {name: (Path(__file__).parent / f"review.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    return render("review.html.j2", **values, **{name: Markup(text) for name, text in parts.items()})
 
 
 def build_parser() -> argparse.ArgumentParser:

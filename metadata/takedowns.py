@@ -20,8 +20,8 @@ from pokefa.columns import TAKEN_DOWN
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import ImageError
 from pokefa.ledger import TAKEDOWNS_FOLDER
+from pokefa.private import replacing_privately
 from pokefa.table import KEY, first_line
-from pokefa.text import write_text
 
 # That of rm_dups.py: near-duplicates differ in so few of 64 bits, strangers in about 32.
 THRESHOLD = 6
@@ -66,7 +66,8 @@ class Record:
             PokefaError: it cannot be written.
         """
         text = json.dumps(asdict(self), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-        write_text(root / TAKEDOWNS_FOLDER / f"{self.run_id}.json", text)
+        with replacing_privately(root / TAKEDOWNS_FOLDER / f"{self.run_id}.json") as stream:
+            stream.write(text.encode())
 
 
 def read_records(root: Path) -> list[Record]:

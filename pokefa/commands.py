@@ -18,8 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pokefa.config import unknown_step
 from pokefa.environments import CHECKOUT, Environment, ensure, environment, file_lock
-from pokefa.errors import EXIT_INTERRUPTED, InputError, PokefaError
+from pokefa.errors import EXIT_INTERRUPTED, InputError, InputErrors, PokefaError
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Runner:
         """Return a command as one line for a shell at the checkout's top."""
         variables = {"PYTHONPATH": ".", **self.variables.get(command.name, {})}
         return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in variables.items()),
-                         shlex.join(self._words(command, arguments))])  # fmt: skip
+                         shlex.join(self.words(command, arguments))])  # fmt: skip
 
     def run(self, command: Command, *arguments: str) -> dict[str, Any]:
         """Run a command, print its result as one line, and return its JSON summary.
@@ -97,7 +98,7 @@ class Runner:
         """
         number = "" if command.stage is None else f"{command.stage} "
         print(f"\n[{number}{command.name}]\n  {self.show(command, *arguments)}", flush=True)
-        ensure(self._environment(command))
+        ensure(self.environment(command))
         code, stdout = self._run_child(command, arguments)
         lines = stdout.strip().splitlines()
         summary: dict[str, Any] = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
@@ -124,9 +125,9 @@ class Runner:
     def start(self, command: Command, *arguments: str) -> subprocess.Popen[str]:
         """Start a command with its stdin and stdout as pipes, and leave it running."""
         print(f"\n[{command.name}, in the background]\n  {self.show(command, *arguments)}", flush=True)
-        ensure(self._environment(command))
+        ensure(self.environment(command))
         return subprocess.Popen(
-            self._words(command, arguments),
+            self.words(command, arguments),
             cwd=CHECKOUT,
             env=self._variables(command),
             stdin=subprocess.PIPE,
@@ -135,15 +136,21 @@ class Runner:
             start_new_session=True,  # Ctrl-C is for the stages; they may still need the services to finish
         )
 
-    def _environment(self, command: Command) -> Environment:
-        flags = " ".join(self.flags.get(command.name, ())).replace("=", " ")
+    def flags_of(self, command: Command) -> Sequence[str]:
+        """Return the user's own flags for a command."""
+        return self.flags.get(command.name, ())
+
+    def environment(self, command: Command) -> Environment:
+        """Return the environment that a command runs in, with what its flags add to it."""
+        flags = " ".join(self.flags_of(command)).replace("=", " ")
         added = [name for words, name in ADDED_FOR.items() if re.search(words, flags)]
         return environment("+".join([command.environment, *added]))
 
-    def _words(self, command: Command, arguments: Sequence[str]) -> list[str]:
-        python = str(self._environment(command).python)
+    def words(self, command: Command, arguments: Sequence[str] = ()) -> list[str]:
+        """Return a command as the words that start it, the interpreter first."""
+        python = str(self.environment(command).python)
         root = () if command.script[0] == "-m" else ("--root", str(self.root))
-        return [python, *command.script, *root, *self.flags.get(command.name, ()), *arguments]
+        return [python, *command.script, *root, *self.flags_of(command), *arguments]
 
     def _variables(self, command: Command) -> dict[str, str]:
         return checkout_variables() | dict(self.variables.get(command.name, {}))
@@ -154,7 +161,7 @@ class Runner:
         A signal that asks this process to stop is handed on, and the child saves what it has finished.
         """
         child = subprocess.Popen(
-            self._words(command, arguments),
+            self.words(command, arguments),
             cwd=CHECKOUT,
             env=self._variables(command),
             stdout=subprocess.PIPE,
@@ -192,18 +199,19 @@ def choose_steps(first: str | None, last: str | None) -> list[Command]:
     """Return the steps from `first` to `last`, each a step's name or a stage's number.
 
     Raises:
-        InputError: there is no such step, or the first comes after the last.
+        InputErrors: there are no such steps, or the first comes after the last.
     """
-    starts = _positions(first)
-    ends = _positions(last)
+    starts, ends = _positions(first), _positions(last)
+    names = [step.name for step in STEPS]
+    unknown = [(flag, name) for flag, name, found in (("--from", first, starts), ("--to", last, ends)) if not found]
+    if unknown:
+        raise InputErrors(
+            [f"{flag}: {unknown_step(str(name), names)}, or their numbers 0 to 9" for flag, name in unknown]
+        )
     if starts[0] > ends[-1]:
         raise InputError(f"--from {first} comes after --to {last}")
     return list(STEPS[starts[0] : ends[-1] + 1])
 
 
 def _positions(name: str | None) -> list[int]:
-    found = [index for index, step in enumerate(STEPS) if name in (None, step.name, str(step.stage))]
-    if not found:
-        names = ", ".join(step.name for step in STEPS)
-        raise InputError(f"there is no step {name!r}: choose a number from 0 to 9, or one of {names}")
-    return found
+    return [index for index, step in enumerate(STEPS) if name in (None, step.name, str(step.stage))]

@@ -61,7 +61,20 @@ def environments_folder() -> Path:
     chosen = os.environ.get("POKEFA_CACHE")
     if chosen:
         return Path(chosen).absolute() / "envs"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pokefa" / "envs"
+    return user_cache_folder() / "envs"
+
+
+def user_cache_folder() -> Path:
+    """Return the folder of this project in the user's cache folder.
+
+    Raises:
+        InputError: the user has no home.
+    """
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(chosen) if chosen else Path.home() / ".cache") / "pokefa"
+    except RuntimeError:
+        raise InputError("there is no home folder to keep a cache in: set POKEFA_CACHE to a folder") from None
 
 
 def environment_names(checkout: Path = CHECKOUT) -> list[str]:
@@ -115,15 +128,23 @@ def ensure(wanted: Environment) -> Path:
     Two processes that ask at once get one environment: the second waits for the first. What broke off is built anew.
 
     Raises:
-        PokefaError: pip could not install the requirements.
+        PokefaError: the environment cannot be made, or pip could not install the requirements.
     """
-    if wanted.is_complete():
-        return wanted.python
-    wanted.folder.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(wanted.folder.with_name(f"{wanted.folder.name}.lock")):
+    try:
         if not wanted.is_complete():
-            _build(wanted)
+            wanted.folder.parent.mkdir(parents=True, exist_ok=True)
+            with file_lock(wanted.folder.with_name(f"{wanted.folder.name}.lock")):
+                if not wanted.is_complete():
+                    _build(wanted)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PokefaError(f"cannot build environment {wanted.name} in {wanted.folder}: {_way_out(error)}") from None
     return wanted.python
+
+
+def _way_out(error: OSError | subprocess.CalledProcessError) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror}; set POKEFA_CACHE to a folder that can be written"
+    return "this Python has no working ensurepip; install it (on Debian and Ubuntu: apt-get install python3-venv)"
 
 
 def _build(wanted: Environment) -> None:

@@ -5,6 +5,8 @@ Every message is one line: what is wrong, which value, and what to do about it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -41,3 +43,11 @@ class Interrupted(RunError):
     """Ctrl-C or SIGTERM: what was finished is saved, the rest is left for the next run."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+class InputErrors(InputError):
+    """Several things are wrong with the input: each of `problems` is one line, and all are named at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)

@@ -20,6 +20,8 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 from tqdm import tqdm
 
+from pokefa.confined import can_confine
+from pokefa.environments import user_cache_folder
 from pokefa.errors import InputError, PokefaError
 from pokefa.table import first_line, sync_folder
 
@@ -28,6 +30,7 @@ ATTEMPTS = 5
 PAUSE_S = 2.0
 LONGEST_PAUSE_S = 10.0
 TIMEOUT_S = 60.0
+CHECK_S = 15.0
 
 log = logging.getLogger("pokefa")
 
@@ -40,6 +43,19 @@ class ModelFile:
     url: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the user lets a model file do that is not the pinned one.
+
+    Args:
+        unpinned: run, in a process that cannot write.
+        unconfined: run with all of the user's rights.
+    """
+
+    unpinned: bool = False
+    unconfined: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ def cache_folder() -> Path:
     chosen = os.environ.get("POKEFA_CACHE")
     if chosen:
         return Path(chosen) / "models"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pokefa" / "models"
+    return user_cache_folder() / "models"
 
 
 def fetch(model: ModelFile, *, ways_out: str) -> Path:
@@ -109,6 +125,22 @@ def fetch(model: ModelFile, *, ways_out: str) -> Path:
     return target
 
 
+def check_available(model: ModelFile | ModelArchive, *, ways_out: str) -> None:
+    """Check that a model lies in the cache or that its address answers, without downloading it.
+
+    Raises:
+        PokefaError: neither is so.
+    """
+    sha256 = model.sha256 if isinstance(model, ModelFile) else str(model.members[0].sha256)
+    if (cache_folder() / sha256[:12] / model.name).exists():
+        return
+    try:
+        with urllib.request.urlopen(urllib.request.Request(model.url, headers={"Range": "bytes=0-0"}), timeout=CHECK_S):
+            pass
+    except (OSError, http.client.HTTPException) as error:
+        raise PokefaError(f"cannot download {model.url} ({first_line(error)}); {ways_out}") from None
+
+
 def fetch_archive(archive: ModelArchive, *, ways_out: str) -> Path:
     """Return the folder that holds an archive's members, downloading and unpacking it unless the cache has it.
 
@@ -143,6 +175,37 @@ def fetch_archive(archive: ModelArchive, *, ways_out: str) -> Path:
         sync_folder(target.parent)
         partial.unlink()
     return target
+
+
+def check_trust(what: str, trust: Trust) -> bool:
+    """Return whether a model file that is not the pinned one has to run in a confined process.
+
+    Args:
+        what: names the file and says why it is not the pinned one; begins the error message.
+
+    Raises:
+        InputError: the user has not said to trust it, or this system cannot confine it.
+    """
+    if not trust.unpinned:
+        raise InputError(
+            f"{what}; a model file is a program: add --trust-model-file if you trust who made it, and it runs where it "
+            "cannot write"
+        )
+    if trust.unconfined:
+        log.warning("%s: it runs with all of your rights, as --unconfined-model-file says", what)
+        return False
+    if not can_confine():
+        raise InputError(
+            f"{what}, and this system cannot keep it from writing (that takes Landlock, in Linux 5.13 or newer): add "
+            "--unconfined-model-file to run it with all of your rights"
+        )
+    log.warning("%s: it runs in a process that cannot write, read your files or open connections", what)
+    return True
+
+
+def unpinned_file(path: Path, found: str, pinned: str) -> str:
+    """Return what `check_trust` says of a file whose SHA-256 is another."""
+    return f"{path} is not the pinned model file (its SHA-256 is {found}, expected {pinned})"
 
 
 def check_file(path: Path, sha256: str) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pokefa.engine import Cluster
 from pokefa.errors import InputError
+from pokefa.limits import check_address_space, check_path
+from pokefa.model_files import Trust
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,29 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
         help="where the images lie, if not under --root: a folder, or an address such as s3://bucket/folder; the "
         "ledger stays under --root",
     )
+
+
+def add_trust_options(parser: argparse.ArgumentParser) -> None:
+    """Offer to run model files that are not the pinned ones."""
+    group = parser.add_argument_group("model files other than the pinned ones")
+    group.add_argument(
+        "--trust-model-file",
+        action="store_true",
+        help="run one although its SHA-256 is not the pinned one, in a process that cannot write, read your files or "
+        "open connections",
+    )
+    group.add_argument(
+        "--unconfined-model-file",
+        action="store_true",
+        help="with --trust-model-file: run it with all of your rights, also where the system could confine it",
+    )
+
+
+def trust_from(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Trust:
+    """Return what a parsed command line lets a model file do; exits where it contradicts itself."""
+    if args.unconfined_model_file and not args.trust_model_file:
+        parser.error("--unconfined-model-file is for a file that you trust: add --trust-model-file")
+    return Trust(args.trust_model_file, args.unconfined_model_file)
 
 
 def add_cluster_options(
@@ -169,9 +194,14 @@ def options_from(args: argparse.Namespace) -> Options:
     """Unpack the shared options of a parsed command line.
 
     Raises:
-        InputError: --ids-file cannot be read, or those of the cluster contradict each other.
+        InputError: a path cannot be used, or the options of the cluster contradict each other.
+        PokefaError: the system leaves this process too little to begin with.
     """
+    check_address_space()
     given = vars(args)
+    check_path("--root", args.root)
+    if (data_root := given.get("data_root")) is not None and "://" not in data_root:
+        check_path("--data-root", Path(data_root))
     cluster = cluster_from(args)
     return Options(
         root=args.root.absolute() if cluster else args.root,  # a node has another working folder

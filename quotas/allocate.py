@@ -277,14 +277,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    options = options_from(args)
-    set_up_logging(options)
     started = time.monotonic()
     summary: dict[str, Any] = {"stage": "allocate", "run_id": new_run_id("allocate")}
     summary |= {"seen": 0, "done": 0, "errors": 0, "counts": {}}
-    target = options.root / QUOTAS_FILE
     code = EXIT_DONE
     try:
+        options = options_from(args)
+        set_up_logging(options)
+        target = options.root / QUOTAS_FILE
         bands = scale_budgets(args.band or BANDS, args.budget) if args.budget else args.band or BANDS
         quotas = allocate(read_popularity(args.popularity or POPULARITY), bands, args.floor)
         summary |= {"seen": len(quotas), "images": sum(quota.quota for quota in quotas)}

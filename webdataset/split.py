@@ -1,30 +1,42 @@
 """Stage 9, second part: which images train, and which validate.
 
+An image that has a side keeps it, also when it leaves base.csv and comes back, so that results before and after the set
+grew can be compared; only --reassign splits all anew. New images are drawn as follows.
+
 Species are ranked by the number of images that show them. Each species down to --head-rank gives --head-images to
 validation, each one further down to --middle-rank gives --middle-images, and the rest none; an image is given by the
 first species of its list. Nothing leaks: images of one duplicate group or one source page stay together, and so do
 images whose perceptual hashes differ in at most --threshold bits (mirrored and turned copies too, if phash.py hashed
-them), directly or through others. They go to a side that has room for all of them, and every species keeps at least
-one image in train. Which images go is decided by a hash of --seed and image_id, so the order of rows does not matter
-and new images move few old ones.
+them), directly or through others. New images go to a side that has room for all of a group, or to the side of the
+oldest image of their group that has one, and every species keeps at least one image in train. Which images go is
+decided by a hash of --seed and image_id, so the order of rows does not matter.
 
-Reads   base.csv: species; images.csv: dupe_group, source_page, phash64, phash_contrast, phash_variants, drop_reason
-Writes  base.csv: split; webdataset/manifests/: train_ids.txt, val_ids.txt, train_species.csv, val_species.csv
+Where a new image joins images that are on both sides, all stay where they are: `parted_groups` in the summary counts
+such groups, and metadata/audit/split.csv names their images. It also names the images of species that only validate.
+
+Reads   base.csv: species, split; images.csv: dupe_group, source_page, phash64, phash_contrast, phash_variants, ts,
+        drop_reason; the journals of earlier runs
+Writes  base.csv: split; webdataset/manifests/: train_ids.txt, val_ids.txt, train_species.csv, val_species.csv;
+        metadata/audit/split.csv
 
     python webdataset/split.py
-    python webdataset/split.py --root my-dataset --seed 7 --head-rank 50 --middle-rank 50
+    python webdataset/split.py --root my-dataset --seed 7 --head-rank 50 --middle-rank 50 --reassign
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import csv
+import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
+from pokefa.columns import BASE
+from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser, whole_number
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import eligible_rows
@@ -32,99 +44,24 @@ from pokefa.table import KEY, with_missing
 from pokefa.text import write_text
 from preprocess.dup.alike import HASHES, look_alikes
 from preprocess.dup.rm_dups import HIGHEST_THRESHOLD, THRESHOLD
+from shards.plan import MANIFESTS, SPLITS
+from shards.sides import (
+    REASSIGNED,
+    Picture,
+    Shares,
+    parted_groups,
+    remembered_sides,
+    room_in_validation,
+    species_without_train,
+    split_pictures,
+)
 
-MANIFESTS = "webdataset/manifests"
+AUDIT = "metadata/audit/split.csv"
 LINKS = ("dupe_group", "source_page")
 
 LARGE_SHARE = 0.2  # a validation set over this share of the images is worth a warning
 
 log = logging.getLogger("pokefa")
-
-
-@dataclass(frozen=True)
-class Shares:
-    """How many images each species gives to validation, by its rank; rank 1 has the most images."""
-
-    head_rank: int = 100
-    head_images: int = 2
-    middle_rank: int = 301
-    middle_images: int = 1
-
-    def of_rank(self, rank: int) -> int:
-        if rank <= self.head_rank:
-            return self.head_images
-        return self.middle_images if rank <= self.middle_rank else 0
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image, as far as the split goes.
-
-    Args:
-        species: the canonical slugs that it shows; the first one is the species that it stands for.
-        links: marks that it shares with the images that it must not be parted from.
-    """
-
-    image_id: str
-    species: tuple[str, ...]
-    links: tuple[str, ...] = ()
-
-
-def split_pictures(pictures: Iterable[Picture], shares: Shares, seed: int) -> dict[str, str]:
-    """Return {image_id: "train" or "val"}.
-
-    Groups of linked pictures come up in the order of their hashes. One goes to validation when each species that its
-    pictures stand for still has room for them there, and each species that they show keeps a picture in train.
-    """
-    pictures = list(pictures)
-    shown = count_species(pictures)
-    room = room_in_validation(shown, shares)
-    sides: dict[str, str] = {}
-    for group in sorted(linked_groups(pictures), key=lambda group: min(draw(seed, each.image_id) for each in group)):
-        given = Counter(picture.species[0] for picture in group)
-        leaving = Counter(name for picture in group for name in picture.species)
-        fits = all(room[name] >= count for name, count in given.items())
-        side = "val" if fits and all(shown[name] > count for name, count in leaving.items()) else "train"
-        if side == "val":
-            room -= given
-            shown -= leaving
-        sides |= {picture.image_id: side for picture in group}
-    return sides
-
-
-def count_species(pictures: Iterable[Picture]) -> Counter[str]:
-    """Return how many pictures show each species."""
-    return Counter(name for picture in pictures for name in picture.species)
-
-
-def room_in_validation(shown: Mapping[str, int], shares: Shares) -> Counter[str]:
-    """Return how many pictures each species is to give; those shown most come first, equals by name."""
-    ranked = sorted(shown, key=lambda name: (-shown[name], name))
-    return Counter({name: shares.of_rank(rank) for rank, name in enumerate(ranked, start=1)})
-
-
-def linked_groups(pictures: Sequence[Picture]) -> list[list[Picture]]:
-    """Return the pictures in groups; two that share a link, directly or through others, are in the same group."""
-    parent: dict[str, str] = {}
-
-    def top(node: str) -> str:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for picture in pictures:
-        for link in picture.links:
-            parent[top(f"link {link}")] = top(f"image {picture.image_id}")
-    groups: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        groups.setdefault(top(f"image {picture.image_id}"), []).append(picture)
-    return list(groups.values())
-
-
-def draw(seed: int, image_id: str) -> bytes:
-    """Return the place of an image in the draw for validation: lower bytes come up earlier."""
-    return hashlib.sha256(f"split {seed} {image_id}".encode()).digest()
 
 
 def species_csv(species: Iterable[Sequence[str]]) -> str:
@@ -138,42 +75,91 @@ def species_csv(species: Iterable[Sequence[str]]) -> str:
     return "pokemon,count,fraction\n" + "".join(f"{name},{n},{n / len(lists):.6f}\n" for name, n in ranked)
 
 
-def read_pictures(run: StageRun, threshold: int) -> tuple[list[Picture], dict[str, str | None]]:
-    """Return the pictures to split, and {image_id: split cell} of all rows of base.csv as they stand."""
-    images = with_missing(run.ledger.images.read_keyed(), (*LINKS, *HASHES)).select(KEY, *LINKS, *HASHES)
-    frame = with_missing(run.table(), ["split"]).select(KEY, "species", "split", "drop_reason")
-    eligible = eligible_rows(frame, run.step).join(images, on=KEY, how="left", maintain_order="left")
+def read_pictures(run: StageRun, threshold: int, *, reassign: bool) -> tuple[list[Picture], dict[str, str | None]]:
+    """Return the pictures to split, and {image_id: split cell} of all rows of base.csv as they stand.
+
+    Args:
+        reassign: no picture has a side yet.
+
+    Raises:
+        InputError: a split cell is neither train nor val.
+    """
+    facts = (*LINKS, *HASHES, "ts")
+    images = with_missing(run.ledger.images.read_keyed(), facts).select(KEY, *facts)
+    table = with_missing(run.table(), ["split"]).select(KEY, "species", "split", "drop_reason")
+    before: dict[str, str | None] = dict(table.select(KEY, "split").iter_rows())
+    for image_id, side in before.items():
+        if side not in (None, *SPLITS):
+            raise InputError(f"{BASE.path}, image {image_id}, split: {side!r} is not train or val: empty the cell")
+    species = {image_id: species_in(text) for image_id, text in
+               eligible_rows(table, run.step).select(KEY, "species").iter_rows()}  # fmt: skip
+    sides = {} if reassign else remembered_sides(run.root) | {name: side for name, side in before.items() if side}
+    wanted = pl.DataFrame({KEY: list(dict.fromkeys([*species, *sides]))}, schema={KEY: pl.String})
+    known = wanted.join(images, on=KEY, how="left", maintain_order="left")
     alike: dict[str, list[str]] = {}
-    pairs = look_alikes(eligible, threshold)
+    pairs = look_alikes(known, threshold)
     run.extra["look_alikes"] = len(pairs)
     for one, other in pairs:
         for image_id in (one, other):
             alike.setdefault(image_id, []).append(f"alike {one} {other}")
     pictures = []
-    for image_id, species, *marks in eligible.select(KEY, "species", *LINKS).iter_rows():
-        names = tuple(dict.fromkeys(species.replace(",", " ").split()))
+    for image_id, ts, *marks in known.select(KEY, "ts", *LINKS).iter_rows():
         links = [f"{name} {mark}" for name, mark in zip(LINKS, marks, strict=True) if mark is not None]
-        if names:
-            pictures.append(Picture(image_id, names, (*links, *alike.get(image_id, ()))))
-    return pictures, dict(frame.select(KEY, "split").iter_rows())
+        links += alike.get(image_id, ())
+        names = species.get(image_id, ())
+        pictures.append(Picture(image_id, names, tuple(links), sides.get(image_id), ts, in_set=bool(names)))
+    return pictures, before
 
 
-def assign_sides(run: StageRun, shares: Shares, seed: int, threshold: int) -> None:
+def species_in(text: str) -> tuple[str, ...]:
+    """Return the slugs of a species cell, each once."""
+    return tuple(dict.fromkeys(text.replace(",", " ").split()))
+
+
+def assign_sides(run: StageRun, shares: Shares, seed: int, threshold: int, *, reassign: bool) -> None:
     """Split the images that have species, record what changed, and write the manifests."""
-    pictures, before = read_pictures(run, threshold)
+    everything, before = read_pictures(run, threshold, reassign=reassign)
+    pictures = [picture for picture in everything if picture.in_set]
     run.seen = len(pictures)
-    sides = split_pictures(pictures, shares, seed)
+    sides = split_pictures(everything, shares, seed)
+    if reassign and not run.options.dry_run:
+        run.note({REASSIGNED: True})
     for image_id, side in before.items():
         after = sides.get(image_id)
         if after != side:
             run.record(image_id, {"split": after}, reason=after or "emptied")
     run.extra.update(train=0, val=0)
     run.extra.update(Counter(sides.values()))
-    room = room_in_validation(count_species(pictures), shares)
+    run.extra["had_a_side"] = sum(picture.side is not None for picture in pictures)
+    tell_shares(run, pictures, sides, shares)
+    parted = parted_groups(pictures, sides)
+    only_val = species_without_train(pictures, sides)
+    run.extra |= {"parted_groups": len(parted), "species_only_in_val": len(only_val)}
+    if parted or only_val:
+        log.warning(
+            "%d groups of images that belong together are on both sides, and %d species are in val alone: what has a "
+            "side keeps it; %s names them, and --reassign splits all anew",
+            len(parted),
+            len(only_val),
+            AUDIT,
+        )
+    if run.options.dry_run:
+        log.info("dry run: %d train, %d val", run.extra["train"], run.extra["val"])
+        return
+    write_text(run.root / AUDIT, audit_csv(pictures, sides, parted, only_val))
+    write_manifests(run.root / MANIFESTS, pictures, sides)
+
+
+def tell_shares(run: StageRun, pictures: Sequence[Picture], sides: Mapping[str, str], shares: Shares) -> None:
+    """Count the species that give fewer images than their share, and warn where most of the set validates."""
+    room = room_in_validation(pictures, shares)
     room -= Counter(picture.species[0] for picture in pictures if sides[picture.image_id] == "val")
     run.extra["species_short"] = len(room)
     if room:
-        log.info("%d species give fewer images than their share, having too few that can leave train", len(room))
+        log.info(
+            "%d species give fewer images than their share: too few can leave train, or they have a side already",
+            len(room),
+        )
     if run.extra["val"] > LARGE_SHARE * len(pictures):
         log.warning(
             "%d of %d images validate, which leaves few to train on: for a small set choose smaller --head-images and "
@@ -181,10 +167,29 @@ def assign_sides(run: StageRun, shares: Shares, seed: int, threshold: int) -> No
             run.extra["val"],
             len(pictures),
         )
-    if run.options.dry_run:
-        log.info("dry run: %d train, %d val", run.extra["train"], run.extra["val"])
-        return
-    write_manifests(run.root / MANIFESTS, pictures, sides)
+
+
+def audit_csv(
+    pictures: Iterable[Picture], sides: Mapping[str, str], parted: Iterable[Sequence[Picture]], only_val: Iterable[str]
+) -> str:
+    """Return the text of the audit: an image a line.
+
+    The problem is `on_both_sides`, of the group named by its oldest image, or `species_only_in_val`, of a species.
+    """
+    lines = [("on_both_sides", group[0].image_id, picture) for group in parted for picture in group]
+    species = set(only_val)
+    lines += [
+        ("species_only_in_val", name, picture)
+        for picture in sorted(pictures, key=lambda picture: picture.image_id)
+        for name in picture.species
+        if name in species
+    ]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["problem", "of", KEY, "split", "ts"])
+    for problem, of, picture in lines:
+        writer.writerow([problem, of, picture.image_id, sides[picture.image_id], picture.ts])
+    return stream.getvalue()
 
 
 def write_manifests(folder: Path, pictures: Sequence[Picture], sides: Mapping[str, str]) -> None:
@@ -207,6 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="BITS",
         help="most bits that the hashes of images which stay together differ in, as for rm_dups.py",
     )
+    ask("--reassign", action="store_true", help="split all images anew, also those that have a side")
     ask("--seed", type=int, default=0, metavar="N", help="another seed gives another validation set")
     ask("--head-rank", type=whole_number(0), default=shares.head_rank, metavar="RANK", help="last rank of the head")
     ask("--head-images", type=whole_number(0), default=shares.head_images, metavar="N", help="of each head species")
@@ -221,11 +227,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.middle_rank < args.head_rank:
         parser.error(f"--middle-rank {args.middle_rank} is before --head-rank {args.head_rank}: give a later rank")
     shares = Shares(args.head_rank, args.head_images, args.middle_rank, args.middle_images)
-    seed, threshold = args.seed, args.threshold
+    seed, threshold, reassign = args.seed, args.threshold, args.reassign
     return run_stage(
         "split",
         lambda: options_from(args),
-        lambda run: assign_sides(run, shares, seed, threshold),
+        lambda run: assign_sides(run, shares, seed, threshold, reassign=reassign),
         arguments=argv,
     )
 

@@ -2,7 +2,7 @@
 
 `metadata/answers.sqlite` holds one row for each request, under the SHA-256 of all that was asked. Identical pictures
 share an answer, and so do runs, until the prompt, the schema or the model changes. SQLite commits are durable
-(`synchronous=FULL`), in the rollback mode that shared folders bear too.
+(`synchronous=FULL`), in the rollback mode that shared folders bear too. Only the owner of the file may read it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 from pokefa.asking.question import Answer, AnswerError, Question
 from pokefa.errors import InputError, RunError
 from pokefa.journal import utc_now
+from pokefa.private import close_to_others, make_private
 
 ANSWERS_FILE = "metadata/answers.sqlite"
+SIDECARS = ("-journal", "-wal", "-shm")
 LOCK_WAIT_S = 60.0  # for another program that writes answers
 
 _TABLE = """
@@ -61,14 +63,17 @@ class Answers:
         self._writing = threading.Lock()
         self._waiting: list[Stored] = []
         self._failed: RunError | None = None
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(self._path)  # SQLite gives its journal the rights of the file
+            for suffix in SIDECARS:
+                close_to_others(self._path.with_name(self._path.name + suffix))
             self._file = sqlite3.connect(self._path, timeout=LOCK_WAIT_S, check_same_thread=False)
             self._file.execute("PRAGMA synchronous=FULL")
             with self._file:
                 self._file.execute(_TABLE)
             told = [line for (line,) in self._file.execute("PRAGMA quick_check(1)")]
-        except sqlite3.OperationalError as error:  # locked, or the disk is full
+        except (OSError, sqlite3.OperationalError) as error:  # locked, or the disk is full
             raise self._unusable(error) from None
         except sqlite3.DatabaseError as error:
             told = [str(error)]
@@ -114,7 +119,7 @@ class Answers:
                 self._failed = self._unusable(error)
                 raise self._failed from None
 
-    def _unusable(self, error: sqlite3.Error) -> RunError:
+    def _unusable(self, error: OSError | sqlite3.Error) -> RunError:
         return RunError(f"{self._path} cannot be used ({error}): nothing more is asked, since it could not be kept")
 
 

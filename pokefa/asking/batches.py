@@ -14,6 +14,7 @@ metadata, and is looked for there before another one is made.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +33,9 @@ from pokefa.asking.replies import PATHS, Form, request_body
 from pokefa.asking.settings import Settings
 from pokefa.errors import BudgetReached, InputError, RunError
 from pokefa.images import ImageError
+from pokefa.private import make_private, replacing_privately
 from pokefa.run import Row, StageRun
-from pokefa.table import KEY, first_line, replacing
+from pokefa.table import KEY, first_line
 
 BATCHES_FOLDER = "metadata/batches"
 # OpenAI takes 200 MB and 50,000 requests a file.
@@ -188,7 +190,7 @@ class _Writer:
             "written",
             self._requests,
         )
-        with replacing(_questions_path(self._run.root, name)) as stream:
+        with replacing_privately(_questions_path(self._run.root, name)) as stream:
             stream.writelines(self._lines)
         _write(self._run.root, record)
         self._lines, self._size, self._requests = [], 0, {}
@@ -318,8 +320,10 @@ def _read_line(
 
 def _lines_of(run: StageRun, model: Model, file_id: str) -> Iterator[dict[str, Any]]:
     """Yield the lines of a file on the server, which is brought to the disk whole before the first is read."""
-    path = run.root / BATCHES_FOLDER / f".{file_id}.tmp"
+    # The server chose the id: it must not choose the path.
+    path = run.root / BATCHES_FOLDER / f".{hashlib.sha256(file_id.encode()).hexdigest()[:16]}.tmp"
     try:
+        make_private(path)
         _call(model, lambda: model.sdk.files.content(file_id).write_to_file(path))
         with path.open(encoding="utf-8") as stream:
             for text in stream:
@@ -351,5 +355,5 @@ def _questions_path(root: Path, name: str) -> Path:
 
 
 def _write(root: Path, record: BatchRecord) -> None:
-    with replacing(root / BATCHES_FOLDER / f"{record.name}.json") as stream:
+    with replacing_privately(root / BATCHES_FOLDER / f"{record.name}.json") as stream:
         stream.write(json.dumps(asdict(record), sort_keys=True, indent=1).encode() + b"\n")

@@ -19,8 +19,11 @@ from pokefa.asking.pictures import load_picture
 from pokefa.asking.question import Answer, Ask, Question, request_hash
 from pokefa.asking.settings import Settings
 from pokefa.engine import Pool, Work, each
+from pokefa.limits import most_at_once
 from pokefa.run import Row, StageRun
 from pokefa.table import KEY
+
+FILES_EACH = 2  # of one call: its connection, and the picture or the look-up of the server before
 
 GRACE_S = 30.0  # for what is in flight when the run is to stop: it may be paid for
 
@@ -87,6 +90,10 @@ def ask_directly(
     if not rows:
         return
     ended = threading.Event()
+    at_once = most_at_once(settings.concurrency, FILES_EACH)
+    if at_once < settings.concurrency:
+        wanted = settings.concurrency
+        log.warning("%d calls at once and not %d: this process may open few files (ulimit -n)", at_once, wanted)
     model = Model(settings.form(), lambda: ended.is_set() or run.stop_asked())
     asker = Asker(model, question, Answers(run.root), settings)
 
@@ -94,7 +101,7 @@ def ask_directly(
         return each(lambda row: asker.answer(ask_of(row)))
 
     try:
-        yield from run.map(make_work, rows, Pool(kind="thread", workers=settings.concurrency, grace=GRACE_S))
+        yield from run.map(make_work, rows, Pool(kind="thread", workers=at_once, grace=GRACE_S))
     finally:
         ended.set()
 

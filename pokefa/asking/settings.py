@@ -52,6 +52,9 @@ class Settings:
         return Form(self.model, self.api, self.detail, is_openai(host_of(server_address())))
 
 
+LONGEST_NAME = 200  # of a model
+
+
 def add_options(parser: argparse.ArgumentParser, *, max_side: int | None = None) -> None:
     """Offer what `settings_from` reads.
 
@@ -59,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser, *, max_side: int | None = None)
         max_side: longest side in pixels in which the stage sends pictures by default.
     """
     group = parser.add_argument_group(f"the model, at {ADDRESS_VARIABLE} with the key in {KEY_VARIABLE}")
-    group.add_argument("--model", default=DEFAULT_MODEL, help="model that is asked")
+    group.add_argument("--model", type=model_name, default=DEFAULT_MODEL, help="model that is asked")
     how_many = "pictures asked about at once"
     group.add_argument("--concurrency", type=positive_int, default=DEFAULT_CONCURRENCY, metavar="N", help=how_many)
     group.add_argument("--api", choices=APIS, default="responses", help="chat: for servers without the Responses API")
@@ -76,6 +79,24 @@ def add_options(parser: argparse.ArgumentParser, *, max_side: int | None = None)
         choices=["submit", "status", "collect"],
         help="the Batch API at half the price: submit what is pending, see how far it is, collect the answers",
     )
+
+
+def model_name(text: str) -> str:
+    """Parse a model's name, which goes into the ledger and into every request, for argparse."""
+    if len(text) > LONGEST_NAME:
+        raise argparse.ArgumentTypeError(f"the name has {len(text)} characters, and may have {LONGEST_NAME}")
+    if not text or not text.isprintable() or text != text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a model")
+    return text
+
+
+def check_server(args: argparse.Namespace) -> None:
+    """Check the server's address before an earlier stage begins, for pokefa.check_step.
+
+    Raises:
+        InputError: it is no http or https address.
+    """
+    settings_from(args).form()
 
 
 def settings_from(args: argparse.Namespace) -> Settings:

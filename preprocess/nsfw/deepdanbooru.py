@@ -12,16 +12,27 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pokefa.confined import ConfinedModel, plain
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import flatten
-from pokefa.model_files import Member, ModelArchive, fetch_archive, sha256_of
+from pokefa.limits import check_path
+from pokefa.model_files import (
+    Member,
+    ModelArchive,
+    Trust,
+    check_trust,
+    fetch_archive,
+    sha256_of,
+    unpinned_file,
+)
 from pokefa.table import first_line
 from preprocess.nsfw.screening import TagModel
 
@@ -47,6 +58,10 @@ V3 = ModelArchive(
     ),
 )
 
+_importing = threading.Lock()
+
+MOST_NAME = 100  # letters of a project's name in the ledger
+
 WAYS_OUT = (
     "without a connection, fetch and unpack that zip elsewhere and name its folder with --model-dir, or copy the cache "
     "folder of a machine that has it and name it in POKEFA_CACHE"
@@ -55,17 +70,24 @@ WAYS_OUT = (
 
 @dataclass(frozen=True)
 class Project:
-    """A project folder that has been looked at, but whose model is not loaded yet."""
+    """A project folder that has been looked at, but whose model is not loaded yet.
+
+    Args:
+        confined: nobody has checked the model: it runs in a process that cannot write.
+    """
 
     name: str
     weights: Path
     sha256: str
     tags: tuple[str, ...]
+    pinned: bool = True
+    confined: bool = False
 
     @property
     def label(self) -> str:
         """What the ledger calls the model: backend, name, first 12 digits of the SHA-256 of its weights."""
-        return f"deepdanbooru:{self.name}:{self.sha256[:12]}"
+        name = f"deepdanbooru:{self.name}"
+        return f"{name}:{self.sha256[:12]}" if self.pinned else f"{name}:sha256:{self.sha256[:12]}:unpinned"
 
     def load(self, threads: int) -> TagModel:
         """Load the model, on a GPU where TensorFlow sees one.
@@ -76,17 +98,22 @@ class Project:
         return load_model(self, threads)
 
 
-def find_project(model_dir: Path | None, archive: ModelArchive = V3) -> Project:
+def find_project(model_dir: Path | None, trust: Trust, archive: ModelArchive = V3) -> Project:
     """Return the project in `model_dir`, or where None that of `archive`, downloaded once.
 
     Raises:
-        InputError: the folder is not a project.
+        InputError: the folder is not a project, or its model is not that of `archive` and not trusted.
         PokefaError: the archive cannot be downloaded, or its model is not the pinned one.
     """
+    pinned = archive.members[0].sha256
     if model_dir is not None:
-        return open_project(model_dir)
+        project = open_project(model_dir)
+        if project.sha256 == pinned:
+            return project
+        confined = check_trust(unpinned_file(project.weights, project.sha256, str(pinned)), trust)
+        return replace(project, pinned=False, confined=confined)
     project = open_project(fetch_archive(archive, ways_out=WAYS_OUT))
-    if project.sha256 != archive.members[0].sha256:
+    if project.sha256 != pinned:
         raise PokefaError(f"{project.weights} is damaged: remove its folder, and it is downloaded again")
     return project
 
@@ -97,6 +124,7 @@ def open_project(folder: Path) -> Project:
     Raises:
         InputError: the folder lacks one of the files, or one of them cannot be read.
     """
+    check_path("--model-dir", folder)
     if not folder.is_dir():
         raise InputError(f"model folder {folder} does not exist: name a DeepDanbooru project folder with --model-dir")
     settings = _read_settings(folder / "project.json")
@@ -108,7 +136,8 @@ def open_project(folder: Path) -> Project:
     if weights is None:
         raise InputError(f"{folder} has neither {candidates[0].name} nor {candidates[1].name}: complete the project")
     tags = tuple(line.strip() for line in _read_text(folder / "tags.txt").splitlines() if line.strip())
-    return Project(str(settings.get("name") or folder.resolve().name), weights, sha256_of(weights), tags)
+    name = plain(settings.get("name") or folder.resolve().name)[:MOST_NAME]
+    return Project(name, weights, sha256_of(weights), tags)
 
 
 def prepare(image: Image.Image, width: int, height: int) -> np.ndarray:
@@ -155,42 +184,106 @@ def load_model(project: Project, threads: int) -> TagModel:
     Raises:
         InputError: the file is no model, or does not fit the tags.
     """
+    if project.confined:
+        return load_confined_model(project, threads)
+    call, shapes = load_keras(project.weights, threads)
+    height, width = check_shapes(project, *shapes)
+    return TagModel(partial(prepare, width=width, height=height), call)
+
+
+def load_confined_model(project: Project, threads: int) -> TagModel:
+    """Return what `load_model` returns, for a file that runs in a process of its own."""
+    import numpy as np
+
+    tf = import_tensorflow()  # which prepares the pictures here, on the CPU
+    set_threads(tf, threads)
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    arguments = {"weights": str(project.weights.absolute()), "threads": threads}
+    try:
+        model = ConfinedModel("preprocess.nsfw.deepdanbooru:serve_model", arguments, [project.weights])
+    except PokefaError as error:
+        raise InputError(str(error)) from None
+    height, width = check_shapes(project, *(_as_shape(model.facts.get(name)) for name in ("input", "output")))
+
+    def scores(batch: np.ndarray) -> np.ndarray:
+        found = model(batch)
+        if [(array.shape, array.dtype) for array in found] != [((len(batch), len(project.tags)), np.float32)]:
+            raise PokefaError("the model's process gave something else than a score for each tag")
+        return found[0]
+
+    return TagModel(partial(prepare, width=width, height=height), scores)
+
+
+def serve_model(
+    weights: str, threads: int
+) -> tuple[Callable[[Sequence[np.ndarray]], list[np.ndarray]], dict[str, Any]]:
+    """Load a model in a confined process: pictures (N, height, width, 3) to scores (N, tags), float32."""
+    call, shapes = load_keras(Path(weights), threads)
+    return lambda arrays: [call(arrays[0])], dict(zip(("input", "output"), shapes, strict=True))
+
+
+def check_shapes(project: Project, taken: object, given: object) -> tuple[int, int]:
+    """Return height and width of the pictures that a model takes.
+
+    Raises:
+        InputError: it takes something else, or its scores are not those of the tags.
+    """
+    _, height, width, channels = _shape(taken, 4)
+    _, outputs = _shape(given, 2)
+    if channels != 3 or height is None or width is None or outputs != len(project.tags):
+        raise InputError(
+            f"{project.weights} turns {taken} into {given}: not pictures in RGB of a fixed size into one score for "
+            f"each of the {len(project.tags)} lines of tags.txt"
+        )
+    return height, width
+
+
+def load_keras(weights: Path, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[object, object]]:
+    """Return a function of a batch of pictures, and the shapes that it takes and gives.
+
+    Raises:
+        InputError: the file is no model.
+    """
     tf = import_tensorflow()
     import keras
 
-    with contextlib.suppress(RuntimeError):  # TensorFlow is in use already and keeps its settings
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+    set_threads(tf, threads)
+    with contextlib.suppress(RuntimeError):
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
     try:
         # Safe mode refuses files that carry code.
-        model = keras.models.load_model(project.weights, compile=False, safe_mode=True)
+        model = keras.models.load_model(weights, compile=False, safe_mode=True)
     except Exception as error:
-        raise InputError(f"{project.weights} cannot be loaded as a Keras model: {first_line(error)}") from None
+        raise InputError(f"{weights} cannot be loaded as a Keras model: {first_line(error)}") from None
     _, height, width, channels = _shape(model.input_shape, 4)
-    _, outputs = _shape(model.output_shape, 2)
-    if channels != 3 or height is None or width is None or outputs != len(project.tags):
-        raise InputError(
-            f"{project.weights} turns {model.input_shape} into {model.output_shape}: not pictures in RGB of a fixed "
-            f"size into one score for each of the {len(project.tags)} lines of tags.txt"
-        )
     call = tf.function(
         lambda batch: model(batch, training=False),
-        input_signature=[tf.TensorSpec((None, height, width, 3), tf.float32)],
+        input_signature=[tf.TensorSpec((None, height, width, channels), tf.float32)],
     )
 
     def scores(batch: np.ndarray) -> np.ndarray:
         answer: np.ndarray = call(tf.constant(batch, tf.float32)).numpy()
         return answer
 
-    return TagModel(partial(prepare, width=width, height=height), scores)
+    return scores, (model.input_shape, model.output_shape)
+
+
+def set_threads(tf: ModuleType, threads: int) -> None:
+    """Have TensorFlow compute with so many threads, unless it is in use already and keeps its settings."""
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def import_tensorflow() -> ModuleType:
     """Import TensorFlow, without the lines on oneDNN that it writes to stderr before it reads its log level."""
-    if "tensorflow" in sys.modules:
-        return sys.modules["tensorflow"]
+    with _importing:  # while one thread imports it, another would find half of it in sys.modules
+        return sys.modules["tensorflow"] if "tensorflow" in sys.modules else _import_quietly()
+
+
+def _import_quietly() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -208,6 +301,12 @@ def _shape(shape: object, length: int) -> Sequence[int | None]:
     if isinstance(shape, tuple) and len(shape) == length and not isinstance(shape[0], tuple):
         return shape
     return (None,) * length
+
+
+def _as_shape(fact: object) -> object:
+    """Return a shape that a confined process has told; anything else as None."""
+    is_shape = isinstance(fact, list) and all(length is None or type(length) is int for length in fact)
+    return tuple(fact) if is_shape else None
 
 
 def _read_settings(path: Path) -> Mapping[str, Any]:

@@ -4,8 +4,9 @@ Reads   images.csv: path_raw; the raw files; a DeepDanbooru project (project.jso
 Writes  images.csv: is_nsfw, nsfw_score, nsfw_tags, nsfw_threshold, nsfw_model, nsfw_run_id, nsfw_error; drops.csv
 
 An image is flagged when one of the tags of a table reaches its threshold. Without --model-dir the author's release v3
-is downloaded once (650 MB) and checked. Flagged images leave the later stages; nsfw_unflag.py brings back those that a
-person has cleared. With --tags FILE the table is a JSON object, as {"rating:explicit": 0.5, "nude": 0.9}.
+is downloaded once (650 MB) and checked; another model needs --trust-model-file, and runs in a process that cannot
+write. Flagged images leave the later stages; nsfw_unflag.py brings back those that a person has cleared. With --tags
+FILE the table is a JSON object, as {"rating:explicit": 0.5, "nude": 0.9}.
 
 Scores over 0.05 of the table are recorded: --redecide applies other thresholds without the model. A tag that its table
 leaves out stays in nsfw_threshold as "unused", with its score in nsfw_tags: a later --redecide can name it again. Where
@@ -31,13 +32,23 @@ from functools import partial
 from pathlib import Path
 
 from pokefa.cells import Value
+from pokefa.check_step import has_finished
 from pokefa.errors import InputError
 from pokefa.images import ImageError
-from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
+from pokefa.model_files import Trust, check_available
+from pokefa.options import (
+    add_cluster_options,
+    add_data_option,
+    add_trust_options,
+    options_from,
+    positive_int,
+    stage_parser,
+    trust_from,
+)
 from pokefa.overrides import UNFLAGGED
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import choose_ids, eligible_rows, filled
-from preprocess.nsfw.deepdanbooru import find_project
+from preprocess.nsfw.deepdanbooru import V3, WAYS_OUT, find_project
 from preprocess.nsfw.opennsfw import TAG, find_weights
 from preprocess.nsfw.screening import Screen, ScreenRows, spread_work
 
@@ -293,9 +304,27 @@ def build_parser() -> argparse.ArgumentParser:
         "many as it has room for)",
     )
     parser.add_argument("--redecide", action="store_true", help="decide again from recorded scores, without the model")
+    add_trust_options(parser)
     add_data_option(parser)
     add_cluster_options(parser, "nsfw", cpus=CPUS_PER_WORKER)
     return parser
+
+
+def check_model(args: argparse.Namespace) -> None:
+    """Check that the model is there, or can be downloaded, before an earlier stage begins.
+
+    Raises:
+        PokefaError: it is not, or it needs a word of trust.
+    """
+    if args.backend == "opennsfw":
+        find_weights()
+    elif args.model_dir is not None:
+        find_project(args.model_dir, Trust(args.trust_model_file, args.unconfined_model_file))
+    elif not args.redecide and not has_finished(args.root, "nsfw_filter"):
+        check_available(V3, ways_out=WAYS_OUT)
+
+
+READY_CHECKS = (check_model,)  # of pokefa.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -305,7 +334,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--redecide runs no model: leave out --redo, --retry-errors and --model-dir")
     if args.backend == "opennsfw" and args.model_dir:
         parser.error("--model-dir is a DeepDanbooru project: leave it out with --backend opennsfw")
-    find_screen = find_weights if args.backend == "opennsfw" else partial(find_project, args.model_dir)
+    trust = trust_from(parser, args)
+    find_screen = find_weights if args.backend == "opennsfw" else partial(find_project, args.model_dir, trust)
 
     def body(run: StageRun) -> None:
         table = read_table(args.tags, args.threshold, args.backend)

@@ -192,6 +192,7 @@ class DetectRows:
 
     Args:
         det_model: as `name` of `load_detector`.
+        confined: as for `load_detector`.
         threads: so many pictures are worked on at once, each on one core.
     """
 
@@ -200,9 +201,10 @@ class DetectRows:
     looks: Looks
     rules: TextRules
     threads: int
+    confined: bool = True
 
     def __call__(self) -> Work[Row, Detection | ImageError]:
-        detector, model = load_detector(self.det_model, self.rules.least_score, self.looks)
+        detector, model = load_detector(self.det_model, self.rules.least_score, self.looks, confined=self.confined)
         reader = load_reader() if self.rules.verify != "none" else None
         threads = ThreadPoolExecutor(self.threads)
 

@@ -12,13 +12,18 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
+from pokefa.confined import ConfinedModel
 from pokefa.engine import describe
 from pokefa.errors import InputError, PokefaError
-from pokefa.model_files import ModelFile, fetch, sha256_of
+from pokefa.limits import check_path
+from pokefa.model_files import ModelFile, Trust, check_trust, fetch, sha256_of, unpinned_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BIG_LAMA = ModelFile(
     name="big-lama.pt",
@@ -41,45 +46,53 @@ class InpainterModel:
 
     Args:
         label: what to call it in the ledger, with its version.
+        confined: nobody has checked the weights: they run in a process that cannot write.
     """
 
     kind: Kind
     label: str
     weights: Path | None = None
+    confined: bool = False
 
 
-def weights_by_hand() -> Path | None:
-    """Return the weights that the user names in LAMA_MODEL, or None.
+def find_named_weights(trust: Trust) -> InpainterModel | None:
+    """Return LaMa with the weights that the user names in LAMA_MODEL, or None.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or it is not the pinned one and the user has not said to trust it.
     """
     named = os.environ.get("LAMA_MODEL")
     if not named:
         return None
-    path = Path(named)
+    path = Path(named).absolute()
+    check_path("LAMA_MODEL", path)
     if not path.is_file():
-        raise InputError(f"LAMA_MODEL names {path}, which is no file: correct it, or unset it to download big-lama.pt")
-    return path.absolute()
+        raise InputError(f"LAMA_MODEL names {named}, which is no file: correct it, or unset it to download big-lama.pt")
+    sha256 = sha256_of(path)
+    if sha256 == BIG_LAMA.sha256:
+        return InpainterModel("lama", lama_label(path, sha256), path)
+    confined = check_trust(f"LAMA_MODEL: {unpinned_file(path, sha256, BIG_LAMA.sha256)}", trust)
+    return InpainterModel("lama", lama_label(path, sha256), path, confined)
+
+
+def lama_label(path: Path, sha256: str) -> str:
+    """Return what the ledger calls LaMa with these weights."""
+    pinned = sha256 == BIG_LAMA.sha256
+    return f"lama {path.name} {sha256[:12]}" if pinned else f"lama {path.name} sha256:{sha256[:12]} unpinned"
 
 
 def find_inpainter(kind: Kind) -> InpainterModel:
-    """Return the inpainter, its weights from LAMA_MODEL or else downloaded once.
+    """Return the inpainter, its weights downloaded once.
 
     Raises:
-        InputError: LAMA_MODEL names no file.
         PokefaError: the weights cannot be downloaded.
     """
     if kind == "opencv":
         import cv2
 
         return InpainterModel("opencv", f"opencv-telea {cv2.__version__}")
-    weights = weights_by_hand()
-    if weights is None:
-        weights, sha256 = fetch(BIG_LAMA, ways_out=WAYS_OUT), BIG_LAMA.sha256
-    else:
-        sha256 = sha256_of(weights)
-    return InpainterModel("lama", f"lama {weights.name} {sha256[:12]}", weights)
+    weights = fetch(BIG_LAMA, ways_out=WAYS_OUT)
+    return InpainterModel("lama", lama_label(weights, BIG_LAMA.sha256), weights)
 
 
 def load_inpainter(model: InpainterModel, threads: int) -> Inpainter:
@@ -99,22 +112,55 @@ def load_inpainter(model: InpainterModel, threads: int) -> Inpainter:
             Image.fromarray(cv2.inpaint(np.asarray(image), np.asarray(mask), TELEA_RADIUS, cv2.INPAINT_TELEA))
             for image, mask in zip(images, masks, strict=True)
         ]
-    return load_lama(model, threads)
+    assert model.weights is not None, "LaMa has weights"
+    return load_confined_lama(model.weights, threads) if model.confined else load_lama(model.weights, threads)
 
 
-def load_lama(model: InpainterModel, threads: int) -> Inpainter:
+def load_confined_lama(weights: Path, threads: int) -> Inpainter:
+    """Return what `load_lama` returns, for a file that runs in a process of its own."""
+    import numpy as np
+
+    arguments = {"weights": str(weights), "threads": threads}
+    model = ConfinedModel("preprocess.ocr.inpainters:serve_lama", arguments, [weights])
+
+    def fill(images: Sequence[Image.Image], masks: Sequence[Image.Image]) -> list[Image.Image]:
+        asked = np.stack([np.asarray(image) for image in images])
+        filled = model(asked, np.stack([np.asarray(mask) for mask in masks]))
+        if len(filled) != 1 or filled[0].shape != asked.shape or filled[0].dtype != np.uint8:
+            raise PokefaError("inpainter_failed: its process gave something else than images of this size")
+        return [Image.fromarray(pixels) for pixels in filled[0]]
+
+    return fill
+
+
+def serve_lama(weights: str, threads: int) -> tuple[Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]], Any]:
+    """Load LaMa in a confined process: images (N, height, width, 3) and masks (N, height, width) to images, uint8."""
+    import cv2
+    import numpy as np
+
+    cv2.setNumThreads(threads)
+    fill = load_lama(Path(weights), threads)
+
+    def fill_arrays(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        images, masks = ([Image.fromarray(pixels) for pixels in array] for array in arrays)
+        return [np.stack([np.asarray(image) for image in fill(images, masks)])]
+
+    return fill_arrays, {}
+
+
+def load_lama(weights: Path, threads: int) -> Inpainter:
     """Return `load_inpainter`'s function for LaMa, which fills all images of a call at once."""
     import torch
     from simple_lama_inpainting import SimpleLama
     from simple_lama_inpainting.utils.util import prepare_img_and_mask
 
     torch.set_num_threads(threads)
-    os.environ["LAMA_MODEL"] = str(model.weights)  # where SimpleLama looks; else it downloads something unchecked
+    os.environ["LAMA_MODEL"] = str(weights)  # where SimpleLama looks; else it downloads something unchecked
     try:
         lama = SimpleLama()
     except RuntimeError as error:
         raise PokefaError(
-            f"{model.weights} is no TorchScript model ({describe(error)}): name another file in LAMA_MODEL"
+            f"{weights} is no TorchScript model ({describe(error)}): name another file in LAMA_MODEL"
         ) from None
 
     def fill(images: Sequence[Image.Image], masks: Sequence[Image.Image]) -> list[Image.Image]:

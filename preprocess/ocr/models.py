@@ -15,14 +15,17 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from pokefa.confined import ConfinedModel
 from pokefa.engine import describe
 from pokefa.errors import PokefaError
 from pokefa.model_files import cache_folder, check_file, sha256_of
@@ -106,7 +109,9 @@ Detector = Callable[[Image.Image], list[TextPolygon]]
 Reader = Callable[[Image.Image, Sequence[TextPolygon]], list[tuple[str, float]]]
 
 
-def load_detector(name: str | None, min_confidence: float, looks: Looks) -> tuple[Detector, str]:
+def load_detector(
+    name: str | None, min_confidence: float, looks: Looks, *, confined: bool = True
+) -> tuple[Detector, str]:
     """Return the detector, a function of an RGB image, and what to call it: its name and 12 digits of its SHA-256.
 
     The polygons come look by look, so what two looks find comes twice.
@@ -114,11 +119,38 @@ def load_detector(name: str | None, min_confidence: float, looks: Looks) -> tupl
     Args:
         name: a detector that PaddleOCR downloads, as `PP-OCRv6_medium_det`; None for the embedded one.
         min_confidence: polygons below this, and below the model's own threshold, are not returned.
+        confined: one that was downloaded runs in processes that cannot write, one for each thread that calls it.
 
     Raises:
         PokefaError: the model cannot be had.
     """
     _prepare()
+    if name is None:
+        with model_folder(DETECTOR, DETECTOR_SETTINGS) as folder:
+            detect = open_detector(DETECTOR.name, folder, min_confidence, looks)
+        return detect, f"{DETECTOR.name} {DETECTOR.sha256[:12]}"
+    try:
+        folder = download_detector(name)
+        label = f"{name} sha256:{sha256_of(folder / 'inference.onnx')[:12]} unpinned"
+        if confined:
+            return ConfinedDetector(name, folder, min_confidence, looks), label
+        return open_detector(name, str(folder), min_confidence, looks), label
+    except Exception as error:
+        raise PokefaError(
+            f"--det-model {name} cannot be loaded ({describe(error)}): give a detector that PaddleOCR offers for "
+            "ONNX, with a network for its download, or leave the flag out for the embedded one"
+        ) from None
+
+
+def download_detector(name: str) -> Path:
+    """Return the folder of a detector that PaddleOCR offers, downloaded once; nobody checks what comes."""
+    from paddlex.inference.utils.official_models import official_models
+
+    return Path(official_models.get_model_path(name, model_formats=("onnx",)))
+
+
+def open_detector(name: str, folder: str, min_confidence: float, looks: Looks) -> Detector:
+    """Return the detector in a folder, which is a program: PaddleX evaluates expressions in its inference.yml."""
     import cv2
     import numpy as np
     from paddleocr import TextDetection
@@ -130,19 +162,7 @@ def load_detector(name: str | None, min_confidence: float, looks: Looks) -> tupl
         "box_thresh": max(min(min_confidence, threshold), 0.01),  # PaddleX takes 0 for "not given"
         **_engine(),
     }
-    if name is None:
-        label = f"{DETECTOR.name} {DETECTOR.sha256[:12]}"
-        with model_folder(DETECTOR, DETECTOR_SETTINGS) as folder:
-            model = TextDetection(model_name=DETECTOR.name, model_dir=folder, **options)
-    else:
-        try:
-            model = TextDetection(model_name=name, **options)
-            label = f"{name} {sha256_of(Path(model.paddlex_predictor.model_dir) / 'inference.onnx')[:12]}"
-        except Exception as error:
-            raise PokefaError(
-                f"--det-model {name} cannot be loaded ({describe(error)}): give a detector that PaddleOCR offers for "
-                "ONNX, with a network for its download, or leave the flag out for the embedded one"
-            ) from None
+    model = TextDetection(model_name=name, model_dir=folder, **options)
 
     def detect(image: Image.Image) -> list[TextPolygon]:
         bgr = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
@@ -155,7 +175,53 @@ def load_detector(name: str | None, min_confidence: float, looks: Looks) -> tupl
             ]
         return polygons
 
-    return detect, label
+    return detect
+
+
+class ConfinedDetector:
+    """A detector that nobody has checked, in confined processes."""
+
+    def __init__(self, name: str, folder: Path, min_confidence: float, looks: Looks) -> None:
+        arguments = {"name": name, "folder": str(folder), "min_confidence": min_confidence, "looks": asdict(looks)}
+        self._start = partial(ConfinedModel, "preprocess.ocr.models:serve_detector", arguments, [folder])
+        self._spare = [self._start()]  # what cannot be loaded is known now
+        self._models = threading.local()
+
+    def __call__(self, image: Image.Image) -> list[TextPolygon]:
+        import numpy as np
+
+        if not hasattr(self._models, "mine"):
+            try:
+                self._models.mine = self._spare.pop()
+            except IndexError:
+                self._models.mine = self._start()
+        facts, *outlines = self._models.mine(np.asarray(image))
+        if facts.shape != (len(outlines), 3) or any(each.shape[1:] != (2,) or len(each) < 3 for each in outlines):
+            raise PokefaError("bad_answer: the detector's process gave something else than polygons")
+        if not all(np.isfinite(each).all() for each in (facts, *outlines)):
+            raise PokefaError("bad_answer: the detector's process gave polygons that are nowhere")
+        return [
+            TextPolygon(tuple((int(x), int(y)) for x, y in outline), float(score), float(scale), turned=bool(turned))
+            for (score, scale, turned), outline in zip(facts, outlines, strict=True)
+        ]
+
+
+def serve_detector(
+    name: str, folder: str, min_confidence: float, looks: dict[str, Any]
+) -> tuple[Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]], dict[str, Any]]:
+    """Open a detector in a confined process: an RGB image (height, width, 3) uint8 to score, scale and turn of each
+    polygon (N, 3), followed by the corners of each (M, 2), float64."""
+    import numpy as np
+
+    _prepare()
+    detect = open_detector(name, folder, min_confidence, Looks(**looks | {"scales": tuple(looks["scales"])}))
+
+    def detect_arrays(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        found = detect(Image.fromarray(arrays[0]))
+        facts = np.array([(each.score, each.scale, each.turned) for each in found], np.float64).reshape(-1, 3)
+        return [facts, *(np.array(each.points, np.float64) for each in found)]
+
+    return detect_arrays, {}
 
 
 def load_reader() -> Reader:

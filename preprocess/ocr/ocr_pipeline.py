@@ -10,7 +10,8 @@ Writes  images.csv: has_ocr, ocr_boxes_path, ocr_mask_path, ocr_area_frac, ocr_t
         data_stage/OCR_inpainted/<image_id>.png, where there is text
 
 The detector comes with the requirements. The weights of LaMa (205,669,692 bytes) are downloaded once; LAMA_MODEL
-names others. Each worker holds a model of its own (1 GB and more), and the workers share the cores evenly.
+names others. A model file other than the pinned ones, and any --det-model, needs --trust-model-file and runs in a
+process that cannot write. Each worker holds a model of its own (1 GB and more), and the workers share the cores evenly.
 
     python preprocess/ocr/ocr_pipeline.py run
     python preprocess/ocr/ocr_pipeline.py detect --scales 1 0.5 1.5 --verify-text all --limit 100
@@ -25,22 +26,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from pokefa.check_step import has_finished
 from pokefa.engine import Pool, available_cores
 from pokefa.images import ImageError
+from pokefa.model_files import Trust, check_available, check_trust
 from pokefa.options import (
     add_cluster_options,
     add_data_option,
+    add_trust_options,
     number,
     options_from,
     positive_int,
     stage_parser,
+    trust_from,
     whole_number,
 )
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import STEPS
 from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, Verify, boxes_path, mask_path, spread_rows
 from preprocess.ocr.inpaint import InpaintRows, inpainted_path
-from preprocess.ocr.inpainters import Kind, find_inpainter, weights_by_hand
+from preprocess.ocr.inpainters import BIG_LAMA, WAYS_OUT, InpainterModel, Kind, find_inpainter, find_named_weights
+from preprocess.ocr.models import DETECTOR, READER, embedded_file
 from preprocess.ocr.views import Looks
 
 # Four cores keep one model busy; a model in every core's own process would need more memory than most machines have.
@@ -55,6 +61,7 @@ class Plan:
         halves: `detect`, `inpaint` or both, in this order.
         det_model: a detector that PaddleOCR downloads; None for the embedded one.
         inpainter: which one paints over the text.
+        trust: what model files may do that are not the pinned ones.
     """
 
     halves: tuple[str, ...]
@@ -62,6 +69,7 @@ class Plan:
     rules: TextRules
     det_model: str | None
     inpainter: Kind
+    trust: Trust
 
 
 def share_cores(workers: int | None, threads: int | None = None) -> tuple[int, int]:
@@ -79,22 +87,28 @@ def do_halves(run: StageRun, plan: Plan) -> None:
     """Run the halves of the plan, one after the other.
 
     Raises:
-        InputError: LAMA_MODEL names no file.
+        InputError: LAMA_MODEL names no file, or one that is not trusted.
     """
+    named = None
     if "inpaint" in plan.halves and plan.inpainter == "lama":
-        weights_by_hand()  # a wrong path is known before hours of detection, not after
+        named = find_named_weights(plan.trust)  # a wrong file is known before hours of detection, not after
     if "detect" in plan.halves:
         detect_text(run, plan)
     if "inpaint" in plan.halves:
         if "detect" in plan.halves:
             run.save()  # what was just found is pending for the other half once it stands in the table
-        inpaint_text(run, plan)
+        inpaint_text(run, plan, named)
+
+
+def unchecked(det_model: str) -> str:
+    return f"--det-model {det_model} is downloaded unchecked"
 
 
 def detect_text(run: StageRun, plan: Plan) -> None:
     """Look for text in every pending image."""
     workers, threads = share_cores(run.options.workers, run.options.node_threads)
-    work = DetectRows(run.data, plan.det_model, plan.looks, plan.rules, threads)
+    confined = plan.det_model is not None and check_trust(unchecked(plan.det_model), plan.trust)
+    work = DetectRows(run.data, plan.det_model, plan.looks, plan.rules, threads, confined)
     rejected: Counter[str] = Counter()
     rows = run.rows(["path_raw"], STEPS["ocr_detect"])
     for row, found in run.map(work, rows, spread_rows(len(rows), workers, threads)):
@@ -128,8 +142,12 @@ def detect_text(run: StageRun, plan: Plan) -> None:
     run.extra["rejected_polygons"] = dict(sorted(rejected.items()))
 
 
-def inpaint_text(run: StageRun, plan: Plan) -> None:
-    """Paint over the text of every pending image that has some."""
+def inpaint_text(run: StageRun, plan: Plan, named: InpainterModel | None) -> None:
+    """Paint over the text of every pending image that has some.
+
+    Args:
+        named: LaMa with the weights that the user names.
+    """
     step = STEPS["ocr_inpaint"]
     both = "detect" in plan.halves
     if both:
@@ -140,7 +158,7 @@ def inpaint_text(run: StageRun, plan: Plan) -> None:
         rows = [row for row in rows if row["ocr_inpainted_path"] is None]
     if not rows:
         return
-    model = find_inpainter(plan.inpainter)
+    model = named or find_inpainter(plan.inpainter)
     workers, threads = share_cores(run.options.workers, run.options.node_threads)
     for row, path in run.map(InpaintRows(run.data, model, threads), rows, Pool(workers=workers)):
         cells = {"ocr_inpainted_path": path, "ocr_inpainter": model.label}
@@ -159,6 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_detect_flags(parser.add_argument_group("detect"))
     inpaint = parser.add_argument_group("inpaint")
     inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="what paints over the text")
+    add_trust_options(parser)
     add_data_option(parser)
     add_cluster_options(parser, "ocr", cpus=CORES_PER_WORKER)
     return parser
@@ -224,8 +243,37 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def check_detector(args: argparse.Namespace) -> None:
+    """Check that the text models are there, before an earlier stage begins.
+
+    Raises:
+        PokefaError: they are not, or one needs a word of trust.
+    """
+    if args.det_model is not None:
+        check_trust(unchecked(args.det_model), Trust(args.trust_model_file, args.unconfined_model_file))
+    for model in (DETECTOR, READER):
+        embedded_file(model)
+
+
+def check_weights(args: argparse.Namespace) -> None:
+    """Check that LaMa's weights are there, or can be downloaded, before an earlier stage begins.
+
+    Raises:
+        PokefaError: they are not, or need a word of trust.
+    """
+    if args.halves != "detect" and args.inpainter == "lama":
+        named = find_named_weights(Trust(args.trust_model_file, args.unconfined_model_file))
+        if named is None and not has_finished(args.root, "ocr_detect", "ocr_inpaint"):
+            check_available(BIG_LAMA, ways_out=WAYS_OUT)
+
+
+READY_CHECKS = (check_detector, check_weights)  # of pokefa.check_step
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    trust = trust_from(parser, args)
     halves = ("detect", "inpaint") if args.halves == "run" else (args.halves,)
     looks = Looks(tuple(args.scales), args.max_side, args.tile, turns=args.turns)
     usual = UNREAD if args.verify_text == "none" else TextRules()
@@ -239,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dilate=args.dilate,
         max_text_frac=args.max_text_frac,
     )
-    plan = Plan(halves, looks, rules, args.det_model, args.inpainter)
+    plan = Plan(halves, looks, rules, args.det_model, args.inpainter, trust)
     return run_stage(f"ocr_{halves[0]}", lambda: options_from(args), lambda run: do_halves(run, plan), arguments=argv)
 
 

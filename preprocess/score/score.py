@@ -28,7 +28,7 @@ from pokefa.asking.client import Model
 from pokefa.asking.pictures import load_picture
 from pokefa.asking.question import AnswerError, Ask, Question, object_schema
 from pokefa.asking.rows import ask_rows
-from pokefa.asking.settings import Settings, add_options, settings_from
+from pokefa.asking.settings import Settings, add_options, check_server, settings_from
 from pokefa.cells import Value
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
 from pokefa.images import ImageError
@@ -176,6 +176,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=Path, metavar="FILE", help="score this one file, print JSON, touch no dataset")
     add_options(parser, max_side=MAX_SIDE)
     return parser
+
+
+READY_CHECKS = (check_server,)  # of pokefa.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,8 +17,20 @@ from pathlib import Path
 import pytest
 
 from pokefa import model_files
+from pokefa.confined import can_confine
 from pokefa.errors import InputError, PokefaError
-from pokefa.model_files import Member, ModelArchive, ModelFile, check_file, fetch, fetch_archive
+from pokefa.model_files import (
+    Member,
+    ModelArchive,
+    ModelFile,
+    Trust,
+    check_file,
+    check_trust,
+    fetch,
+    fetch_archive,
+    unpinned_file,
+)
+from pokefa.options import add_trust_options, stage_parser, trust_from
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WAYS_OUT = "name a copy with --model-dir"
@@ -96,6 +108,44 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pinned(server: FileServer, data: bytes = DATA) -> ModelFile:
     return ModelFile("weights.pt", server.url, len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_an_unpinned_file_is_refused_confined_or_let_run() -> None:
+    what = unpinned_file(Path("model.pt"), "a" * 64, "b" * 64)
+    assert what == f"model.pt is not the pinned model file (its SHA-256 is {'a' * 64}, expected {'b' * 64})"
+    with pytest.raises(InputError, match=r"a model file is a program: add --trust-model-file if you trust who made it"):
+        check_trust(what, Trust())
+    with pytest.raises(InputError, match=r"a model file is a program"):
+        check_trust(what, Trust(unconfined=True))
+    assert check_trust(what, Trust(unpinned=True, unconfined=True)) is False
+    if can_confine():
+        assert check_trust(what, Trust(unpinned=True)) is True
+    else:
+        with pytest.raises(InputError, match=r"add --unconfined-model-file to run it with all of your rights"):
+            check_trust(what, Trust(unpinned=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "trust"),
+    [
+        ([], Trust()),
+        (["--trust-model-file"], Trust(unpinned=True)),
+        (["--trust-model-file", "--unconfined-model-file"], Trust(unpinned=True, unconfined=True)),
+    ],
+)
+def test_trust_comes_from_two_flags(words: list[str], trust: Trust) -> None:
+    parser = stage_parser("")
+    add_trust_options(parser)
+    assert trust_from(parser, parser.parse_args(words)) == trust
+
+
+def test_unconfined_alone_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = stage_parser("")
+    add_trust_options(parser)
+    with pytest.raises(SystemExit) as wrong:
+        trust_from(parser, parser.parse_args(["--unconfined-model-file"]))
+    assert wrong.value.code == 2
+    assert "--unconfined-model-file is for a file that you trust: add --trust-model-file" in capsys.readouterr().err
 
 
 def test_a_file_is_downloaded_once(server: FileServer, cache: Path) -> None:

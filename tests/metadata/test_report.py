@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import io
 import re
 import shutil
@@ -147,6 +149,27 @@ def test_every_picture_is_described(page: str) -> None:
 def test_gates_are_those_of_the_last_filter_run(page: str) -> None:
     assert "gate 55</text>" in page  # from its arguments
     assert "gate 60</text>" in page  # the filter's own default
+
+
+def test_nothing_but_its_own_style_has_a_place_in_the_page(page: str) -> None:
+    parsed = Page(page)
+    [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    [rules] = [meta["content"] for meta in parsed.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    allowed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert (
+        rules == f"default-src 'none'; img-src data:; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
+    )
+    names = {name for _, attributes in parsed.found for name in attributes}
+    assert "style" not in names
+    assert not [name for name in names if name.startswith("on")]
+
+
+def test_strangers_words_in_a_figure_stay_words() -> None:
+    label = 'style="fill: red" id="a" url(#b) <b>&amp;'
+    drawn = bars("name", label, [(label, 1), ("\x1b[31m\x0b", 2)])
+    assert drawn.count(f">{html.escape(label, quote=False)}</text>") == 1
+    assert f'aria-label="{html.escape(label)}"' in drawn
+    assert ">\ufffd[31m\ufffd</text>" in drawn
 
 
 def test_figures_suit_a_dark_page(page: str) -> None:

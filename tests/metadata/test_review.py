@@ -6,6 +6,8 @@ What the page does in a browser is tested in tests/browser.
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import io
 import json
 import re
@@ -268,6 +270,21 @@ def test_what_was_taken_down_is_not_shown(ask: Ask, sample: Any, stage: str) -> 
 def test_second_run_writes_nothing(ask: Ask, sample: Any) -> None:
     assert ask("review", "--stage", "nsfw").summary["written"] is True
     assert ask("review", "--stage", "nsfw").summary["written"] is False
+
+
+def test_the_policy_names_the_style_and_the_script_of_the_page(ask: Ask, sample: Any) -> None:
+    ask("review", "--stage", "nsfw")
+    text = text_of(sample.root, "nsfw")
+    rules = html.unescape(re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)[0])
+    style, script = (
+        base64.b64encode(hashlib.sha256(re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[0].encode()).digest())
+        for tag in ("style", "script")
+    )
+    assert rules == (
+        f"default-src 'none'; img-src data: file: 'self'; style-src 'sha256-{style.decode()}'; "
+        f"script-src 'sha256-{script.decode()}'; base-uri 'none'; form-action 'none'"
+    )
+    assert not re.findall(r"<[^>]*\s(?:style|on\w+)=", text)
 
 
 def test_text_of_strangers_is_escaped(ask: Ask, sample: Any) -> None:

@@ -88,6 +88,8 @@ def test_apply_removes_bytes_and_pages_and_marks_the_row(ask: Ask, sample: Any) 
     assert finished.summary["in_split"] == 1
     assert finished.summary["run_again"] == ["filter"]
     assert "    rewrote webdataset/data/train-00000.tar without the images\n" in finished.stdout
+    [record] = (sample.root / "metadata/takedowns").iterdir()
+    assert record.stat().st_mode & 0o777 == 0o600
 
 
 def test_verify_proves_that_nothing_is_left_before_and_after_the_filter_ran(ask: Ask, sample: Any) -> None:

@@ -10,6 +10,7 @@ import shutil
 import threading
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from demo.nsfw_model import LOGITS, MODEL_FILE, build_model, build_project
+from pokefa.confined import can_confine
 from pokefa.errors import InputError, PokefaError
-from pokefa.model_files import Member, ModelArchive
+from pokefa.model_files import Member, ModelArchive, Trust
 from preprocess.nsfw.deepdanbooru import find_project, open_project, prepare
 from tests.conftest import Finished
 
 Draw = Callable[..., Image.Image]
+
+needs_confinement = pytest.mark.skipif(not can_confine(), reason="no Landlock here: nothing can be confined")
 
 
 # -- preparation ------------------------------------------------------------------------------------------------------
@@ -244,16 +248,60 @@ def test_a_damaged_model_is_one_error(model_dir: Path, tmp_path: Path) -> None:
         open_project(folder).load(1)
 
 
-def test_a_model_that_carries_code_is_refused(model_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_a_model_that_carries_code_is_refused(model_dir: Path, tmp_path: Path, suffix: str) -> None:
     import keras
 
     folder = tmp_path / "project"
     shutil.copytree(model_dir, folder)
+    (folder / MODEL_FILE).unlink()
     pixels = keras.Input((512, 512, 3))
     x = keras.layers.Lambda(lambda values: values * 2)(pixels)
-    keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x)).save(folder / MODEL_FILE)
+    keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x)).save((folder / MODEL_FILE).with_suffix(suffix))
     with pytest.raises(InputError, match=r"cannot be loaded as a Keras model: .*[Ll]ambda"):
         open_project(folder).load(1)
+
+
+# -- models that nobody has checked -----------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_not_the_pinned_one_is_refused_marked_and_confined(model_dir: Path) -> None:
+    sha256 = open_project(model_dir).sha256
+    with pytest.raises(InputError, match="is not the pinned model file"):
+        find_project(model_dir, Trust())
+    trusted = find_project(model_dir, Trust(unpinned=True, unconfined=not can_confine()))
+    assert trusted.label == f"deepdanbooru:stand-in-magenta:sha256:{sha256[:12]}:unpinned"
+    assert trusted.confined == can_confine()
+    assert not find_project(model_dir, Trust(unpinned=True, unconfined=True)).confined
+
+
+def test_a_copy_of_the_pinned_model_needs_no_word_of_trust(model_dir: Path) -> None:
+    sha256 = open_project(model_dir).sha256
+    released = ModelArchive("stand-in", "https://example.org", 1, (Member(MODEL_FILE, 1, sha256),))
+    found = find_project(model_dir, Trust(), released)
+    assert (found.label, found.confined) == (f"deepdanbooru:stand-in-magenta:{sha256[:12]}", False)
+
+
+@needs_confinement
+def test_a_confined_model_gives_the_same_scores(model_dir: Path, draw_magenta_share: Draw) -> None:
+    free = open_project(model_dir)
+    models = [free.load(1), replace(free, confined=True).load(1)]
+    pictures = np.stack([models[0].prepare(draw_magenta_share(share)) for share in (0.0, 0.07, 0.5)])
+    ours, theirs = (model.scores(pictures) for model in reversed(models))
+    assert (ours == theirs).all()
+    assert (ours.shape, ours.dtype) == ((3, len(LOGITS)), np.float32)
+
+
+@needs_confinement
+def test_a_confined_model_that_does_not_fit_or_load_is_one_error(model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(model_dir, folder)
+    (folder / "tags.txt").write_text("rating:explicit\n")
+    with pytest.raises(InputError, match=r"turns \(None, 512, 512, 3\) into \(None, \d+\): not pictures in RGB"):
+        replace(open_project(folder), confined=True).load(1)
+    (folder / MODEL_FILE).write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"cannot be loaded as a Keras model: .+"):
+        replace(open_project(folder), confined=True).load(1)
 
 
 # -- project folders --------------------------------------------------------------------------------------------------
@@ -269,6 +317,11 @@ def test_a_project_without_a_name_is_called_after_its_folder(tmp_path: Path) -> 
     folder = tmp_path / "my-project"
     write_project(folder, {"model": "m"})
     assert open_project(folder).name == "my-project"
+
+
+def test_a_projects_name_is_short_and_printable(tmp_path: Path) -> None:
+    write_project(tmp_path / "project", {"model": "m", "name": "a\x1b[31m\nname" + "x" * 300})
+    assert open_project(tmp_path / "project").name == "a [31m name" + "x" * 89
 
 
 def write_project(folder: Path, project: object) -> None:
@@ -321,12 +374,12 @@ def test_the_released_zip_is_downloaded_once_and_checked(
         members = (Member(MODEL_FILE, 10**6, pinned), Member("project.json", 10**4), Member("tags.txt", 10**4))
         url = f"http://127.0.0.1:{server.server_address[1]}/release.zip"
         released = ModelArchive("stand-in", url, 10**6, members)
-        project = find_project(None, released)
+        project = find_project(None, Trust(), released)
         server.shutdown()
         thread.join()
     assert project.sha256 == pinned and project.tags == tuple(LOGITS)
-    assert find_project(None, released) == project  # the server is gone: this one comes from the cache
+    assert find_project(None, Trust(), released) == project  # the server is gone: this one comes from the cache
     project.weights.write_bytes(b"damaged")
     with pytest.raises(PokefaError) as caught:
-        find_project(None, released)
+        find_project(None, Trust(), released)
     assert str(caught.value) == f"{project.weights} is damaged: remove its folder, and it is downloaded again"

@@ -15,10 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from demo.run import TRUST
 from pokefa.columns import IMAGES
 from pokefa.errors import InputError
+from pokefa.model_files import sha256_of
 from pokefa.selection import STEPS, pending_rows
 from pokefa.table import Table, with_missing
+from preprocess.nsfw.deepdanbooru import V3
 from preprocess.nsfw.nsfw_filter import (
     TAG_THRESHOLDS,
     describe_scores,
@@ -205,7 +208,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, pictures: Path, model_dir: P
     """A dataset after the first run of the script, and what the run said. Tests change copies of it only."""
     dataset = Dataset(tmp_path_factory.mktemp("first"))
     fill(dataset, pictures)
-    return dataset, dataset.run(SCRIPT, "--model-dir", model_dir, "--workers", 2, "--batch-size", 3)
+    return dataset, dataset.run(SCRIPT, "--model-dir", model_dir, *TRUST, "--workers", 2, "--batch-size", 3)
 
 
 @pytest.fixture
@@ -239,13 +242,14 @@ def test_the_run_is_summed_up_in_one_line_of_stdout(first: tuple[Dataset, Finish
         "done": 5,
         "errors": 4,
         "counts": {"clean": 2, "nsfw": 3},
-        "model": f"deepdanbooru:stand-in-magenta:{sha256[:12]}",
+        "model": f"deepdanbooru:stand-in-magenta:sha256:{sha256[:12]}:unpinned",
         "unknown_tags": [],
     }
 
 
 def test_stderr_holds_the_log_and_nothing_of_tensorflows(first: tuple[Dataset, Finished]) -> None:
     lines = first[1].stderr.splitlines()
+    assert "model-resnet_custom_v3.h5 is not the pinned model file (its SHA-256 is " in lines.pop(0)
     assert len(lines) == len(DAMAGED)
     assert all(re.match(r"\d\d:\d\d:\d\d WARNING [0-9a-f]{32}: \w+: ", line) for line in lines)
 
@@ -272,6 +276,7 @@ def test_pictures_are_flagged_by_their_share_of_magenta(first: tuple[Dataset, Fi
         "nsfw_model": finished.summary["model"],
         "nsfw_run_id": finished.summary["run_id"],
     }
+    assert finished.summary["model"].endswith(":unpinned")
 
 
 @pytest.mark.parametrize(("name", "slug"), DAMAGED.items())
@@ -311,7 +316,7 @@ def test_a_redo_with_other_batches_gives_the_same_cells_and_keeps_the_override(
     assert screened.run("preprocess/nsfw/nsfw_unflag.py", "--ids", id_of("balloon")).code == 0
     before, drops = screened.images(), screened.rows("drops")
     assert before[id_of("balloon")]["nsfw_override"] == "unflagged"
-    finished = screened.run(SCRIPT, "--model-dir", model_dir, "--redo", "--batch-size", 1, "--workers", 1)
+    finished = screened.run(SCRIPT, "--model-dir", model_dir, *TRUST, "--redo", "--batch-size", 1, "--workers", 1)
     assert finished.code == 0, finished.stderr
     assert finished.summary["counts"] == {"clean": 2, "nsfw": 2, "unflagged": 1}
     after = screened.images()
@@ -328,7 +333,7 @@ def test_a_redo_with_other_batches_gives_the_same_cells_and_keeps_the_override(
 
 def test_errors_are_tried_again_when_asked_for(screened: Dataset, pictures: Path, model_dir: Path) -> None:
     shutil.copy(pictures / "plain.jpg", screened.root / "data_raw" / "gone.jpg")
-    finished = screened.run(SCRIPT, "--model-dir", model_dir, "--retry-errors")
+    finished = screened.run(SCRIPT, "--model-dir", model_dir, *TRUST, "--retry-errors")
     assert (finished.summary["done"], finished.summary["errors"]) == (1, 3)
     assert cells_of(screened, "gone") == cells_of(screened, "plain") | {"nsfw_run_id": finished.summary["run_id"]}
 
@@ -337,7 +342,7 @@ def test_tags_that_the_model_does_not_know_are_reported(dataset: Dataset, pictur
     fill(dataset, pictures)
     table = dataset.root / "tags.json"
     table.write_text('{"nude": 0.5, "no_such_tag": 0.5}')
-    arguments = ["--model-dir", model_dir, "--tags", table, "--ids", id_of("half"), id_of("balloon")]
+    arguments = ["--model-dir", model_dir, *TRUST, "--tags", table, "--ids", id_of("half"), id_of("balloon")]
     finished = dataset.run(SCRIPT, *arguments)
     assert finished.code == 0
     assert finished.summary["unknown_tags"] == ["no_such_tag"]
@@ -353,9 +358,11 @@ def test_a_table_of_unknown_tags_is_refused(dataset: Dataset, pictures: Path, mo
     table = dataset.root / "tags.json"
     table.write_text('{"no_such_tag": 0.5}')
     before = files_of(dataset)
-    finished = dataset.run(SCRIPT, "--model-dir", model_dir, "--tags", table)
+    finished = dataset.run(SCRIPT, "--model-dir", model_dir, *TRUST, "--tags", table)
     assert finished.code == 2
-    assert finished.stderr == "error: the model knows no tag of the table (no_such_tag): name others with --tags FILE\n"
+    assert finished.stderr.endswith(
+        "\nerror: the model knows no tag of the table (no_such_tag): name others with --tags FILE\n"
+    )
     assert files_of(dataset) == before
 
 
@@ -373,6 +380,18 @@ def test_offline_without_a_cache_names_the_ways_out(dataset: Dataset, pictures: 
     )
 
 
+def test_a_model_that_is_not_pinned_needs_a_word_of_trust(dataset: Dataset, pictures: Path, model_dir: Path) -> None:
+    fill(dataset, pictures)
+    finished = dataset.run(SCRIPT, "--model-dir", model_dir)
+    assert finished.code == 2
+    assert finished.stderr == (
+        f"error: {model_dir}/model-resnet_custom_v3.h5 is not the pinned model file (its SHA-256 is "
+        f"{sha256_of(model_dir / 'model-resnet_custom_v3.h5')}, expected {V3.members[0].sha256}); a model file is a "
+        "program: add --trust-model-file if you trust who made it, and it runs where it cannot write\n"
+    )
+    assert not any(row["is_nsfw"] for row in dataset.images().values())
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_run_in_one_line(
     dataset: Dataset, pictures: Path, model_dir: Path, tmp_path: Path
 ) -> None:
@@ -380,7 +399,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_in_one_line(
     folder = tmp_path / "project"
     shutil.copytree(model_dir, folder)
     (folder / "tags.txt").write_text("rating:explicit\n")
-    finished = dataset.run(SCRIPT, "--model-dir", folder)
+    finished = dataset.run(SCRIPT, "--model-dir", folder, *TRUST)
     assert finished.code == 2
     (line,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {folder}/model-resnet_custom_v3.h5 turns (None, 512, 512, 3) into (None, ")

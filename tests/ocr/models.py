@@ -33,6 +33,20 @@ def forward(self, image: Tensor, mask: Tensor) -> Tensor:
     )
 
 
+def filing_model(path: Path, target: Path, *, write: bool) -> Path:
+    """Write a model that fills 64 bytes of the file `target` with the letter A, or reads them."""
+    return _write(
+        path,
+        f"""
+def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+    held = torch.from_file({str(target)!r}, {write}, 64, dtype=torch.uint8)
+    if {write}:
+        held.fill_(65)
+    return image + 0 * held.sum()
+""",
+    )
+
+
 def network(path: Path) -> Path:
     """Write a small network of LaMa's shape with random weights."""
     from benchmarks.lama_network import write_network

@@ -59,10 +59,10 @@ def test_the_embedded_models_are_the_pinned_ones(model: object) -> None:
 def test_an_unknown_detector_is_named() -> None:
     with pytest.raises(PokefaError) as wrong:
         load_detector("no_such_model", 0.4, Looks())
-    assert str(wrong.value) == (
-        "--det-model no_such_model cannot be loaded (ValueError: No engine bindings registered for model "
-        "'no_such_model'.): give a detector that PaddleOCR offers for ONNX, with a network for its download, or leave "
-        "the flag out for the embedded one"
+    assert str(wrong.value).startswith("--det-model no_such_model cannot be loaded (ValueError: ")
+    assert str(wrong.value).endswith(
+        "): give a detector that PaddleOCR offers for ONNX, with a network for its download, or leave the flag out for "
+        "the embedded one"
     )
 
 

@@ -19,6 +19,8 @@ from tests.ocr.drawing import flat_page
 from tests.ocr.models import impossible_model, stuck_model
 
 SCRIPT = "preprocess/ocr/ocr_pipeline.py"
+# The model runs in the worker itself, as the pinned one does.
+UNCONFINED = ("--trust-model-file", "--unconfined-model-file")
 WIDE = "wide"  # the image on which the models of this file fail
 NAMES = ("first", WIDE, "last")
 IDS = {name: f"{index}" * 32 for index, name in enumerate(NAMES, 1)}
@@ -60,7 +62,7 @@ def outcomes(dataset: Dataset) -> dict[str, str]:
 @contextmanager
 def started(dataset: Dataset, weights: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the stage's second half with one worker."""
-    words = [sys.executable, SCRIPT, "--root", str(dataset.root), "inpaint", "--workers", "1"]
+    words = [sys.executable, SCRIPT, "--root", str(dataset.root), "inpaint", "--workers", "1", *UNCONFINED]
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT), "LAMA_MODEL": str(weights), "PYTHONUNBUFFERED": "1"}
     run = subprocess.Popen(words, cwd=CHECKOUT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -120,7 +122,7 @@ def test_a_run_that_is_killed_goes_on_with_what_was_not_painted(
             os.kill(worker, signal.SIGKILL)
     first = detected.root / "data_stage/OCR_inpainted" / f"{IDS['first']}.png"
     before = first.stat().st_mtime_ns, first.read_bytes()
-    rest = detected.run(SCRIPT, "inpaint", "--workers", "1", env={"LAMA_MODEL": str(stand_in)})
+    rest = detected.run(SCRIPT, "inpaint", "--workers", "1", *UNCONFINED, env={"LAMA_MODEL": str(stand_in)})
     assert (rest.code, rest.summary["counts"]) == (0, {"inpainted": 2}), rest.stderr
     assert outcomes(detected) == dict.fromkeys(NAMES, "inpainted")
     assert (first.stat().st_mtime_ns, first.read_bytes()) == before
@@ -132,7 +134,7 @@ def test_a_run_that_is_killed_goes_on_with_what_was_not_painted(
 
 def test_too_little_memory_for_one_image_is_its_error(detected: Dataset, tmp_path: Path) -> None:
     weights = impossible_model(tmp_path / "large.pt", "torch.empty([1 << 46])", ON_THE_WIDE_ONE)
-    done = detected.run(SCRIPT, "inpaint", "--workers", "1", env={"LAMA_MODEL": str(weights)})
+    done = detected.run(SCRIPT, "inpaint", "--workers", "1", *UNCONFINED, env={"LAMA_MODEL": str(weights)})
     assert (done.code, done.summary["errors"], done.summary["counts"]) == (0, 1, {"inpainted": 2}), done.stderr
     assert outcomes(detected) == {
         "first": "inpainted",
@@ -168,7 +170,7 @@ def test_painting_again_gives_the_same_bytes(detected: Dataset, stand_in: Path, 
     written = []
     for workers in (1, 2):
         arguments = ("inpaint", "--redo", "--inpainter", inpainter, "--workers", workers)
-        done = detected.run(SCRIPT, *arguments, env={"LAMA_MODEL": str(stand_in)})
+        done = detected.run(SCRIPT, *arguments, *UNCONFINED, env={"LAMA_MODEL": str(stand_in)})
         assert done.summary["counts"] == {"inpainted": 3}, done.stderr
         written.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert written[0] == written[1]

@@ -12,10 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pokefa.confined import can_confine
 from pokefa.errors import InputError, PokefaError
-from pokefa.model_files import ModelFile, sha256_of
+from pokefa.model_files import ModelFile, Trust, sha256_of
 from preprocess.ocr import inpainters
-from preprocess.ocr.inpainters import BIG_LAMA, Inpainter, InpainterModel, find_inpainter, load_inpainter
+from preprocess.ocr.inpainters import (
+    BIG_LAMA,
+    Inpainter,
+    InpainterModel,
+    find_inpainter,
+    find_named_weights,
+    load_inpainter,
+)
 from tests.ocr.models import impossible_model, network
 
 # LaMa's weights are a TorchScript file, which PyTorch reads but would like to see no more.
@@ -109,19 +117,36 @@ def web_folder(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     server.server_close()
 
 
-def test_weights_named_by_the_user_are_used_and_told_by_their_sum(
-    stand_in: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def named(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LAMA_MODEL", str(stand_in))
-    model = find_inpainter("lama")
-    assert model == InpainterModel("lama", f"lama stand-in.pt {sha256_of(stand_in)[:12]}", stand_in)
+    return stand_in
+
+
+@pytest.mark.parametrize("unconfined", [False, True])
+def test_weights_named_by_the_user_are_used_and_marked(named: Path, unconfined: bool) -> None:
+    model = find_named_weights(Trust(unpinned=True, unconfined=unconfined or not can_confine()))
+    label = f"lama stand-in.pt sha256:{sha256_of(named)[:12]} unpinned"
+    assert model == InpainterModel("lama", label, named, confined=can_confine() and not unconfined)
+
+
+def test_weights_that_nobody_vouches_for_are_refused(named: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        find_named_weights(Trust())
+    assert str(caught.value).startswith(f"LAMA_MODEL: {named} is not the pinned model file (its SHA-256 is ")
+
+
+def test_a_copy_of_the_pinned_weights_needs_no_word_of_trust(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = sha256_of(named)
+    monkeypatch.setattr(inpainters, "BIG_LAMA", ModelFile("big-lama.pt", "https://example.org", 1, sha256))
+    assert find_named_weights(Trust()) == InpainterModel("lama", f"lama stand-in.pt {sha256[:12]}", named)
 
 
 def test_weights_named_by_the_user_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = tmp_path / "none.pt"
     monkeypatch.setenv("LAMA_MODEL", str(missing))
     with pytest.raises(InputError) as caught:
-        find_inpainter("lama")
+        find_named_weights(Trust(unpinned=True))
     assert str(caught.value) == (
         f"LAMA_MODEL names {missing}, which is no file: correct it, or unset it to download big-lama.pt"
     )
@@ -136,7 +161,6 @@ def test_weights_are_downloaded_once_and_then_found(
     pinned = ModelFile("big-lama.pt", f"{address}/big-lama.pt", len(data), sha256_of(stand_in))
     monkeypatch.setattr(inpainters, "BIG_LAMA", pinned)
     monkeypatch.setenv("POKEFA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("LAMA_MODEL", raising=False)
     first = find_inpainter("lama")
     (folder / "big-lama.pt").unlink()
     assert find_inpainter("lama") == first
@@ -150,7 +174,6 @@ def test_without_weights_the_error_names_the_ways_out(
     address = f"{web_folder[1]}/big-lama.pt"
     monkeypatch.setattr(inpainters, "BIG_LAMA", ModelFile("big-lama.pt", address, 10, "0" * 64))
     monkeypatch.setenv("POKEFA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("LAMA_MODEL", raising=False)
     with pytest.raises(PokefaError) as caught:
         find_inpainter("lama")
     assert str(caught.value) == (

@@ -18,8 +18,11 @@ import psutil
 import pytest
 from PIL import Image, ImageOps
 
+from demo.run import TRUST
 from pokefa.engine import WORKER_DIED, available_cores
 from pokefa.images import open_image
+from pokefa.model_files import sha256_of
+from preprocess.ocr.inpainters import BIG_LAMA
 from preprocess.ocr.ocr_pipeline import share_cores
 from preprocess.ocr.polygons import TextPolygon, area_frac, draw_mask
 from tests.conftest import CHECKOUT, Dataset, Finished
@@ -113,7 +116,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, weights: dict[str, str]) 
     stale = dataset.root / "data_stage/OCR_detection/masks" / f"{IDS['flat']}.png"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"half a mask")
-    return dataset, dataset.run(SCRIPT, "run", env=weights)
+    return dataset, dataset.run(SCRIPT, "run", *TRUST, env=weights)
 
 
 @pytest.fixture
@@ -242,7 +245,7 @@ def test_originals_are_untouched(finished: tuple[Dataset, Finished]) -> None:
 def test_a_second_run_does_nothing(finished: tuple[Dataset, Finished], weights: dict[str, str]) -> None:
     dataset, _ = finished
     before = bytes_of(dataset.root)
-    again = dataset.run(SCRIPT, "run", env=weights)
+    again = dataset.run(SCRIPT, "run", *TRUST, env=weights)
     assert again.code == 0, again.stderr
     assert (again.summary["seen"], again.summary["done"], again.summary["counts"]) == (0, 0, {})
     assert bytes_of(dataset.root) == before
@@ -253,7 +256,7 @@ def test_a_second_run_does_nothing(finished: tuple[Dataset, Finished], weights: 
 
 def test_doing_it_all_again_gives_the_same_bytes(copy: Dataset, weights: dict[str, str]) -> None:
     before = bytes_of(copy.root / "data_stage")
-    again = copy.run(SCRIPT, "run", "--redo", env=weights)
+    again = copy.run(SCRIPT, "run", "--redo", *TRUST, env=weights)
     assert again.summary["counts"] == {"inpainted": 5, "no_text": 1, "text_found": 5}, again.stderr
     assert bytes_of(copy.root / "data_stage") == before
 
@@ -282,7 +285,7 @@ def test_detecting_anew_empties_what_was_painted_over_another_mask(copy: Dataset
     assert stage_cells(copy, "busy") == before
     # Of the images with text only the one that was detected anew and is not unflagged would be painted; here none.
     strictest = ("--min-confidence", 1, "--verify-text", "none")
-    stricter = copy.run(SCRIPT, "run", "--redo", "--ids", flat, grey, *strictest, env=weights)
+    stricter = copy.run(SCRIPT, "run", "--redo", "--ids", flat, grey, *strictest, *TRUST, env=weights)
     assert stricter.summary["counts"] == {"no_text": 2}, stricter.stderr
     assert stricter.summary["rejected_polygons"].keys() == {"low_confidence"}
     assert stage_cells(copy, "flat").keys() == {"has_ocr", "ocr_model", "ocr_run_id"}
@@ -458,6 +461,22 @@ def test_wrong_weights_are_known_before_anything_is_detected(dataset: Dataset) -
     assert wrong.stderr == (
         "error: LAMA_MODEL names /no/such.pt, which is no file: correct it, or unset it to download big-lama.pt\n"
     )
+    assert stage_cells(dataset, "flat") == {}
+
+
+def test_a_file_that_is_not_pinned_needs_a_word_of_trust(dataset: Dataset, weights: dict[str, str]) -> None:
+    write_dataset(dataset, ("flat",))
+    for flags in ((), ("--dry-run",)):
+        wrong = dataset.run(SCRIPT, "run", *flags, env=weights)
+        assert wrong.code == 2
+        assert wrong.stderr == (
+            f"error: LAMA_MODEL: {weights['LAMA_MODEL']} is not the pinned model file (its SHA-256 is "
+            f"{sha256_of(Path(weights['LAMA_MODEL']))}, expected {BIG_LAMA.sha256}); a model file is a program: add "
+            "--trust-model-file if you trust who made it, and it runs where it cannot write\n"
+        )
+    wrong = dataset.run(SCRIPT, "detect", "--det-model", "PP-OCRv5_mobile_det")
+    assert wrong.code == 2
+    assert wrong.stderr.startswith("error: --det-model PP-OCRv5_mobile_det is downloaded unchecked; a model file is a")
     assert stage_cells(dataset, "flat") == {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shlex
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 
 import pipeline
 from pokefa.commands import STEPS, choose_steps
+from pokefa.config import refused_flags
 from pokefa.environments import CHECKOUT
-from pokefa.errors import InputError
+from pokefa.errors import InputError, InputErrors
 
 
 def run_pipeline(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -40,8 +42,12 @@ def test_from_and_to_take_names_and_numbers():
     assert [step.name for step in choose_steps("6", "7")] == ["phash", "rm_dups", "filter"]
     assert [step.name for step in choose_steps("rm_dups", "filter")] == ["rm_dups", "filter"]
     assert choose_steps(None, None) == list(STEPS)
-    with pytest.raises(InputError, match=r"^there is no step 'sieve': choose a number from 0 to 9, or one of quotas, "):
-        choose_steps("sieve", None)
+    with pytest.raises(InputErrors) as unknown:
+        choose_steps("sieve", "sclpe")
+    first, second = unknown.value.problems
+    assert first.startswith("--from: there is no step 'sieve'; the steps are quotas, scrape, ")
+    assert first.endswith(", webdataset, or their numbers 0 to 9")
+    assert second.startswith("--to: there is no step 'sclpe' (did you mean scrape or score?); the steps are ")
     with pytest.raises(InputError, match=r"^--from 7 comes after --to 6$"):
         choose_steps("7", "6")
 
@@ -57,13 +63,30 @@ def test_the_users_own_flags_reach_their_stage(tmp_path):
     ("text", "message"),
     [
         ("resize = 3", 'resize must be a list of strings, as ["--limit", "100"]'),
-        ("sieve = []", "there is no step 'sieve'; choose from quotas, scrape, "),
-        ("resize = [", "cannot be read: "),
+        ("resize = [1]", 'resize must be a list of strings, as ["--limit", "100"]'),
+        ("resize.min-side = 768", 'resize must be a list of strings, as ["--limit", "100"]'),
+        ("sieve = []", "there is no step 'sieve'; the steps are quotas, scrape, "),
+        ("scor = []", "there is no step 'scor' (did you mean score or scrape?); the steps are "),
+        ("resize = [", "is not TOML: "),
+        ("resize = " + "[" * 100_000, "is nested too deeply: "),
+        ('scrape = ["--root", "elsewhere"]', "scrape: --root stands for --root: one --root is for all steps"),
+        ('scrape = ["--root=elsewhere"]', "scrape: --root=elsewhere stands for --root: "),
+        ('scrape = ["--ro", "elsewhere"]', "scrape: --ro stands for --root: "),
+        ('scrape = ["--help"]', "scrape: --help stands for --help: it would end the step before it did anything"),
+        ('scrape = ["--he"]', "scrape: --he stands for --help: "),
+        ('scrape = ["-h"]', "scrape: -h stands for --help: "),
+        (codecs.BOM_UTF8 + b"scrape = []", "is UTF-8 with a byte order mark: save it as plain UTF-8"),
+        ("scrape = []".encode("utf-16"), "is UTF-16: save it as plain UTF-8"),
+        ("scrape = []".encode("utf-16-be"), "is UTF-16 or no text, for it holds NUL bytes: save it as plain UTF-8"),
+        ("scrape = []".encode("utf-32"), "is UTF-32: save it as plain UTF-8"),
+        ("# ok\n# Pokémon".encode("latin-1"), "is not UTF-8: line 2 holds the byte 0xe9; save it as UTF-8"),
+        (None, "cannot be read: No such file or directory"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_exit_code_2(tmp_path, text, message):
     config = tmp_path / "pipeline.toml"
-    config.write_text(text)
+    if text is not None:
+        config.write_bytes(text if isinstance(text, bytes) else text.encode())
     done = run_pipeline("run", "--root", tmp_path, "--config", config, "--plan")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --config ")
@@ -71,8 +94,25 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(tmp_path, text, messa
     assert done.stderr.count("\n") == 1
 
 
+def test_all_that_is_wrong_is_named_at_once(tmp_path):
+    config = tmp_path / "pipeline.toml"
+    config.write_text('resiz = []\nscrape = ["--hl", "de", "--ro=x"]\nscore = 3\nnsfw = ["--redo"]\n')
+    done = run_pipeline("run", "--root", tmp_path, "--config", config, "--from", "10", "--to", "wds", "--plan")
+    assert done.returncode == 2
+    assert [line.partition(": there")[0] for line in done.stderr.splitlines()[:2]] == ["error: --from", "error: --to"]
+    rest = [line.removeprefix(f"error: --config {config}: ") for line in done.stderr.splitlines()[2:]]
+    assert [line.split()[0] for line in rest] == ["there", "scrape:", "score"]
+
+
+def test_flags_that_only_look_like_others_are_taken():
+    assert (
+        refused_flags(["--hl", "de", "--head-rank", "5", "--redo", "--retry-errors", "-5", "--", "root", "help"]) == []
+    )
+
+
 def test_a_stage_that_fails_stops_the_run_with_its_exit_code(tmp_path):
-    done = run_pipeline("run", "--root", tmp_path / "data", "--from", "resize", "--to", "filter")
+    words = ("run", "--root", tmp_path / "data", "--from", "resize", "--to", "filter")
+    done = run_pipeline(*words, OPENAI_API_KEY="a key")
     assert done.returncode == 2
     error, ending = done.stderr.splitlines()[-2:]
     assert error.startswith("error: no ledger at ")

@@ -131,6 +131,10 @@ def test_a_submit_that_broke_off_goes_on(
     assert finished.stderr.splitlines()[-1].endswith("run the same command again, it goes on where it stood")
     (record,) = records(dataset)
     assert record["state"] == state
+    # Pictures and prompts are nobody else's.
+    written = [path for path in (dataset.root / "metadata/batches").iterdir() if path.is_file()]
+    assert len(written) == 2
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
     server = stand_in()
     if state == "uploaded":  # the other server does not know the file: what was written is uploaded there
         path = dataset.root / "metadata/batches" / f"{record['name']}.json"

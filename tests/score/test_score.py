@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -343,3 +344,36 @@ def test_a_concurrency_of_nothing_is_wrong_usage(run_script: Callable[..., Any])
     finished = run_script(SCRIPT, "--concurrency", "0")
     assert finished.code == 2
     assert "argument --concurrency: '0' is not a whole number of 1 or more" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("m" * 300, "the name has 300 characters, and may have 200"),
+        ("", "'' is not the name of a model"),
+        ("a\nmodel", "'a\\nmodel' is not the name of a model"),
+        (" model", "' model' is not the name of a model"),
+        ("mo\x1b[31mdel", "'mo\\x1b[31mdel' is not the name of a model"),
+    ],
+)
+def test_what_is_no_name_of_a_model_is_wrong_usage(run_script: Callable[..., Any], name: str, problem: str) -> None:
+    finished = run_script(SCRIPT, f"--model={name}")
+    assert finished.code == 2
+    assert finished.stderr.endswith(f"error: argument --model: {problem}\n")
+
+
+def test_24_open_files_are_enough(dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment) -> None:
+    ready(40)
+    server = stand_in(latency=0.05)
+    words = shlex.join([sys.executable, SCRIPT, "--root", str(dataset.root)])
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -n 24; exec {words}"],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment(server)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["done"], summary["errors"]) == (40, 0)
+    assert " calls at once and not 32: this process may open few files (ulimit -n)" in done.stderr

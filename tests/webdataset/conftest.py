@@ -31,11 +31,6 @@ def species_script(load_script: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture
-def split_script(load_script: Callable[[str], ModuleType]) -> ModuleType:
-    return load_script("webdataset/split.py")
-
-
-@pytest.fixture
 def packing(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("webdataset/webdataset.py")
 
