@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from shards.plan import check_key, tags_in
+from shards.plan import tags_in
 
 # Left out on purpose, or waiting for a stage that comes before; a row with another reason needs somebody's help.
 HARMLESS = ("dropped", "no_caption", "no_species", "no_split")
@@ -22,7 +22,6 @@ def why_in_no_split(
     if drop_reason is not None:
         return f"dropped: {drop_reason}"
     try:
-        check_key(image_id)
         if caption is None:
             script = "caption/sentence_tags.py"
             return f"caption_failed: run {script} --retry-errors" if failed else f"no_caption: run {script} first"

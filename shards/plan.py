@@ -22,8 +22,6 @@ SPLITS = ("train", "val")
 IMAGE_SUFFIXES = ("jpg", "png", "webp")
 
 SHARD_NAME = re.compile(r"(train|val)-\d{5,}\.tar")
-# The library takes what stands before the first dot of a member's name for the key of its sample.
-SAMPLE_KEY = re.compile(r"[0-9A-Za-z_-]+")
 
 # Part of every shard's plan: a change in what shards hold takes another number, so that old ones are not kept.
 LAYOUT = 2
@@ -76,16 +74,6 @@ class ShardSize:
         return samples <= self.samples and (self.bytes is None or file_bytes <= self.bytes)
 
 
-def check_key(image_id: str) -> None:
-    """Check that an image_id can be the key of a sample.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    if not SAMPLE_KEY.fullmatch(image_id):
-        raise ValueError("bad_id: a sample's key holds letters, digits, _ and - only")
-
-
 def tags_in(text: str) -> dict[str, Any]:
     """Return the tags of a tags cell.
 
@@ -109,7 +97,6 @@ def make_sample(row: Row) -> Sample:
         ValueError: the row cannot be packed; the message starts with its reason slug.
     """
     image_id = str(row[KEY])
-    check_key(image_id)
     tags = tags_in(str(row["tags"] or "{}"))
     if row["hybrid_caption"] is None:
         raise ValueError("no_caption: run caption/hybrid_captions.py first")

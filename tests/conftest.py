@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,20 @@ Table = dict[str, dict[str, str]]
 def numbered_id(number: int) -> str:
     """Return an image_id."""
     return f"{number:032x}"
+
+
+def named_id(name: str) -> str:
+    """Return an image_id that `names_in` reads as `name`, of at most 16 bytes; an image_id stays as it is."""
+    return name if re.fullmatch("[0-9a-f]{32}", name) else name.encode().hex().ljust(32, "0")
+
+
+def names_in(text: str) -> str:
+    """Return a text with the name in the place of each id that `named_id` made."""
+    return re.sub("(?:2d|2e|3[0-9]|5f|[67][0-9a-f]){1,16}(?:00)+", _name_of, text)
+
+
+def _name_of(found: re.Match[str]) -> str:
+    return bytes.fromhex(found.group()).rstrip(b"\0").decode() if len(found.group()) == 32 else found.group()
 
 
 @dataclass(frozen=True)

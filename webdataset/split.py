@@ -35,8 +35,6 @@ from pathlib import Path
 
 import polars as pl
 
-from pokefa.columns import BASE
-from pokefa.errors import InputError
 from pokefa.options import options_from, stage_parser, whole_number
 from pokefa.run import StageRun, run_stage
 from pokefa.selection import eligible_rows
@@ -44,7 +42,7 @@ from pokefa.table import KEY, with_missing
 from pokefa.text import write_text
 from preprocess.dup.alike import HASHES, look_alikes
 from preprocess.dup.rm_dups import HIGHEST_THRESHOLD, THRESHOLD
-from shards.plan import MANIFESTS, SPLITS
+from shards.plan import MANIFESTS
 from shards.sides import (
     REASSIGNED,
     Picture,
@@ -80,17 +78,11 @@ def read_pictures(run: StageRun, threshold: int, *, reassign: bool) -> tuple[lis
 
     Args:
         reassign: no picture has a side yet.
-
-    Raises:
-        InputError: a split cell is neither train nor val.
     """
     facts = (*LINKS, *HASHES, "ts")
     images = with_missing(run.ledger.images.read_keyed(), facts).select(KEY, *facts)
     table = with_missing(run.table(), ["split"]).select(KEY, "species", "split", "drop_reason")
     before: dict[str, str | None] = dict(table.select(KEY, "split").iter_rows())
-    for image_id, side in before.items():
-        if side not in (None, *SPLITS):
-            raise InputError(f"{BASE.path}, image {image_id}, split: {side!r} is not train or val: empty the cell")
     species = {image_id: species_in(text) for image_id, text in
                eligible_rows(table, run.step).select(KEY, "species").iter_rows()}  # fmt: skip
     sides = {} if reassign else remembered_sides(run.root) | {name: side for name, side in before.items() if side}

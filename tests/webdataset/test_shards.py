@@ -278,7 +278,10 @@ def test_the_set_without_images(dataset: Any, snapshot: Snapshot) -> None:
     from pokefa.columns import BASE
 
     rows = write_set(dataset, train=3, val=1)
-    dataset.write_images({"image_id": row["image_id"], "sha256": f"sum {row['image_id']}"} for row in rows)
+    dataset.write_images(
+        {"image_id": row["image_id"], "sha256": hashlib.sha256(str(row["image_id"]).encode()).hexdigest()}
+        for row in rows
+    )
     dataset.write_base([row | {"my_notes": "private"} for row in rows])
     finished = dataset.run(SCRIPT, "--urls-only")
     assert (finished.code, finished.summary["urls"]) == (0, 4)
@@ -288,7 +291,7 @@ def test_the_set_without_images(dataset: Any, snapshot: Snapshot) -> None:
     by_id = {row["image_id"]: row for row in rows}
     for line in frame.iter_rows(named=True):
         row = by_id[line["image_id"]]
-        assert line["sha256"] == f"sum {row['image_id']}"
+        assert line["sha256"] == hashlib.sha256(str(row["image_id"]).encode()).hexdigest()
         assert line["ae_aesthetic"] == (row["ae_aesthetic"] or None)
         assert (line["source_url"], line["hybrid_caption"]) == (row["source_url"], row["hybrid_caption"])
     before = snapshot(dataset.root)

@@ -15,6 +15,7 @@ from rapidfuzz.distance import OSA
 
 from caption.species_matching import MIN_SCORE, Match, SpeciesMatcher
 from caption.species_names import known_species
+from tests.conftest import names_in
 
 SCRIPT = "webdataset/species.py"
 SPELLINGS = known_species().run_together
@@ -284,8 +285,7 @@ def test_each_match_is_recorded_with_its_score(dataset: Any, read_csv: Callable[
     write_captioned(dataset, names)
     finished = dataset.run(SCRIPT)
     assert (finished.summary["unknown_names"], finished.summary["misspelled_names"]) == (2, 1)
-    audit = dataset.root / "metadata/audit/species.csv"
-    assert audit.read_text(encoding="utf-8") == (
+    assert dataset.text("metadata/audit/species.csv") == (
         "image_id,name,species,score,how\n"
         "a,Mr. Mime,mr_mime,1.0000,spelling\n"
         "b,giraffarig,girafarig,0.9000,misspelling\n"
@@ -294,7 +294,7 @@ def test_each_match_is_recorded_with_its_score(dataset: Any, read_csv: Callable[
         'c,"x, ""y"" z ?",,,anomaly\n'
     )
     (journal,) = (dataset.root / "metadata/runs").glob("*.jsonl")
-    notes = [entry["note"] for entry in map(json.loads, journal.read_text().splitlines()) if "note" in entry]
+    notes = [entry["note"] for entry in map(json.loads, names_in(journal.read_text()).splitlines()) if "note" in entry]
     assert notes == [{"image_id": "b", "name": "giraffarig", "species": "girafarig", "score": 0.9}]
     assert read_csv(dataset.root / "metadata/drops.csv")[0]["detail"] == 'names: x, "y" z ?'
 

@@ -143,8 +143,8 @@ def test_the_split_and_its_manifests(dataset: Any, snapshot: Callable[[Path], An
     assert [finished.summary[name] for name in ("had_a_side", "parted_groups", "species_only_in_val")] == [0, 0, 0]
     assert (dataset.root / "metadata/audit/split.csv").read_text() == "problem,of,image_id,split,ts\n"
     manifests = dataset.root / "webdataset/manifests"
-    assert (manifests / "val_ids.txt").read_text().split("\n") == [*val, ""]
-    assert (manifests / "train_ids.txt").read_text().split() == sorted(set(sides) - set(val))
+    assert dataset.text("webdataset/manifests/val_ids.txt").split("\n") == [*val, ""]
+    assert dataset.text("webdataset/manifests/train_ids.txt").split() == sorted(set(sides) - set(val))
     assert (manifests / "val_species.csv").read_text() == (
         "pokemon,count,fraction\nabra,4,1.000000\nbulbasaur,2,0.500000\n"
     )
@@ -189,7 +189,7 @@ def test_a_dropped_image_and_one_without_species_get_no_split(dataset: Any) -> N
     dataset.write_images([{"image_id": "a", "drop_reason": "species:no_known_species"}, {"image_id": "b"}])
     assert dataset.run(SCRIPT).summary["counts"]["emptied"] == 2
     assert sides_of(dataset) == {"a": "", "b": side, "c": ""}
-    assert (dataset.root / f"webdataset/manifests/{side}_ids.txt").read_text() == "b\n"
+    assert dataset.text(f"webdataset/manifests/{side}_ids.txt") == "b\n"
 
 
 def test_an_empty_set_has_empty_manifests(dataset: Any) -> None:

@@ -68,7 +68,6 @@ def test_flat_images_are_like_no_other() -> None:
 def test_a_mirrored_copy_is_alike() -> None:
     mirrored = " ".join([text(OTHER ^ 3), *[text(ONE)] * 6])
     assert look_alikes(table([ONE, OTHER], phash_variants=[mirrored, None]), 6) == [("i0", "i1")]
-    assert look_alikes(table([ONE, OTHER], phash_variants=["unreadable", None]), 6) == []
 
 
 def test_images_without_a_hash_are_like_no_other() -> None:
@@ -108,8 +107,7 @@ def test_a_malformed_hash_is_wrong_input(dataset: Any) -> None:
     finished = dataset.run(SCRIPT)
     assert finished.code == 2
     assert finished.stderr == (
-        "error: metadata/images.csv, image b, phash64: '0xff' is not 16 hex digits; empty the cell and run "
-        "preprocess/dup/phash.py again\n"
+        "error: metadata/images.csv, image b, phash64: '0xff' is not 16 hex digits; correct the cell or empty it\n"
     )
 
 

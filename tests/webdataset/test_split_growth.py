@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -138,8 +139,7 @@ class Growing:
         return {key: row["split"] for key, row in self.dataset.base().items()}, finished
 
     def audit(self) -> list[dict[str, str]]:
-        with (self.dataset.root / AUDIT).open(newline="") as stream:
-            return list(csv.DictReader(stream))
+        return list(csv.DictReader(io.StringIO(self.dataset.text(AUDIT))))
 
 
 @pytest.fixture
@@ -230,11 +230,3 @@ def test_a_species_whose_last_image_in_train_leaves_is_named(growing: Growing) -
     assert [tuple(line.values())[:4] for line in growing.audit()] == [
         ("species_only_in_val", "abra", image_id, "val") for image_id in val
     ]
-
-
-def test_a_side_that_is_none_is_wrong_input(dataset: Any) -> None:
-    dataset.write_images([{"image_id": "a"}])
-    dataset.write_base([{"image_id": "a", "species": "abra", "split": "test"}])
-    finished = dataset.run(SCRIPT)
-    assert finished.code == 2
-    assert finished.stderr == ("error: metadata/base.csv, image a, split: 'test' is not train or val: empty the cell\n")
