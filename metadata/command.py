@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -76,8 +74,6 @@ def run_reading(stage: str, root: Path, body: Callable[[Reading], None], *, alon
         alone: the body writes files, of pictures even, so another run of it and a takedown are kept away.
     """
     started = time.monotonic()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # strangers' words in letters that the locale lacks
     try:
         check_address_space()
         check_path("--root", root)

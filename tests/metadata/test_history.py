@@ -43,15 +43,6 @@ def test_life_is_told_in_order(ask: Ask, sample: Any) -> None:
     assert all(event["code"] and event["run_id"] for event in life["events"])
 
 
-def test_letters_that_a_terminal_lacks_are_shown_as_numbers(run_script: Callable[..., Any], sample: Any) -> None:
-    with sample.run("scrape") as run:
-        run.record(sample.ids["cleared"], {"title": "風船"})
-    words = ("metadata/history.py", "--root", sample.root, sample.ids["cleared"])
-    finished = run_script(*words, env={"PYTHONIOENCODING": "latin-1"})
-    assert finished.code == 0, finished.stderr
-    assert "\\u98a8\\u8239" in finished.stdout
-
-
 def test_each_decision_has_its_gates_or_threshold_and_the_arguments_of_its_run(ask: Ask, sample: Any) -> None:
     with sample.run("rm_dups", ["--root", "my set", "--thresh=5"]) as run:
         run.record(sample.ids["cleared"], {"dupe_flag": "unique"}, reason="unique")
