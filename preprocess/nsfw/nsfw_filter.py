@@ -314,7 +314,7 @@ def check_model(args: argparse.Namespace) -> None:
     """Check that the model is there, or can be downloaded, before an earlier stage begins.
 
     Raises:
-        PokefaError: it is not, or it needs a word of trust.
+        PokefaError: it is not, or it needs --trust-model-file.
     """
     if args.backend == "opennsfw":
         find_weights()

@@ -247,7 +247,7 @@ def check_detector(args: argparse.Namespace) -> None:
     """Check that the text models are there, before an earlier stage begins.
 
     Raises:
-        PokefaError: they are not, or one needs a word of trust.
+        PokefaError: they are not, or one needs --trust-model-file.
     """
     if args.det_model is not None:
         check_trust(unchecked(args.det_model), Trust(args.trust_model_file, args.unconfined_model_file))
@@ -259,7 +259,7 @@ def check_weights(args: argparse.Namespace) -> None:
     """Check that LaMa's weights are there, or can be downloaded, before an earlier stage begins.
 
     Raises:
-        PokefaError: they are not, or need a word of trust.
+        PokefaError: they are not, or need --trust-model-file.
     """
     if args.halves != "detect" and args.inpainter == "lama":
         named = find_named_weights(Trust(args.trust_model_file, args.unconfined_model_file))

@@ -53,7 +53,7 @@ def window(chromium: Any) -> Iterator[Any]:
     """A browser window without a network, whose clipboard can be read; a test with an error in its page fails."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True, offline=True)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(100_000)
     errors: list[str] = []
     asked: list[str] = []
     context.on("weberror", lambda error: errors.append(str(error.error)))

@@ -72,7 +72,7 @@ def test_without_the_card_datasets_loses_images_or_refuses(dataset: Any, pack: P
 
     pack(24, 0, "--shard-size", 6)
     files = str(dataset.root / "webdataset/data/train-*.tar")
-    with pytest.raises(ValueError, match="don't share the same prefix or the same types"):
+    with pytest.raises(ValueError):
         load_dataset("webdataset", data_files={"train": files}, cache_dir=str(tmp_path / "cache"))
 
 

@@ -124,6 +124,40 @@ def test_the_process_ends_with_the_one_that_started_it() -> None:
         pass
 
 
+WITHOUT = """
+from pokefa.confined import ConfinedModel, can_confine
+from pokefa.errors import PokefaError
+from pokefa.model_files import Trust, check_trust
+assert not can_confine()
+for attempt in (
+    lambda: check_trust("model.pt", Trust(unpinned=True)),
+    lambda: ConfinedModel("tests.ocr.confined_examples:doubling", {}, []),
+):
+    try:
+        attempt()
+    except PokefaError as error:
+        print(error.exit_code, error)
+print(check_trust("model.pt", Trust(unpinned=True, unconfined=True)))
+"""
+
+
+def test_where_nothing_can_be_confined_nothing_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "tests/ocr/without_landlock.py", "-c", WITHOUT],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "2 model.pt, and this system cannot keep it from writing (that takes Landlock, in Linux 5.13 or newer): add "
+        "--unconfined-model-file to run it with all of your rights",
+        "1 cannot confine the process that runs the model file: the kernel has no Landlock",
+        "False",
+    ]
+
+
 def test_variables_are_chosen_and_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pokefa.environments import CHECKOUT
 
-PORT = 18965
+
+def free_ports() -> int:
+    """Return a port that is free on this machine, and the next one too: the stand-ins take two."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first, suppress(OSError, OverflowError):
+            port = int(first.getsockname()[1])
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
+PORT = free_ports()
 
 
 def start_demo(root: Path) -> subprocess.Popen[str]:

@@ -17,16 +17,18 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from demo.run import TRUST
 from pokefa.commands import checkout_variables
 from pokefa.environments import CHECKOUT, ensure, environment, environment_names
+from tests.pipeline.conftest import free_ports
 
 pytestmark = pytest.mark.timeout(600)
 
-PORT = 18975
+PORT = free_ports()
 FOLDERS = ("pokefa", "quotas", "scraping", "preprocess", "caption", "webdataset", "shards", "metadata", "demo")
 MODULES = ("benchmarks", "requirements")
 SERVERS = ("demo.openai_standin", "demo.serpapi_standin", "demo.services")
@@ -49,7 +51,6 @@ OWN = {
     "NAME": "core",
     "example.org": "127.0.0.1",
     "example.com": "127.0.0.1",
-    "https://example.com/people/someone": "http://127.0.0.1:18965/art",
 }
 
 # The stand-in's account has fewer searches than there are species.
@@ -209,7 +210,8 @@ def words_of(shown: Shown, root: Path, tmp_path: Path) -> list[str]:
     words = shlex.split(shown.line)
     python = str(ensure(environment(environment_of(shown.line))))
     words = [python if word in ("python", "python3", ".venv/ocr/bin/python") else word for word in words]
-    words = [OWN.get(word, word) for word in words]
+    own = OWN | {"https://example.com/people/someone": artist_page(root)}
+    words = [own.get(word, word) for word in words]
     words = [word.replace("/tmp/", f"{tmp_path}/", 1) if word.startswith("/tmp/") else word for word in words]
     ids = ids_for(shown.line, root)
     words = [next(ids) if re.fullmatch(r"[0-9a-f]{4,32}…?", word) and not word.isdecimal() else word for word in words]
@@ -221,6 +223,12 @@ def words_of(shown: Shown, root: Path, tmp_path: Path) -> list[str]:
     if {"preprocess/nsfw/nsfw_filter.py", "preprocess/ocr/ocr_pipeline.py"} & {*words} and TRUST[0] not in words:
         words += TRUST  # what stands here for the reader's weights is the demo's small models
     return words
+
+
+def artist_page(root: Path) -> str:
+    """Return the page under which the demo's pictures lie, at the port that it had."""
+    address = urlsplit(images(root)[0]["source_page"])
+    return f"{address.scheme}://{address.netloc}/art"
 
 
 def ids_for(line: str, root: Path) -> Iterator[str]:

@@ -206,7 +206,5 @@ def test_an_address_where_no_cluster_is_says_so_at_once(dataset, fill):
     fill(dataset, 1)
     done = dataset.run(*PHASH, "--engine", "ray", "--ray-address", "127.0.0.1:6")
     assert done.code == 2
-    assert done.stderr == (
-        "error: --ray-address 127.0.0.1:6: no Ray cluster answers there ([Errno 111] Connection refused): start its "
-        "head with `ray start --head`\n"
-    )
+    assert done.stderr.startswith("error: --ray-address 127.0.0.1:6: no Ray cluster answers there (")
+    assert done.stderr.endswith("): start its head with `ray start --head`\n")

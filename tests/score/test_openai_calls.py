@@ -165,7 +165,7 @@ def test_a_connection_that_is_always_cut_costs_the_picture(ask: Any, monkeypatch
     monkeypatch.setattr(client, "MAX_RETRIES", 0)
     with pytest.raises(AnswerError) as caught:
         ask(failures=["cut"])
-    assert str(caught.value) == "connection_cut: RemoteProtocolError: Server disconnected without sending a response."
+    assert str(caught.value).startswith("connection_cut: RemoteProtocolError: ")
 
 
 def test_a_server_that_is_too_slow_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:

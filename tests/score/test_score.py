@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -254,22 +253,30 @@ def test_a_killed_run_never_asks_again_for_what_it_has(
 
 
 def test_killed_over_and_over(dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment) -> None:
-    """300 pictures, five kills at random moments: each is answered once, but for what was in flight at a kill."""
+    """300 pictures, five kills after so many answers: each is answered once, but for what was in flight at a kill."""
     ready(300)
     chance = random.Random(11)
-    server = stand_in(latency=0.05, keep=False)
-    kills = 0
-    for _ in range(5):
-        goal = server.counts["answered"] + chance.randrange(5, 60)
+    kills = 5
+    allowed, begun = threading.Semaphore(0), threading.Semaphore(0)
+
+    def judge(image: Image.Image) -> dict[str, Any]:
+        allowed.acquire()  # so a run cannot get further than the kill that waits for it
+        begun.release()
+        return judge_by_width(image)
+
+    server = stand_in(judge=judge, keep=False)
+    for _ in range(kills):
+        answers = chance.randrange(5, 45)
         process = start_script(dataset, environment(server), "--concurrency", "8")
-        while server.counts["answered"] < goal and process.poll() is None:
-            time.sleep(chance.random() * 0.02)
+        allowed.release(answers)
+        for _ in range(answers):
+            assert begun.acquire(timeout=60)
         process.kill()
         process.communicate()
-        kills += process.returncode == -signal.SIGKILL
+        assert process.returncode == -signal.SIGKILL
+    allowed.release(1000)
     finished = dataset.run(SCRIPT, "--concurrency", 8, env=environment(server))
     assert finished.code == 0
-    assert kills >= 3
     assert [row["ae_aesthetic"] for row in dataset.images().values()] == [str(50 + n % 50) for n in range(300)]
     assert 300 <= server.counts["answered"] <= 300 + 8 * kills
 

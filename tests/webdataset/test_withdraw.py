@@ -153,7 +153,7 @@ def test_the_card_the_croissant_document_and_the_addresses_follow(dataset: Any) 
     card = (dataset.root / "webdataset/README.md").read_text()
     assert "\n4 images to train on and 1 to validate with," in card
     assert "num_examples: 4\n" in card and f"num_bytes: {told['shards']['train-00000.tar']['bytes']}\n" in card
-    document = json.loads((dataset.root / "webdataset/croissant.json").read_text())
+    document = json.loads((dataset.root / "webdataset/croissant.json").read_text(encoding="utf-8"))
     assert document["description"] == "Captioned Pokémon fan art: 4 images to train on, 1 to validate with."
     files = {part["name"]: part for part in document["distribution"] if part["@type"] == "cr:FileObject"}
     assert {name: part["sha256"] for name, part in files.items()} == {
