@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from pokefa.console import prepare_console, print_json
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, PokefaError
 from pokefa.ledger import Ledger
@@ -86,7 +88,7 @@ def run_reading(
         return report_error(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except Exception as error:
+    except (Exception, pl.exceptions.PanicException) as error:
         return report_error(error)
     print_json(reading.summary(time.monotonic() - started))
     return reading.code

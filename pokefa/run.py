@@ -405,14 +405,14 @@ def run_stage(
         code = report_error(error)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    except Exception as error:
+    except (Exception, pl.exceptions.PanicException) as error:
         code = report_error(error)
     if run is not None:
         print_json(run.summary())
     return code
 
 
-def report_error(error: Exception) -> int:
+def report_error(error: BaseException) -> int:
     """Print an error as one line on stderr and return its exit code."""
     log.debug("traceback", exc_info=error)
     print(f"error: {printable(redact(' '.join(describe(error).split())))}", file=sys.stderr)
