@@ -34,7 +34,13 @@ from pokefa.environments import CHECKOUT, ensure, environment, environment_names
 from pokefa.errors import EXIT_INTERRUPTED, InputError, PokefaError
 
 # Test folders that are not named like the environment that they need.
-TEST_ENVIRONMENTS = {"demo": "core", "pipeline": "core", "ray": "storage+ray", "storage": "storage+ray"}
+TEST_ENVIRONMENTS = {
+    "attack": "core",
+    "demo": "core",
+    "pipeline": "core",
+    "ray": "storage+ray",
+    "storage": "storage+ray",
+}
 # The longest ones begin first, so that none of them runs alone at the end.
 LONGEST_TESTS = ("pipeline", "ocr", "webdataset", "ray", "scraping")
 LINT_CHECKS = {

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pokefa.columns import SCHEMAS, Value
+from pokefa.decoding import end_decoders, use_limits
 from pokefa.engine import Pool, Work, describe, run_batches
 from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError
 from pokefa.journal import Journal, new_run_id, utc_now
@@ -373,6 +374,7 @@ def run_stage(
     try:
         options = options() if callable(options) else options
         set_up_logging(options)
+        use_limits(options.decoding)
         if create:
             options.root.mkdir(parents=True, exist_ok=True)
         step, ledger = STEPS[name], Ledger.open(options.root, create=create)
@@ -382,6 +384,7 @@ def run_stage(
                 try:
                     body(run)
                 finally:
+                    end_decoders()
                     run.finish()
         if options.strict and run.errors:
             code = EXIT_FAILED
