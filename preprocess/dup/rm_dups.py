@@ -33,7 +33,7 @@ from pokefa.options import number, options_from, stage_parser, whole_number
 from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import eligible_rows
 from pokefa.table import KEY, replacing
-from preprocess.dup.phash import TURNS
+from preprocess.dup.hashing import TURNS
 
 if TYPE_CHECKING:
     from preprocess.dup.decisions import Rules

@@ -28,7 +28,8 @@ import polars as pl
 
 from pokefa.columns import BASE, IMAGES, Value
 from pokefa.errors import InputError
-from pokefa.images import SUFFIXES, place_file
+from pokefa.formats import KEPT_FORMATS, SUFFIXES
+from pokefa.images import place_file
 from pokefa.options import add_data_option, options_from, positive_int, stage_parser, whole_number
 from pokefa.run import Row, StageRun, decode_rows, log, run_stage
 from pokefa.selection import FLAGGED_NSFW, TEXT_SETTLED, filled, is_true
@@ -45,7 +46,7 @@ DECISIONS = (
 OWN_DROPS = ("below_relevance", "below_aesthetic", "beyond_top_n")
 
 # An exported file, and nothing that a person may have put beside it.
-EXPORTED = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(SUFFIXES.values())})")
+EXPORTED = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(SUFFIXES[form] for form in KEPT_FORMATS)})")
 
 # The stages before, each with its error column and with what it leaves in a row that it has finished with.
 STAGES = (

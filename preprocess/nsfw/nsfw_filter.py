@@ -33,7 +33,14 @@ from pathlib import Path
 from pokefa.columns import Value
 from pokefa.errors import InputError
 from pokefa.images import ImageError
-from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
+from pokefa.options import (
+    add_cluster_options,
+    add_data_option,
+    add_decoding_options,
+    options_from,
+    positive_int,
+    stage_parser,
+)
 from pokefa.overrides import UNFLAGGED
 from pokefa.run import Row, StageRun, decode_rows, run_stage
 from pokefa.selection import choose_ids, eligible_rows, filled
@@ -294,6 +301,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--redecide", action="store_true", help="decide again from recorded scores, without the model")
     add_data_option(parser)
+    add_decoding_options(parser)
     add_cluster_options(parser, "nsfw", cpus=CPUS_PER_WORKER)
     return parser
 

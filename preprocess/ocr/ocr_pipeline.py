@@ -30,6 +30,7 @@ from pokefa.images import ImageError
 from pokefa.options import (
     add_cluster_options,
     add_data_option,
+    add_decoding_options,
     number,
     options_from,
     positive_int,
@@ -160,6 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
     inpaint = parser.add_argument_group("inpaint")
     inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="what paints over the text")
     add_data_option(parser)
+    add_decoding_options(parser)
     add_cluster_options(parser, "ocr", cpus=CORES_PER_WORKER)
     return parser
 

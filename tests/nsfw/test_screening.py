@@ -173,7 +173,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_tried_picture_by_picture(datas
     assert (finished.summary["done"], finished.summary["errors"]) == (5, 2)
     found = outcomes(dataset)
     assert [flag for flag, _ in found] == ["True", "False", "", "", "True", "False", "True"]
-    assert "MemoryError: Unable to allocate" in found[2][1]
+    assert "MemoryError: " in found[2][1]
 
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_run_costs_nothing(dataset: Dataset, files: Path) -> None:
