@@ -166,7 +166,7 @@ IMAGES = TableSchema(
                 ("source_domain", "text", "host name of the page, or of the image where no page is known"),
                 ("title", "text", "title that the search gave"),
                 ("path_raw", "text", "raw file, relative to the root; byte for byte what the server sent"),
-                ("fmt", "text", "format recognised from the bytes: JPEG, PNG or WEBP"),
+                ("fmt", "text", "format recognised from the bytes: JPEG, PNG, WEBP, AVIF, GIF, BMP or TIFF"),
                 ("w", "int", "width in pixels after EXIF orientation"),
                 ("h", "int", "height in pixels after EXIF orientation"),
                 ("bytes", "int", "size of the raw file in bytes"),
