@@ -31,6 +31,7 @@ from urllib3.util.connection import allowed_gai_family
 
 from pokefa import __version__
 from pokefa.errors import Interrupted
+from pokefa.formats import ACCEPT
 from pokefa.table import first_line
 from scraping.hosts import LOOK_S, PER_HOST, HostSlots, check_domain
 from scraping.utils import Busy, Download, Limits, Refused, retry_after
@@ -139,9 +140,7 @@ class Downloader:
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.clear()
         # "identity": the file on disk is what the server has, and nothing that is unpacked can explode.
-        self._session.headers.update(
-            {"User-Agent": agent, "Accept": "image/jpeg,image/png,image/webp,*/*;q=0.1", "Accept-Encoding": "identity"}
-        )
+        self._session.headers.update({"User-Agent": agent, "Accept": ACCEPT, "Accept-Encoding": "identity"})
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, connections.adapter)
 

@@ -662,5 +662,11 @@ def test_truncated_image(form: str) -> None:
     assert examined(data[: len(data) // 2])[0] == "truncated"
 
 
+def test_accept_names_the_formats(site: Site) -> None:
+    downloader().fetch(site.add("/picture", picture(1)))
+    accepted = site.requests[-1][1]["Accept"].split(",")
+    assert accepted == [*(form.media_type for form in FORMATS.values()), "*/*;q=0.1"]
+
+
 def test_empty_file() -> None:
     assert examined(b"") == ("empty_file", "0 bytes")
