@@ -169,8 +169,8 @@ ENCODINGS: dict[str, tuple[str, dict[str, Any] | None]] = {
 
 def try_encodings(source: Path, most: int) -> dict[str, tuple[float, int, int]]:
     """Encode up to `most` pictures of each format in every way; return processor seconds, bytes and pixels."""
+    from preprocess.resize.convert import PNG_LEVEL
     from preprocess.resize.png import encode_png
-    from preprocess.resize.resize import PNG_LEVEL
 
     encode_png(Image.new("RGB", (8, 8)), PNG_LEVEL)  # loads its libraries, which are no part of the time
     results: dict[str, tuple[float, int, int]] = {}

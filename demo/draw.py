@@ -32,10 +32,11 @@ from demo.art import INK, WHITE, Canvas, Point, oval, smooth
 from demo.creatures import POSES, SPECIES, Eyes, Species, choose_look, paint_creature, poses_of
 from demo.scenes import SCENES, paint_foreground
 from pokefa.errors import PokefaError
+from pokefa.formats import FORMATS
 from pokefa.table import replacing
 
 MAGENTA = (255, 0, 255)  # what the NSFW stand-in looks for
-TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+TYPES = {form.suffix: form.media_type for form in FORMATS.values()}
 
 # Shorter sides on both sides of 1024, so that resizing both enlarges and keeps; only `oversize` is made smaller.
 SIZES = (
@@ -75,7 +76,7 @@ WITH_COMPANION = {
     ("Vaporeon", 1): "Charizard",
 }
 
-FORMATS = {
+SUFFIX_OF = {
     "off_topic": "jpg",
     "nsfw": "png",
     "nsfw_false_alarm": "png",
@@ -88,6 +89,8 @@ FORMATS = {
     "text_file": "jpg",
     "near_duplicate": "jpg",
 }
+# Plain pictures in formats that later stages convert; the others are JPEG, PNG or WebP in turn.
+OTHER_SUFFIXES = {("Mimikyu", 2): "avif", ("Bulbasaur", 3): "gif", ("Lucario", 2): "bmp", ("Eevee", 2): "tif"}
 FIXED_SIZES = {
     "oversize": (3000, 2400),
     "tiny": (90, 90),
@@ -154,13 +157,14 @@ def plan_pictures(seed: int) -> list[Plan]:
         for number, words in enumerate(kinds, 1):
             kind, _, variant = words.partition(" ")
             companion = WITH_COMPANION.get((species.name, number))
+            suffix = OTHER_SUFFIXES.get((species.name, number)) or ("jpg", "png", "webp")[(index + number) % 3]
             plans.append(
                 Plan(
                     species=species,
                     number=number,
                     kind=kind,
                     variant=variant,
-                    format=FORMATS.get(kind, ("jpg", "png", "webp")[(index + number) % 3]),
+                    format=SUFFIX_OF.get(kind, suffix),
                     size=(1280, 960) if companion else FIXED_SIZES.get(kind) or next(sizes),
                     scene=FIXED_SCENES.get(variant or kind) or next(scenes),
                     companion=companion,
@@ -375,10 +379,14 @@ def encode(plan: Plan, image: Image.Image) -> bytes:
         return png_of_16_bits(image)
     elif plan.format == "jpg":
         image.save(buffer, "JPEG", quality=92)
-    elif plan.format == "png":
-        image.save(buffer, "PNG")
-    else:
+    elif plan.format == "webp":
         image.save(buffer, "WEBP", quality=88, method=3)
+    elif plan.format == "avif":
+        image.save(buffer, "AVIF", quality=80, speed=9, max_threads=1)  # more threads give other bytes
+    elif plan.format == "tif":
+        image.save(buffer, "TIFF", compression="tiff_lzw")
+    else:
+        image.save(buffer, plan.format.upper())
     data = buffer.getvalue()
     return data[: len(data) // 2] if plan.kind == "truncated" else data
 

@@ -16,6 +16,7 @@ from metadata.funnel import Tables
 from metadata.underway import UnderWay
 from pokefa.columns import BASE, IMAGES, TAKEN_DOWN, is_true
 from pokefa.files import BadPathError, fault_of, locate, walk_files
+from pokefa.formats import SUFFIXES
 from pokefa.selection import FLAGGED_NSFW, filled
 from pokefa.table import KEY
 
@@ -23,7 +24,7 @@ DATA_FOLDERS = ("data_raw", "data_stage", "data_clean")
 WRITTEN_FOLDERS = (*DATA_FOLDERS, "metadata", "webdataset")
 
 # What belongs to an image: its name holds an image_id or ends like an image's. Stages keep other files beside them.
-IMAGE_FILE = re.compile(r"([0-9a-f]{32})|\.(?:jpe?g|png|webp|gif)$", re.IGNORECASE)
+IMAGE_FILE = re.compile(rf"([0-9a-f]{{32}})|\.(?:jpeg|{'|'.join(SUFFIXES.values())})$", re.IGNORECASE)
 
 # A younger temporary file may belong to a stage that is at work.
 TEMPORARY = re.compile(r"(^|/)\.[^/]*\.(tmp|part|link)$")

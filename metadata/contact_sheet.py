@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 
 from metadata.funnel import FAILED, KEPT, WAITING, Tables
-from metadata.pages import Thumbnail, thumbnail
 from metadata.section_parts import number
 from metadata.sections import SCORES
+from metadata.thumbnails import Thumbnail, thumbnail
 from pokefa.selection import SCREENED, filled
 from pokefa.table import KEY
 

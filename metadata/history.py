@@ -29,8 +29,8 @@ from metadata.journals import Run, entries_of_run, read_runs, settings_of
 from metadata.packed import DATA_FOLDER, read_members, shard_paths
 from pokefa.columns import BASE, IMAGES
 from pokefa.console import show
-from pokefa.errors import InputError
-from pokefa.files import BadPathError, locate
+from pokefa.errors import ImageError, InputError
+from pokefa.files import locate
 from pokefa.selection import find_ids
 from pokefa.table import KEY
 
@@ -96,7 +96,7 @@ def files_of(root: Path, cells: dict[str, str | None], columns: Sequence[str]) -
             try:
                 path = locate(root, cells[column])
                 size = path.stat().st_size if path.is_file() else None
-            except (BadPathError, OSError):
+            except (ImageError, OSError):
                 size = None
             found.append({"column": column, "path": cells[column], "exists": size is not None, "bytes": size})
     return found

@@ -25,8 +25,8 @@ from metadata.review_data import (
     species_of,
 )
 from pokefa.columns import IMAGES, TAKEN_DOWN, is_true
-from pokefa.errors import InputError
-from pokefa.files import BadPathError, locate
+from pokefa.errors import ImageError, InputError
+from pokefa.files import locate
 from pokefa.selection import FLAGGED_NSFW, HAS_TEXT, SCREENED, filled
 from pokefa.table import KEY
 
@@ -91,7 +91,7 @@ def read_boxes(root: Path, path: str | None) -> tuple[list[list[tuple[int, int]]
             polygons = [[(int(x), int(y)) for x, y in each["points"]] for each in found["polygons"]]
             sure = max((float(each["score"]) for each in found["polygons"]), default=None)
             return polygons, (int(found["width"]), int(found["height"])), sure
-        except (OSError, ValueError, KeyError, TypeError, BadPathError):
+        except (OSError, ValueError, KeyError, TypeError, ImageError):
             pass  # the picture is shown without them
     return [], (1, 1), None
 

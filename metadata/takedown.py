@@ -21,17 +21,18 @@ import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import polars as pl
 
 from metadata.addresses import Address, plain_host, read_address, read_typed
 from metadata.journals import data_root_of, read_runs
 from metadata.packed import listed_ids
-from metadata.takedowns import TAKEDOWNS_FOLDER, Record, hash_picture, read_records, require_libraries
+from metadata.takedowns import TAKEDOWNS_FOLDER, Hash, Record, hash_picture, read_records, require_libraries
 from metadata.traces import find_traces, near_copies, remove_traces
 from pokefa.columns import TAKEN_DOWN
 from pokefa.console import show
-from pokefa.errors import InputError
+from pokefa.errors import ImageError, InputError
 from pokefa.journal import utc_now
 from pokefa.options import add_data_option, options_from, stage_parser
 from pokefa.run import StageRun, run_stage
@@ -240,7 +241,7 @@ def describe_images(run: StageRun, images: pl.DataFrame, image_ids: Iterable[str
     told: list[Mapping[str, object]] = []
     columns = ("sha256", "source_url", "source_page", "path_raw")
     for image_id, sha256, url, page, path in images.filter(pl.col(KEY).is_in(ids)).select(KEY, *columns).iter_rows():
-        hashed = (hash_picture(run.root / path) or hash_picture(run.data / path)) if path else None
+        hashed = (hash_if_any(run.root / path) or hash_if_any(run.data / path)) if path else None
         told.append(
             {
                 KEY: image_id,
@@ -252,6 +253,14 @@ def describe_images(run: StageRun, images: pl.DataFrame, image_ids: Iterable[str
             }
         )
     return told
+
+
+def hash_if_any(path: Path) -> Hash | None:
+    """Return the hash of an image file; None where it has none, which must not stop a takedown."""
+    try:
+        return hash_picture(path)
+    except ImageError:
+        return None
 
 
 def mark(run: StageRun, reasons: Mapping[str, str]) -> None:

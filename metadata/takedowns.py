@@ -17,8 +17,8 @@ import polars as pl
 
 from metadata.addresses import Addresses
 from pokefa.columns import TAKEN_DOWN
-from pokefa.errors import InputError, PokefaError
-from pokefa.images import ImageError
+from pokefa.decoding import DECODER_SLUGS, in_decoder, readable
+from pokefa.errors import ImageError, InputError, PokefaError
 from pokefa.ledger import TAKEDOWNS_FOLDER
 from pokefa.private import replacing_privately
 from pokefa.table import KEY, first_line
@@ -93,16 +93,19 @@ def hash_picture(picture: Path | bytes) -> Hash | None:
     """Return the hash of an image file or its bytes; None where it does not open.
 
     Raises:
+        ImageError: it takes more time or memory than it may.
         PokefaError: the libraries of the hash are not installed.
     """
     require_libraries()
-    from preprocess.dup.phash import contrast_of, phash_of, shrink
+    from preprocess.dup.hashing import hash_file
 
     try:
-        small = shrink(picture)
-    except (ImageError, FileNotFoundError):
+        hashed = in_decoder(hash_file, picture if isinstance(picture, bytes) else readable(picture))
+    except ImageError as error:
+        if error.slug in DECODER_SLUGS:
+            raise
         return None
-    return Hash(phash_of(small), contrast_of(small))
+    return Hash(hashed.phash, hashed.contrast)
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ IMAGES = TableSchema(
                 ("source_domain", TEXT, "host name of the page, or of the image where no page is known"),
                 ("title", TEXT, "title that the search gave"),
                 ("path_raw", PATH, "raw file, relative to the root; byte for byte what the server sent"),
-                ("fmt", TEXT, "format recognised from the bytes: JPEG, PNG or WEBP"),
+                ("fmt", TEXT, "format recognised from the bytes: JPEG, PNG, WEBP, AVIF, GIF, BMP or TIFF"),
                 ("w", COUNT, "width in pixels after EXIF orientation"),
                 ("h", COUNT, "height in pixels after EXIF orientation"),
                 ("bytes", COUNT, "size of the raw file in bytes"),

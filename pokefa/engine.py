@@ -5,13 +5,15 @@ returned with one batch of items after the other. The shape is that of an actor 
 takes the place of the local pools without a change in any stage.
 
 A batch that fails is tried again item by item, so one bad item costs itself and no other. The same goes for a worker
-process that dies (out of memory, a segfault in a decoder): the batches that were in flight are tried again item by
-item in a process apart, and the item that kills it becomes an error.
+process that dies (out of memory, a crash in a model's library): the batches that were in flight are tried again item by
+item in a process apart, and the item that kills it becomes an error. Images are decoded in processes of their own, see
+`pokefa.decoding`: work that does little else runs in threads.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
+from pokefa.decoding import Limits, limits_in_use, use_limits
 from pokefa.errors import PokefaError, RunError
 from pokefa.table import first_line
 
@@ -36,6 +39,8 @@ Kind = Literal["process", "thread"]
 
 # So many deaths in a row, each with another item, mean that the work itself is broken and not the items.
 MOST_DEATHS_IN_A_ROW = 5
+
+log = logging.getLogger("pokefa")
 
 WORKER_DIED = "worker_died: the process that worked on this image was killed (out of memory, or a crash in a decoder)"
 
@@ -75,7 +80,7 @@ class Pool:
     """How to spread the work.
 
     Args:
-        kind: processes for work in Python and C, threads for waiting on the network.
+        kind: processes for work in Python and C, threads for waiting on the network or on decoders.
         workers: how many; None = one for each core, of the whole cluster where there is one.
         batch_size: items in one call of the work function.
         queued: batches that wait for each worker; bounds memory.
@@ -132,17 +137,18 @@ def run_batches(
         yield from run_on_ray(make_work, items, pool, pool.cluster, should_stop)
         return
     workers = pool.workers or available_cores()
+    kind = pool.kind if pool.kind == "thread" or _processes_can_be_pooled() else "thread"
     batches = batched(items, pool.batch_size)
     suspects: deque[Item] = deque()
     deaths = 0
-    executor = _executor(pool.kind, workers, make_work)
+    executor = _executor(kind, workers, make_work)
     in_flight: dict[Future[list[Outcome[Item, Result]]], list[Item]] = {}
     try:
         while True:
             if not should_stop():
                 for batch in itertools.islice(batches, max(0, workers * pool.queued - len(in_flight))):
                     try:
-                        in_flight[_submit(executor, pool.kind, make_work, batch)] = batch
+                        in_flight[_submit(executor, kind, make_work, batch)] = batch
                     except BrokenProcessPool:  # a worker died while none of its results was awaited
                         suspects.extend(batch)
                         break
@@ -172,7 +178,7 @@ def run_batches(
                     deaths = deaths + 1 if outcome.error == WORKER_DIED else 0
                     check_deaths(deaths)
                     yield outcome
-                executor = _executor(pool.kind, workers, make_work)
+                executor = _executor(kind, workers, make_work)
     finally:
         _end(executor)
 
@@ -235,7 +241,21 @@ def _executor(kind: Kind, workers: int, make_work: Callable[[], Work[Item, Resul
         return ThreadPoolExecutor(workers)
     # "spawn" starts clean processes: a fork would copy the threads' locks of TensorFlow, Torch and Polars.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, _start_worker, (make_work,))
+    return ProcessPoolExecutor(workers, context, _start_worker, (make_work, limits_in_use()))
+
+
+def _processes_can_be_pooled() -> bool:
+    """Tell whether the system has the semaphores of a process pool: on Linux they are files in /dev/shm."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except (OSError, ImportError) as error:
+        log.warning(
+            "no semaphores here (%s; is /dev/shm missing or read-only?): the work runs in threads of one process, so "
+            "an image that crashes it ends the run",
+            describe(error),
+        )
+        return False
+    return True
 
 
 def _submit(
@@ -303,8 +323,9 @@ _process_work: list[Any] = []
 _thread_work = threading.local()
 
 
-def _start_worker(make_work: Callable[[], Any]) -> None:
+def _start_worker(make_work: Callable[[], Any], limits: Limits) -> None:
     """Prepare a worker process: the driver handles Ctrl-C, and a worker does not outlive it."""
+    use_limits(limits)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()

@@ -51,3 +51,20 @@ class InputErrors(InputError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
+
+
+class ImageError(PokefaError):
+    """An image that cannot be used; the message starts with its reason slug.
+
+    Slugs of `pokefa.images`: `missing_file`, `empty_file`, `too_many_bytes`, `too_many_pixels`, `too_many_scans`,
+    `too_many_segments`, `too_many_chunks`, `not_an_image`, `unsupported_format`, `truncated`. Of `pokefa.decoding`, and
+    perhaps other with another limit or more memory: `decode_timeout`, `decode_memory`, `decode_crash`.
+    """
+
+    def __init__(self, slug: str, detail: str) -> None:
+        super().__init__(f"{slug}: {detail}")
+        self.slug = slug
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return type(self), (self.slug, self.detail)  # so that it comes whole out of a worker process

@@ -12,16 +12,14 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
-from pokefa.errors import PokefaError
+from pokefa.errors import ImageError
 
 
-class BadPathError(PokefaError):
+class BadPathError(ImageError):
     """A path in a cell leads out of the data folder."""
 
-    slug = "bad_path"
-
     def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"bad_path: {path!r} {why}; correct the cell, or empty it and run its stage again")
+        super().__init__("bad_path", f"{path!r} {why}")
         self.path = path
         self.why = why
 

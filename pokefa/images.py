@@ -4,6 +4,9 @@
 channel; `flatten` gives a model its RGB. `check_image` tells format and size without converting anything.
 `needs_conversion` tells whether other programs would see the same picture in the file as it is, and `place_file` gives
 such a file another name without copying it.
+
+These functions work in the process that calls them. What a stranger made goes through `pokefa.decoding.in_decoder`,
+which calls them where a decode can be ended.
 """
 
 from __future__ import annotations
@@ -13,51 +16,58 @@ import io
 import itertools
 import os
 import shutil
+import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps
+# The plugins of AVIF, TIFF and WebP are named because Pillow would load all of its own to find one of them.
+from PIL import (
+    AvifImagePlugin,
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageCms,
+    ImageOps,
+    PngImagePlugin,
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,
+)
 
+from pokefa import memory
+from pokefa.errors import ImageError as ImageError
 from pokefa.errors import PokefaError
-from pokefa.table import replacing
+from pokefa.formats import FORMATS, KEPT_FORMATS, recognise
+from pokefa.structure import MAX_PROFILE, PNG_SIGNATURE, Caps, may_be_turned, webp_size, without_ballast
 
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 100_000_000
-FORMATS = ("JPEG", "PNG", "WEBP")
-SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 Result = TypeVar("Result")
 
 _WHITE = (255, 255, 255)
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_THIRTY_TWO_BIT_MODES = ("I", "F")  # of a TIFF; what its numbers mean is not in the file
 _TURNED = (2, 3, 4, 5, 6, 7, 8)  # the EXIF orientations that are not upright
 _ON_THEIR_SIDE = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
-# What Pillow reads an orientation from; a PNG may have it behind the pixels, and is decoded to get there.
-_PNG_ORIENTATION = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_PIXELS = b"IDAT"
 _PNG_BIT_DEPTH = 24  # its offset: signature, then length, name, width and height of the IHDR chunk
 # Colours that a profile moves by no more than this look the same with and without it. The many sRGB profiles about
 # differ from each other by one or two levels of rounding.
 _SAME_COLOUR_LEVELS = 2
 
 
-class ImageError(PokefaError):
-    """An image that cannot be used; the message starts with its reason slug.
+# A build of Pillow may lack the libraries of these two.
+_BUILT = {"AVIF": AvifImagePlugin.SUPPORTED, "WEBP": WebPImagePlugin.SUPPORTED}
 
-    Slugs: `missing_file`, `empty_file`, `too_many_bytes`, `too_many_pixels`, `not_an_image`, `truncated`.
-    """
+# Decoders run side by side, so none of them takes more than its own core.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+# A profile may be as long as in a JPEG; texts that are longer than Pillow's own limit do not get to it.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE
 
-    def __init__(self, slug: str, detail: str) -> None:
-        super().__init__(f"{slug}: {detail}")
-        self.slug = slug
-        self.detail = detail
-
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        return type(self), (self.slug, self.detail)  # so that it comes whole out of a worker process
+# The caps of this process. `pokefa.decoding` sets those that the user asked for.
+caps = Caps()
 
 
 def open_image(
@@ -65,7 +75,6 @@ def open_image(
     *,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
-    formats: tuple[str, ...] | None = FORMATS,
     reduce: int = 1,
 ) -> Image.Image:
     """Return the decoded first frame of a file: upright, in sRGB, 8 bits per channel.
@@ -80,20 +89,19 @@ def open_image(
             so that the smaller picture shows exactly the same. Other formats come whole.
 
     Raises:
-        ImageError: the file is missing, too large, of another format than `formats`, or damaged.
+        ImageError: the file is missing, over a cap, of no format that is read, or damaged.
     """
 
-    def convert(opened: Image.Image) -> Image.Image:
+    def convert(opened: Image.Image, orientation: int) -> Image.Image:
         if reduce > 1:
             opened.draft(opened.mode, (opened.width // reduce, opened.height // reduce))
         opened.load()
-        if _orientation(opened, data) == 1:
+        if orientation == 1:
             # Pillow's public ways to an image that is no open file, such as exif_transpose, copy all pixels.
             return _to_srgb(opened._new(opened.im))
         return _to_srgb(ImageOps.exif_transpose(opened))
 
-    data = read_file(source, max_bytes)
-    image, name = _open(data, max_pixels, formats, convert)
+    image, name = _open(read_file(source, max_bytes), max_pixels, convert)
     image.format = name
     image.info = {}
     return image
@@ -114,7 +122,6 @@ def check_image(
     decode: bool = True,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
-    formats: tuple[str, ...] | None = FORMATS,
 ) -> Facts:
     """Return the facts about an image; with `decode`, having read every bit of its first frame.
 
@@ -125,17 +132,15 @@ def check_image(
         ImageError: as `open_image`; without `decode`, damage behind the header is not seen.
     """
 
-    def facts(opened: Image.Image) -> tuple[int, int]:
-        turned = _orientation(opened, data) in _ON_THEIR_SIDE
+    def facts(opened: Image.Image, orientation: int) -> tuple[int, int]:
         width, height = opened.size
         if decode:
             opened.draft(opened.mode, (1, 1))
             opened.load()
-        return (height, width) if turned else (width, height)
+        return (height, width) if orientation in _ON_THEIR_SIDE else (width, height)
 
-    data = read_file(source, max_bytes)
-    (width, height), name = _open(data, max_pixels, formats, facts)
-    return Facts(str(name), width, height)
+    (width, height), name = _open(read_file(source, max_bytes), max_pixels, facts)
+    return Facts(name, width, height)
 
 
 def needs_conversion(
@@ -143,31 +148,41 @@ def needs_conversion(
     *,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
-    formats: tuple[str, ...] | None = FORMATS,
 ) -> str | None:
     """Return why other programs may see another picture in the file than `open_image` gives, or None.
 
-    The reason is `animated`, `rotated`, `cmyk`, `sixteen_bit` or `profile`. A palette, a bit of grey or an alpha
-    channel is no reason, and neither is a profile that leaves sRGB colours as they are.
+    The reason is `format` for all that is no JPEG, PNG or WebP, and else `animated`, `rotated`, `cmyk`, `sixteen_bit`
+    or `profile`. A palette, a bit of grey or an alpha channel is no reason, and neither is a profile that leaves sRGB
+    colours as they are.
 
     Raises:
         ImageError: as `open_image`; the pixels are not decoded here, so damage in them is not seen.
     """
     data = read_file(source, max_bytes)
 
-    def reason(opened: Image.Image) -> str | None:
-        # A JPEG with more pictures behind the first (MPO) shows its first everywhere; frames are for PNG and WebP.
-        if opened.format in ("PNG", "WEBP") and getattr(opened, "is_animated", False):
+    def reason(opened: Image.Image, orientation: int) -> str | None:
+        if opened.format not in KEPT_FORMATS:
+            return "format"
+        if getattr(opened, "is_animated", False):
             return "animated"
-        if _orientation(opened, data) != 1:
+        if orientation != 1:
             return "rotated"
         if opened.mode == "CMYK":
             return "cmyk"
-        if data.startswith(_PNG_SIGNATURE) and data[_PNG_BIT_DEPTH] == 16:
+        if data.startswith(PNG_SIGNATURE) and data[_PNG_BIT_DEPTH] == 16:
             return "sixteen_bit"
         return "profile" if _profile_moves_colours(opened) else None
 
-    return _open(data, max_pixels, formats, reason)[0]
+    return _open(data, max_pixels, reason)[0]
+
+
+def strip_ballast(data: bytes) -> bytes:
+    """Return what a decoder needs of an image file: see `pokefa.structure.without_ballast`.
+
+    Raises:
+        ImageError: the file has too many parts.
+    """
+    return without_ballast(recognise(data), data, caps)
 
 
 def place_file(source: Path, target: Path) -> bool:
@@ -188,6 +203,8 @@ def place_file(source: Path, target: Path) -> bool:
     except FileNotFoundError as error:
         raise PokefaError(f"cannot place {source} at {target}: {error.strerror}") from None
     except OSError:  # another device, a file system without links, or a file with too many
+        from pokefa.table import replacing  # here, because Polars comes with it, which a decoder can do without
+
         with replacing(target) as copy, source.open("rb") as stream:
             shutil.copyfileobj(stream, copy)
         shutil.copystat(source, target)  # the same size and time tell the next call that the bytes are the same
@@ -223,8 +240,7 @@ def read_file(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
         data = source
     else:
         try:
-            with source.open("rb") as stream:
-                data = stream.read(max_bytes + 1)
+            data = _read(source, max_bytes)
         except OSError as error:
             raise ImageError("missing_file", f"{source.name}: {error.strerror or error}") from None
     if not data:
@@ -234,67 +250,79 @@ def read_file(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
-def _open(
-    data: bytes,
-    max_pixels: int,
-    formats: tuple[str, ...] | None,
-    use: Callable[[Image.Image], Result],
-) -> tuple[Result, str | None]:
-    """Return what `use` makes of the opened image, whose pixels it loads itself, and the name of its format.
+def _read(source: Path, max_bytes: int) -> bytes:
+    """Return the bytes of a file, at most one more than the cap; a pipe is not waited for."""
+    if not isinstance(source, Path):  # of fsspec: no file of this machine
+        with source.open("rb") as remote:
+            return remote.read(max_bytes + 1)
+    with os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        facts = os.fstat(stream.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError("not a regular file")
+        return stream.read(max_bytes + 1 if facts.st_size > max_bytes else -1)
+
+
+def _open(data: bytes, max_pixels: int, use: Callable[[Image.Image, int], Result]) -> tuple[Result, str]:
+    """Return what `use` makes of an opened image and its orientation, and the name of the image's format.
+
+    The pixels are for `use` to load.
 
     Raises:
-        ImageError: the bytes are no image, one over `max_pixels`, or damaged.
+        ImageError: the bytes are no image that is read, one over a cap, or damaged.
     """
+    name = recognise(data)
+    if name is None:
+        raise ImageError("not_an_image", "the bytes are in no known image format")
+    if name not in FORMATS or not _BUILT.get(name, True):
+        raise ImageError("unsupported_format", f"{name} is not read" + " by this build of Pillow" * (name in FORMATS))
+    lean = without_ballast(name, data, caps)
+    if name == "WEBP":  # libwebp makes room for all pixels as soon as a file is opened
+        _admit(name, *webp_size(lean), max_pixels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own bomb warning and EXIF remarks: the caps decide
         try:
-            opened = Image.open(io.BytesIO(data), formats=formats)
+            opened = Image.open(io.BytesIO(lean), formats=[name])
         except Image.DecompressionBombError as error:
             raise ImageError("too_many_pixels", str(error)) from None
+        except MemoryError:
+            raise _out_of_memory() from None
         except Exception:
-            raise _unopened(data, formats) from None
+            raise ImageError("truncated", f"begins as {name}, but cannot be decoded") from None
         with opened:
-            width, height = opened.size
-            if width * height > max_pixels:
-                raise ImageError("too_many_pixels", f"{width}x{height} is over {max_pixels} pixels")
-            # Phones append more pictures to a JPEG and Pillow calls that MPO; the first is a plain JPEG.
-            name = "JPEG" if opened.format == "MPO" else opened.format
+            _admit(name, *opened.size, max_pixels)
+            if name == "TIFF" and opened.mode in _THIRTY_TWO_BIT_MODES:
+                raise ImageError("unsupported_format", "TIFF with 32 bits in each sample is not read")
             try:
-                return use(opened), name
+                return use(opened, _orientation(opened, lean)), name
+            except MemoryError:
+                raise _out_of_memory() from None
             except Exception as error:
                 raise ImageError("truncated", f"{type(error).__name__}: {error}") from None
 
 
+def _admit(name: str, width: int, height: int, max_pixels: int) -> None:
+    """See that an image may be decoded.
+
+    Raises:
+        ImageError: it has more than `max_pixels`.
+        NeedsMemory: this is a decoder, and the image needs more than it may take.
+    """
+    if width * height > max_pixels:
+        raise ImageError("too_many_pixels", f"{width}x{height} is over {max_pixels} pixels")
+    memory.admit(width * height * FORMATS[name].pixel_bytes)
+
+
+def _out_of_memory() -> ImageError:
+    return ImageError("decode_memory", "decoding needs more memory than there is")
+
+
 def _orientation(opened: Image.Image, data: bytes) -> int:
-    """Return the EXIF orientation of an opened file with the bytes `data`: 2 to 8, or 1, upright, for all else."""
-    if opened.format == "PNG" and not any(name in chunk for chunk in _png_chunks(data) for name in _PNG_ORIENTATION):
+    """Return the EXIF orientation of an opened file of the bytes `data`: 2 to 8, or 1, upright, for all else."""
+    # Pillow turns a TIFF by itself. To look for the EXIF of a PNG it decodes the pixels, which may come first.
+    if opened.format == "TIFF" or (opened.format == "PNG" and not may_be_turned(data)):
         return 1
     found = opened.getexif().get(ExifTags.Base.Orientation)
     return found if found in _TURNED else 1
-
-
-def _png_chunks(data: bytes) -> Iterator[bytes]:
-    """Yield the type and content of each chunk of a PNG that holds no pixels, as far as the chunks follow one another.
-
-    To look for a word in the pixels too would cost more than to hash them.
-    """
-    place = len(_PNG_SIGNATURE)
-    while place + 8 <= len(data):
-        length = int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] != _PNG_PIXELS:
-            yield data[place + 4 : place + 8 + length]
-        place += length + 12  # with the length itself, the type and the checksum
-
-
-def _unopened(data: bytes, formats: tuple[str, ...] | None) -> ImageError:
-    """Return the error for bytes that Pillow did not open: a damaged image still begins like one."""
-    webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
-    begins = "JPEG" if data.startswith(b"\xff\xd8\xff") else "PNG" if data.startswith(_PNG_SIGNATURE) else None
-    begins = "WEBP" if webp else begins
-    if begins and (formats is None or begins in formats):
-        return ImageError("truncated", f"begins as {begins}, but cannot be decoded")
-    expected = " or ".join(formats or ("any image format",))
-    return ImageError("not_an_image", f"the bytes are not {expected}")
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

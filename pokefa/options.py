@@ -6,15 +6,18 @@ import argparse
 import inspect
 import math
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from pokefa.decoding import SECONDS, Limits
 from pokefa.engine import Cluster
 from pokefa.errors import InputError
 from pokefa.limits import check_address_space, check_path
 from pokefa.model_files import Trust
+from pokefa.structure import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, Caps
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Options:
     batch_size: int | None = None
     cluster: Cluster | None = None
     data_root: str | None = None
+    decoding: Limits = field(default_factory=Limits)
     strict: bool = False
     quiet: bool = False
     log_level: str = "INFO"
@@ -106,6 +110,35 @@ def trust_from(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Tru
     if args.unconfined_model_file and not args.trust_model_file:
         parser.error("--unconfined-model-file is for a file that you trust: add --trust-model-file")
     return Trust(args.trust_model_file, args.unconfined_model_file)
+
+
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    """Offer what `limits_from` reads."""
+    group = parser.add_argument_group("what decoding one image may cost")
+    group.add_argument(
+        "--decode-seconds", type=number(0.1, 86_400), default=SECONDS, metavar="S", help="processor time for an image"
+    )
+    group.add_argument(
+        "--decode-memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="memory for all large images that are decoded at the same time, as 512M or 8G (default: half of what the "
+        "machine or its container has)",
+    )
+    for part, most, meaning in (
+        ("scans", MAX_SCANS, "scans of a JPEG"),
+        ("segments", MAX_SEGMENTS, "segments of a JPEG"),
+        ("chunks", MAX_CHUNKS, "chunks of a PNG or WebP, strips of a TIFF"),
+    ):
+        group.add_argument(f"--max-{part}", type=positive_int, default=most, metavar="N", help=f"most {meaning}")
+
+
+def limits_from(args: argparse.Namespace) -> Limits:
+    """Return the limits that a parsed command line names, or the usual ones where it offers none."""
+    given = vars(args)
+    if "decode_seconds" not in given:
+        return Limits()
+    return Limits(args.decode_seconds, args.decode_memory, Caps(args.max_scans, args.max_segments, args.max_chunks))
 
 
 def add_cluster_options(
@@ -214,6 +247,7 @@ def options_from(args: argparse.Namespace) -> Options:
         batch_size=given.get("items_at_once"),
         cluster=cluster,
         data_root=given.get("data_root"),
+        decoding=limits_from(args),
         strict=args.strict,
         quiet=args.quiet,
         log_level=args.log_level,
@@ -246,6 +280,14 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def memory_size(text: str) -> int:
+    """Parse an amount of memory, for argparse: bytes, or with K, M, G or T behind a number that many times 1024."""
+    found = re.fullmatch(r"([1-9][0-9]{0,12})([KMGT]?)", text.upper())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of memory such as 512M or 8G")
+    return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
 
 
 def number(low: float, high: float | None = None) -> Callable[[str], float]:

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pokefa.decoding import Limits, use_limits
 from pokefa.engine import Cluster, Pool, Work, available_cores, set_up, try_batch
 from pokefa.environments import CHECKOUT, file_lock, requirements_of
 from pokefa.errors import InputError, PokefaError, RunError
@@ -132,7 +133,12 @@ class Worker:
         self._work: Work[Any, Any] | None = None
 
     def start(
-        self, make_work: Callable[[], Work[Any, Any]], folder: str, shared: Path | None, without_dependencies: list[str]
+        self,
+        make_work: Callable[[], Work[Any, Any]],
+        folder: str,
+        shared: Path | None,
+        without_dependencies: list[str],
+        limits: Limits,
     ) -> PokefaError | None:
         """Call the factory, in the driver's working folder where the node has it, so that relative paths hold."""
         try:
@@ -141,6 +147,7 @@ class Worker:
             with suppress(OSError):
                 os.chdir(folder)
             install_without_dependencies(without_dependencies)
+            use_limits(limits)
             self._work = set_up(make_work)
         except PokefaError as error:
             return type(error)(f"{error} (on node {platform.node()})")

@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic
 
+from pokefa.decoding import limits_in_use
 from pokefa.engine import WORKER_DIED, Cluster, Item, Outcome, Pool, Result, Work, batched, check_deaths, describe
 from pokefa.environments import requirements_of
 from pokefa.errors import PokefaError, RunError
@@ -140,7 +141,8 @@ class _Crew(Generic[Item, Result]):
         while len(self._members) < min(self._size, self._outstanding()):
             options = {"num_cpus": self._cpus, "num_gpus": self._cluster.gpus, "max_restarts": 0}
             actor = self._ray.remote(Worker).options(scheduling_strategy="SPREAD", **options).remote()
-            starting = actor.start.remote(self._make_work, str(Path.cwd()), self._cluster.shared, self._without)
+            limits = limits_in_use()
+            starting = actor.start.remote(self._make_work, str(Path.cwd()), self._cluster.shared, self._without, limits)
             self._members.append(_Member(actor, starting, frozenset(self._alive)))
         if time.monotonic() > self._patient_until and all(member.starting is not None for member in self._members):
             self._patient_until = time.monotonic() + 10 * PATIENCE_S

@@ -25,6 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from pokefa.cells import Value
 from pokefa.columns import SCHEMAS
 from pokefa.console import prepare_console, print_json, printable
+from pokefa.decoding import end_decoders, use_limits
 from pokefa.engine import Pool, Work, describe, run_batches
 from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError
 from pokefa.files import BadPathError, locate
@@ -389,6 +390,7 @@ def run_stage(
     try:
         options = options() if callable(options) else options
         set_up_logging(options)
+        use_limits(options.decoding)
         if create:
             options.root.mkdir(parents=True, exist_ok=True)
         step, ledger = STEPS[name], Ledger.open(options.root, create=create)
@@ -398,6 +400,7 @@ def run_stage(
                 try:
                     body(run)
                 finally:
+                    end_decoders()
                     run.finish()
         if options.strict and run.errors:
             code = EXIT_FAILED

@@ -30,6 +30,7 @@ from yarl import URL
 
 from pokefa import __version__
 from pokefa.errors import InputError, RunError
+from pokefa.formats import ACCEPT
 from pokefa.table import first_line
 from scraping.addresses import quote_address, redirected_to, web_address
 from scraping.content_coding import Body
@@ -113,7 +114,7 @@ class Downloader:
             # "identity": the file on disk is what the server has. What comes packed all the same is unpacked in `Body`.
             headers={
                 "User-Agent": self._agent,
-                "Accept": "image/jpeg,image/png,image/webp,*/*;q=0.1",
+                "Accept": ACCEPT,
                 "Accept-Encoding": "identity",
             },
             auto_decompress=False,

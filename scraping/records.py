@@ -8,8 +8,9 @@ Each species' folder holds `urls.jsonl`, one line for each address that was deci
 
 Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, placeholder, taken_down_address, taken_down_bytes,
 taken_down_picture, opted_out, excluded_domain, outside_folder, not_a_file, blocked_address, blocked_scheme, too_small,
-bad_aspect, too_many_bytes, too_many_pixels. Failures: http_<code>, dns_failed, connection_failed, tls_failed, timeout,
-host_busy, too_many_redirects, invalid_url, unsupported_encoding, truncated, empty_file, not_an_image, hash_mismatch,
+bad_aspect, too_many_bytes, too_many_pixels, too_many_scans, too_many_segments, too_many_chunks. Failures: http_<code>,
+dns_failed, connection_failed, tls_failed, timeout, host_busy, too_many_redirects, invalid_url, unsupported_encoding,
+truncated, empty_file, not_an_image, unsupported_format, decode_timeout, decode_memory, decode_crash, hash_mismatch,
 missing_file.
 
 The line of a saved image holds its ledger row and reaches the disk before the file gets its name. So a run that is
@@ -61,6 +62,9 @@ DECISIONS = frozenset(
         "bad_aspect",
         "too_many_bytes",
         "too_many_pixels",
+        "too_many_scans",
+        "too_many_segments",
+        "too_many_chunks",
     }
 )
 # Trying these again could bring nothing new.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from metadata.takedowns import THRESHOLD
 from pokefa.images import MAX_BYTES, MAX_PIXELS
-from pokefa.options import number, positive_int, whole_number
+from pokefa.options import add_decoding_options, number, positive_int, whole_number
 from scraping.hosts import CONCURRENCY, PER_HOST
 from scraping.utils import DEADLINE_S, MAX_ASPECT, MIN_SIDE, Limits
 
@@ -121,6 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BITS",
         help="refuse what differs in so many bits of its hash from an image that was taken down",
     )
+    add_decoding_options(parser)
     download.add_argument("--allow-private", action="store_true", help="allow private networks and any port")
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
+from pokefa.decoding import in_decoder
 from pokefa.errors import InputError, PokefaError
 from pokefa.images import MAX_BYTES, MAX_PIXELS, ImageError, check_image
 from pokefa.table import first_line
@@ -194,11 +195,16 @@ def examine(data: bytes, limits: Limits) -> Picture:
     """Return the facts about an image, having decoded it to the end unless `limits.check` is content with its header.
 
     Raises:
-        Refused: it is not a JPEG, PNG or WebP, is damaged, or is smaller, larger or longer than the limits.
+        Refused: it is of no format that is read, is damaged, costs more to decode than the limits, or is smaller,
+            larger or longer than they are.
     """
     try:
-        facts = check_image(
-            data, decode=limits.check == "full", max_bytes=limits.max_bytes, max_pixels=limits.max_pixels
+        facts = in_decoder(
+            check_image,
+            data,
+            decode=limits.check == "full",
+            max_bytes=limits.max_bytes,
+            max_pixels=limits.max_pixels,
         )
     except ImageError as error:
         raise Refused(error.slug, error.detail) from None

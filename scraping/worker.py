@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pokefa.engine import Work, available_cores, each
-from pokefa.errors import BudgetReached, Interrupted, RunError
-from pokefa.images import SUFFIXES
+from pokefa.errors import BudgetReached, ImageError, Interrupted, RunError
+from pokefa.formats import SUFFIXES
 from pokefa.journal import utc_now
 from pokefa.run import Row
 from pokefa.table import KEY
@@ -64,8 +64,6 @@ class Shared:
         self.records = records
         self.taken_down = taken_down
         self.tried: queue.SimpleQueue[Tried] = queue.SimpleQueue()
-        # Decoding in more threads than cores gains nothing, and holds more decoded images in memory.
-        self.decoders = threading.BoundedSemaphore(available_cores())
         self.stop = threading.Event()
         self.budget_reached: BudgetReached | None = None
         self.error: RunError | None = None
@@ -117,10 +115,9 @@ class GetImage:
             assert candidate.path is not None
             got = Download(read_file(candidate.path, limits.max_bytes), None)
         check_sum(got.data, candidate.image_id)
-        with self._shared.decoders:
-            picture = examine(got.data, limits)
-            if taken_down is not None:
-                check_picture(picture.image_id, got.data, taken_down)
+        picture = examine(got.data, limits)
+        if taken_down is not None:
+            check_picture(picture.image_id, got.data, taken_down)
         return Got(picture, got.content_type, len(got.data), self._shared.records.keep(species, got.data))
 
 
@@ -254,13 +251,16 @@ def check_picture(image_id: str, data: bytes, taken_down: TakenDown) -> None:
     """Check that an image is none that was taken down, nor looks like one.
 
     Raises:
-        Refused: it is, or does.
+        Refused: it is, or does, or cannot be hashed.
     """
     if image_id in taken_down.ids:
         raise Refused("taken_down_bytes", f"{image_id} was taken down")
     from metadata.takedowns import hash_picture
 
-    hashed = hash_picture(data)
+    try:
+        hashed = hash_picture(data)
+    except ImageError as error:
+        raise Refused(error.slug, error.detail) from None
     near = taken_down.nearest(hashed) if hashed is not None else None
     if near is not None:
         raise Refused("taken_down_picture", f"its hash is {near[1]} bits from that of {near[0]}, which was taken down")

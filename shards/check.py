@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from metadata.packed import Stats, read_stats
+from pokefa.decoding import in_decoder
 from pokefa.engine import Pool, Work, each, run_batches
 from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, PokefaError
 from pokefa.images import ImageError, check_image
@@ -167,7 +168,7 @@ def check_sample(shard: str, key: str, members: Mapping[str, bytes], samples: di
     image = members[images[0]]
     is_so = {KEY: key, "split": shard.partition("-")[0], "sha256": hashlib.sha256(image).hexdigest()}
     try:
-        seen = check_image(image)
+        seen = in_decoder(check_image, image)
         is_so |= {"width": seen.width, "height": seen.height}  # type: ignore[dict-item]
     except ImageError as error:
         yield f"its image does not decode: {error}"

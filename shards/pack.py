@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -13,26 +12,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from pokefa.decoding import DECODER_SLUGS, in_decoder
 from pokefa.engine import WORKER_DIED, Outcome, Pool, Work, each, run_batches
-from pokefa.errors import PokefaError
+from pokefa.errors import ImageError, PokefaError
 from pokefa.files import BadPathError, locate
-from pokefa.images import MAX_BYTES, SUFFIXES, Facts, ImageError, check_image, flatten, open_image
+from pokefa.formats import SUFFIXES
+from pokefa.images import MAX_BYTES
 from pokefa.model_files import sha256_of
 from pokefa.storage import is_remote
 from pokefa.table import replacing
 from pokefa.text import write_text
-from shards.plan import BUILDING, Encoding, Sample, to_json
+from shards.images import Encoding, prepare
+from shards.plan import BUILDING, Sample, to_json
 from shards.tar import HashingStream, open_tar
 
-# Pillow's own default of 75 is visible on line art; WebP at its default method is as small and four times as fast as
-# at the slowest.
-SAVING: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "PNG": {},
-    "WEBP": {"quality": 95},
-}
+_PERHAPS_NEXT_TIME = tuple(f"unreadable: {slug}" for slug in DECODER_SLUGS)
+
 log = logging.getLogger("pokefa")
 
 
@@ -142,11 +137,11 @@ class PackShards:
         """
         if isinstance(exported, ImageError):
             raise exported
-        seen = check_image(exported, decode=self.encoding.decode)
-        content = encode(exported, seen, self.encoding)
-        if content is not exported:
-            seen = check_image(content, decode=False)
-            sha256 = hashlib.sha256(content).hexdigest()
+        trusted = self.encoding.keeps and not self.encoding.decode  # to read a header needs no decoder
+        seen, made = prepare(exported, self.encoding) if trusted else in_decoder(prepare, exported, self.encoding)
+        content = exported if made is None else made
+        if made is not None:
+            sha256 = hashlib.sha256(made).hexdigest()
         md5 = hashlib.md5(exported, usedforsecurity=False).hexdigest()
         facts = sample.facts | {"md5": md5, "sha256": sha256, "width": seen.width, "height": seen.height}
         members = {SUFFIXES[seen.format]: content, "txt": sample.caption.encode(), "json": to_json(facts)}
@@ -198,9 +193,9 @@ def packed_by(outcome: Outcome[Task, Packed]) -> Packed:
 def is_unchanged(folder: Path, samples: Sequence[Sample], known: Known) -> bool:
     """Tell whether a known shard is whole, and its images are what they were when it was packed.
 
-    One that lacks an image because a process died is not: that may have been a want of memory.
+    One that lacks an image because a process died over it, or ran out of time or memory, is not: it has another try.
     """
-    if WORKER_DIED in known.packed.left_out.values():
+    if any(reason == WORKER_DIED or reason.startswith(_PERHAPS_NEXT_TIME) for reason in known.packed.left_out.values()):
         return False
     if known.path is not None and (not known.path.is_file() or sha256_of(known.path) != known.packed.sha256):
         return False
@@ -226,30 +221,9 @@ def read_image(folder: Path, path: str) -> bytes | ImageError:
                 return stream.read(MAX_BYTES + 1)
             return stream.readall()  # `read` would make room for MAX_BYTES every time, at twice the cost of hashing
     except BadPathError as error:
-        return ImageError("bad_path", f"{path} {error.why}")
+        return error
     except OSError as error:
         return ImageError("missing_file", f"{path}: {error.strerror}")
-
-
-def encode(exported: bytes, seen: Facts, encoding: Encoding) -> bytes:
-    """Return the image as `encoding` asks; the same bytes where it is so already."""
-    name = seen.format if encoding.format == "keep" else FORMAT_OF[encoding.format]
-    longer = max(seen.width, seen.height)
-    side = min(longer, encoding.max_side or longer)
-    if (name, side) == (seen.format, longer):
-        return exported
-    image = open_image(exported)
-    if name == "JPEG" and image.mode != "L":
-        image = flatten(image)  # JPEG has no alpha
-    if side < longer:
-        size = (max(1, round(image.width * side / longer)), max(1, round(image.height * side / longer)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, name, **SAVING[name])
-    return stream.getvalue()
-
-
-FORMAT_OF = {suffix: name for name, suffix in SUFFIXES.items()}
 
 
 class Digest:

@@ -13,13 +13,14 @@ from typing import Any
 from pokefa.files import BadPathError, locate
 from pokefa.run import Row
 from pokefa.table import KEY
+from shards.images import FORMAT_OF, Encoding
 
 DATA = "webdataset/data"
 BUILDING = f"{DATA}/.building"
 MANIFESTS = "webdataset/manifests"
 STATS = f"{MANIFESTS}/split_stats.json"
 SPLITS = ("train", "val")
-IMAGE_SUFFIXES = ("jpg", "png", "webp")
+IMAGE_SUFFIXES = tuple(FORMAT_OF)
 
 SHARD_NAME = re.compile(r"(train|val)-\d{5,}\.tar")
 
@@ -38,27 +39,6 @@ class Sample:
     path: str
     caption: str
     facts: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How images stand in the shards, and how closely they are looked at before.
-
-    Args:
-        format: `keep` for the files as they are, or `jpg`, `png` or `webp` for all of them in one format.
-        max_side: pixels; an image with a longer side is made smaller.
-        decode: every image is decoded to its end; otherwise of those that are packed as they are only the header is
-            read, and damage behind it passes.
-    """
-
-    format: str = "keep"
-    max_side: int | None = None
-    decode: bool = True
-
-    @property
-    def keeps(self) -> bool:
-        """Whether every file is packed byte for byte."""
-        return self.format == "keep" and self.max_side is None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import polars as pl
 from metadata.funnel import DECIDED_BY, Tables
 from metadata.journals import Run, repeated_arguments
 from pokefa.environments import CHECKOUT
-from pokefa.options import add_cluster_options, add_data_option, stage_parser
+from pokefa.options import add_cluster_options, add_data_option, add_decoding_options, stage_parser
 from pokefa.selection import STEPS, filled
 
 # Flags that say where things lie or who ran them, and not how the set was made.
@@ -176,6 +176,7 @@ def shared_settings() -> frozenset[str]:
     """Return the names of the settings that say where and on what a stage works."""
     parser = stage_parser("", workers=True)
     add_data_option(parser)
+    add_decoding_options(parser)
     add_cluster_options(parser, "core", batches=True)
     return frozenset(vars(parser.parse_args([])))
 

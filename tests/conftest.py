@@ -98,10 +98,14 @@ class Dataset:
             writer.writerows(rows)
 
 
-def run_command(command: list[str], env: Mapping[str, str] | None = None) -> Finished:
-    """Run `python <command>` from the checkout's top; `env` is added to the environment."""
+def run_command(command: list[str], env: Mapping[str, str] | None = None, prepare: list[str] | None = None) -> Finished:
+    """Run `python <command>` from the checkout's top; `env` is added to the environment.
+
+    Args:
+        prepare: a command that runs what stands behind it.
+    """
     finished = subprocess.run(
-        [sys.executable, *command],
+        [*(prepare or []), sys.executable, *command],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), **(env or {})},
         capture_output=True,
@@ -125,6 +129,27 @@ def dataset(tmp_path: Path) -> Dataset:
 def run_script() -> Callable[..., Finished]:
     """Run any script: `run_script("quotas/allocate.py", "--help")`."""
     return lambda *command, env=None: run_command([str(part) for part in command], env)
+
+
+# Shell commands after which /dev/shm is as named, in a mount namespace of one's own.
+SHARED_MEMORY = {
+    "read-only": "mount -t tmpfs -o ro none /dev/shm",
+    "missing": "new=$(mktemp -d) && mount -t tmpfs none $new && "
+    "cp -a /dev/null /dev/zero /dev/random /dev/urandom $new && mount --bind $new /dev",
+}
+
+
+@pytest.fixture(params=SHARED_MEMORY)
+def without_shared_memory(request: pytest.FixtureRequest) -> Callable[..., Finished]:
+    """Run a script where /dev/shm is read-only or missing: `without_shared_memory("preprocess/dup/phash.py")`."""
+    prepare = ["unshare", "--mount", "sh", "-c", f'{SHARED_MEMORY[request.param]} && exec "$@"', "sh"]
+    try:
+        tried = subprocess.run([*prepare, "true"], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("this system has no mount namespaces")
+    if tried.returncode:
+        pytest.skip("only root may make a mount namespace here")
+    return lambda *command: run_command([str(part) for part in command], prepare=prepare)
 
 
 @pytest.fixture

@@ -28,21 +28,30 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from pokefa.decoding import use_limits
 from pokefa.engine import Pool
 from pokefa.errors import InputError
-from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
+from pokefa.options import (
+    add_cluster_options,
+    add_data_option,
+    add_decoding_options,
+    limits_from,
+    options_from,
+    positive_int,
+    stage_parser,
+)
 from pokefa.run import StageRun, decode_rows, run_stage
 from pokefa.selection import not_dropped_before
 from pokefa.table import KEY, with_missing
 from shards.card import update_card
 from shards.check import check_and_report
+from shards.images import Encoding
 from shards.left_out import HARMLESS, why_in_no_split
 from shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
 from shards.plan import (
     IMAGE_SUFFIXES,
     MANIFESTS,
     SPLITS,
-    Encoding,
     Sample,
     ShardSize,
     fill_shards,
@@ -240,6 +249,7 @@ def build_parser() -> argparse.ArgumentParser:
     instead.add_argument("--verify", action="store_true", help="pack nothing: compare the shards with the manifests")
     instead.add_argument("--urls-only", action="store_true", help=f"pack nothing: write {URLS}, the set without images")
     add_data_option(parser)
+    add_decoding_options(parser)
     add_cluster_options(parser, "webdataset", builds=True)
     return parser
 
@@ -255,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.engine == "ray" and (args.verify or args.urls_only):
         parser.error("--verify and --urls-only work on this machine alone: leave out --engine ray")
     if args.verify:
+        use_limits(limits_from(args))
         return check_and_report(args.root, args.workers)
     settings = Settings(ShardSize(args.shard_size, args.shard_bytes), encoding, args.seed)
     urls_only = args.urls_only

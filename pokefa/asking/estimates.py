@@ -9,6 +9,7 @@ from typing import Any
 from pokefa.asking.models import ModelFacts, cost_of, require_facts
 from pokefa.asking.question import Ask, Question, expected_tokens
 from pokefa.asking.settings import Settings
+from pokefa.decoding import in_decoder, readable
 from pokefa.images import ImageError, check_image
 from pokefa.run import Row
 
@@ -44,7 +45,7 @@ def estimate(
     for row in rows:
         asked = ask_of(row)
         try:
-            found = check_image(asked.path, decode=False)
+            found = in_decoder(check_image, readable(asked.path), decode=False)
         except ImageError:
             continue  # it will be an error and cost nothing
         images += 1

@@ -11,6 +11,7 @@ from typing import Literal
 from PIL import Image
 
 from pokefa.asking.models import UNKNOWN_MOST_PATCHES, UNKNOWN_PATCH, ModelFacts
+from pokefa.decoding import in_decoder, readable
 from pokefa.images import flatten, open_image
 
 JPEG_QUALITY = 90
@@ -51,7 +52,16 @@ def load_picture(path: Path, view: View) -> tuple[bytes, tuple[int, int]]:
     Raises:
         ImageError: the file cannot be opened.
     """
-    image = flatten(open_image(path))
+    return in_decoder(make_jpeg, readable(path), view)
+
+
+def make_jpeg(source: Path | bytes, view: View) -> tuple[bytes, tuple[int, int]]:
+    """Return `load_picture` of a file or its bytes; a decoder calls it.
+
+    Raises:
+        ImageError: the file cannot be opened.
+    """
+    image = flatten(open_image(source))
     return encode_jpeg(image, view), view.size(*image.size)
 
 

@@ -10,7 +10,7 @@ from pokefa.asking.client import ADDRESS_VARIABLE, KEY_VARIABLE, host_of, is_ope
 from pokefa.asking.models import DEFAULT_MODEL, ModelFacts, facts_of
 from pokefa.asking.pictures import DETAILS, Detail, View
 from pokefa.asking.replies import APIS, Api, Form
-from pokefa.options import number, positive_int
+from pokefa.options import add_decoding_options, number, positive_int
 
 DEFAULT_CONCURRENCY = 32
 
@@ -61,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser, *, max_side: int | None = None)
     Args:
         max_side: longest side in pixels in which the stage sends pictures by default.
     """
+    add_decoding_options(parser)
     group = parser.add_argument_group(f"the model, at {ADDRESS_VARIABLE} with the key in {KEY_VARIABLE}")
     group.add_argument("--model", type=model_name, default=DEFAULT_MODEL, help="model that is asked")
     how_many = "pictures asked about at once"

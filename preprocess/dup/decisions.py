@@ -12,9 +12,9 @@ import polars as pl
 
 from pokefa.table import KEY
 from preprocess.dup.embeddings import Embeddings, cosine_pairs
+from preprocess.dup.hashing import TURNS
 from preprocess.dup.linkage import Linkage, Numbers, link
 from preprocess.dup.looks import FLAT_BITS, FLAT_CONTRAST, Hashes, add_links, collect, looks_of, near_looks
-from preprocess.dup.phash import TURNS
 
 CRITERIA = ("aesthetic", "pixels", "ts", KEY)
 DESCENDING = (True, True, False, False)

@@ -31,7 +31,8 @@ from pokefa.cells import Value
 from pokefa.columns import BASE, DECISIONS, IMAGES, PLACEHOLDER, TAKEN_DOWN, is_true
 from pokefa.errors import InputError
 from pokefa.files import leads_out, locate
-from pokefa.images import SUFFIXES, place_file
+from pokefa.formats import KEPT_FORMATS, SUFFIXES
+from pokefa.images import place_file
 from pokefa.options import add_data_option, options_from, positive_int, stage_parser, whole_number
 from pokefa.run import Row, StageRun, decode_rows, log, run_stage
 from pokefa.selection import FLAGGED_NSFW, TEXT_SETTLED, filled
@@ -44,7 +45,7 @@ FOLDER = "data_clean/base"
 OWN_DROPS = ("below_relevance", "below_aesthetic", "beyond_top_n")
 
 # An exported file, and nothing that a person may have put beside it.
-EXPORTED = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(SUFFIXES.values())})")
+EXPORTED = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(SUFFIXES[form] for form in KEPT_FORMATS)})")
 
 # The stages before, each with its error column and with what it leaves in a row that it has finished with.
 STAGES = (

@@ -39,6 +39,7 @@ from pokefa.model_files import Trust, check_available
 from pokefa.options import (
     add_cluster_options,
     add_data_option,
+    add_decoding_options,
     add_trust_options,
     options_from,
     positive_int,
@@ -306,6 +307,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--redecide", action="store_true", help="decide again from recorded scores, without the model")
     add_trust_options(parser)
     add_data_option(parser)
+    add_decoding_options(parser)
     add_cluster_options(parser, "nsfw", cpus=CPUS_PER_WORKER)
     return parser
 

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from pokefa.decoding import in_decoder, readable
 from pokefa.engine import Pool, Work, available_cores
 from pokefa.images import ImageError, open_image
 from pokefa.run import Row
@@ -84,7 +85,7 @@ class ScreenRows:
         def prepare(row: Row) -> np.ndarray | ImageError:
             # A file that cannot be opened is a result: raised, it would make the engine redo its neighbours.
             try:
-                return model.prepare(open_image(self.data / str(row["path_raw"])))
+                return model.prepare(in_decoder(open_image, readable(self.data / str(row["path_raw"]))))
             except ImageError as error:
                 return error
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from PIL import Image
 
+from pokefa.decoding import in_decoder, readable
 from pokefa.engine import Pool, Work
 from pokefa.images import ImageError, flatten, open_image, to_png
 from pokefa.run import Row
@@ -224,7 +225,7 @@ class DetectRows:
 
     def detect_row(self, row: Row, detector: Detector, reader: Reader | None, model: str) -> Detection:
         image_id = str(row["image_id"])
-        image = flatten(open_image(self.data / str(row["path_raw"])))
+        image = flatten(in_decoder(open_image, readable(self.data / str(row["path_raw"]))))
         polygons, rejected = find_text(image, detector, self.rules, reader)
         if not polygons:
             return Detection(False, 0.0, model, rejected)

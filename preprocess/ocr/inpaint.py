@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
+from pokefa.decoding import in_decoder, readable
 from pokefa.engine import Work, each
 from pokefa.errors import PokefaError
 from pokefa.images import ImageError, flatten, open_image, to_png
@@ -143,9 +144,9 @@ class InpaintRows:
 
     def inpaint_row(self, row: Row, inpainter: Inpainter) -> str:
         """Return the path of the inpainted image, relative to the root."""
-        image = open_image(self.data / str(row["path_raw"]))
+        image = in_decoder(open_image, readable(self.data / str(row["path_raw"])))
         try:
-            mask = open_image(self.data / str(row["ocr_mask_path"])).convert("L")
+            mask = in_decoder(open_image, readable(self.data / str(row["ocr_mask_path"]))).convert("L")
         except ImageError as error:
             raise PokefaError(f"bad_mask: {error}") from None
         target = inpainted_path(str(row["image_id"]))

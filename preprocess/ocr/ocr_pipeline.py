@@ -33,6 +33,7 @@ from pokefa.model_files import Trust, check_available, check_trust
 from pokefa.options import (
     add_cluster_options,
     add_data_option,
+    add_decoding_options,
     add_trust_options,
     number,
     options_from,
@@ -179,6 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
     inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="what paints over the text")
     add_trust_options(parser)
     add_data_option(parser)
+    add_decoding_options(parser)
     add_cluster_options(parser, "ocr", cpus=CORES_PER_WORKER)
     return parser
 

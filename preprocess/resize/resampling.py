@@ -41,7 +41,7 @@ def resized_image(data: bytes, form: str, size: tuple[int, int], target: Target)
     if target.action == "down" and (plain := open_plain(data, form, by)) is not None:
         try:
             return _make_smaller(plain, target)
-        except _vips().Error:
+        except load_vips().Error:
             pass  # it is for open_image to say what a damaged file is worth
     return resample(open_image(data, max_bytes=len(data), reduce=by), target)
 
@@ -70,7 +70,7 @@ def open_plain(data: bytes, form: str, by: int = 1) -> VipsImage | None:
     """
     if form not in ("JPEG", "PNG") or needs_conversion(data, max_bytes=len(data)) is not None:
         return None
-    vips = _vips()
+    vips = load_vips()
     try:
         if form == "JPEG":
             image = vips.Image.jpegload_buffer(data, shrink=by, access="sequential", fail_on="warning")
@@ -89,7 +89,7 @@ def resample(image: Image.Image, target: Target) -> Image.Image | np.ndarray:
         return image.resize(target.size, Image.Resampling.BICUBIC)
     # What is multiplied by alpha has no colour where nothing is seen.
     pixels = np.asarray(image.convert(_PREMULTIPLIED[image.mode]) if image.mode in _PREMULTIPLIED else image)
-    return _make_smaller(_vips().Image.new_from_array(pixels), target)
+    return _make_smaller(load_vips().Image.new_from_array(pixels), target)
 
 
 def _make_smaller(image: VipsImage, target: Target) -> Image.Image | np.ndarray:
@@ -133,7 +133,7 @@ def _mean_of_area(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _vips() -> ModuleType:
+def load_vips() -> ModuleType:
     os.environ["VIPS_CONCURRENCY"] = "1"  # read at the first import: the pool has a process for each core
     import pyvips
 

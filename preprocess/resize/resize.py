@@ -3,7 +3,8 @@
 The source is the inpainted PNG where text was painted over, else the raw file. A shorter side under --min-side is
 enlarged to it. A shorter side over --max-short or a longer one over --max-long is brought down to the largest size
 within both. Where a long strip cannot have both --min-side and --max-long, the longer side's bound wins. An image
-that needs nothing is hard-linked, not encoded again; metadata is taken out without touching the pixels.
+that needs nothing is hard-linked, not encoded again; metadata is taken out without touching the pixels. GIF, BMP and
+TIFF become PNG, AVIF becomes WebP.
 
 Reads   images.csv: path_raw, has_ocr, ocr_override, ocr_inpainted_path
 Writes  images.csv: path_resized, resized_*, resize_*
@@ -17,51 +18,34 @@ Writes  images.csv: path_resized, resized_*, resize_*
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
-
-from PIL import Image
 
 from pokefa.cells import Value
+from pokefa.decoding import in_decoder, readable, use_limits
 from pokefa.engine import Pool, Work
 from pokefa.errors import PokefaError, RunError
-from pokefa.images import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    SUFFIXES,
-    check_image,
-    needs_conversion,
-    open_image,
-    read_file,
+from pokefa.formats import KEPT_FORMATS, SUFFIXES
+from pokefa.images import MAX_BYTES, MAX_PIXELS
+from pokefa.options import (
+    add_cluster_options,
+    add_data_option,
+    add_decoding_options,
+    options_from,
+    positive_int,
+    stage_parser,
 )
-from pokefa.options import add_cluster_options, add_data_option, options_from, positive_int, stage_parser
 from pokefa.run import Row, StageRun, run_stage
 from pokefa.storage import copy_file, is_remote, write_file
-from preprocess.resize.metadata import strip_metadata
-from preprocess.resize.png import encode_png
-from preprocess.resize.policy import Bounds, Target, target_size
-from preprocess.resize.resampling import as_image, resized_image
-
-if TYPE_CHECKING:
-    import numpy as np
+from preprocess.resize.convert import make_file
+from preprocess.resize.policy import Bounds, Target
 
 FOLDER = "data_stage/resized"
 
 # An inpainted PNG is ours and has no loss, so it may be longer than the cap for strangers' files.
 MAX_INPAINTED_BYTES = 4 * MAX_PIXELS + MAX_BYTES
-
-# JPEG: at 95 the loss cannot be seen, and 4:4:4 keeps the edges of line art clean. WebP: method 4 takes less than half
-# the time of method 6, at a tenth more bytes. PNG: level 3 of zlib-ng takes a fifth of the time of Pillow's level 6,
-# at as many bytes; benchmarks/resize.py measures them.
-ENCODERS: dict[str, dict[str, int | str]] = {
-    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
-    "WEBP": {"quality": 95, "method": 4},
-}
-PNG_LEVEL = 3
 
 ACTIONS = {"kept": "keep", "stripped": "strip", "up": "up", "down": "down"}  # all else is a reason to convert
 
@@ -78,52 +62,6 @@ class Resized:
     action: str
     note: str | None
     reason: str
-
-
-def encode(picture: Image.Image | np.ndarray, form: str) -> bytes:
-    """Return the file of a picture, as `resized_image` returns it, in the format `form`, without metadata."""
-    if form == "PNG":
-        return encode_png(picture, PNG_LEVEL)
-    stream = io.BytesIO()
-    as_image(picture).save(stream, form, **ENCODERS[form])
-    return stream.getvalue()
-
-
-def make_file(source: Path, max_bytes: int, bounds: Bounds) -> tuple[bytes | None, str, Target, str]:
-    """Return the bytes of the resized file (None: those of the source), its format, its size and what was done.
-
-    That is `up` or `down`, or of an image that stays as large `kept`, `stripped`, or why it was converted.
-
-    Raises:
-        ImageError: the source cannot be opened.
-    """
-    data = read_file(source, max_bytes)
-    facts = check_image(data, decode=False, max_bytes=len(data))
-    target = target_size(facts.width, facts.height, bounds)
-    if target.action == "keep":
-        made, reason = keep_size(data, facts.format)
-    else:
-        picture = resized_image(data, facts.format, (facts.width, facts.height), target)
-        made, reason = encode(picture, facts.format), target.action
-    return made, facts.format, target, reason
-
-
-def keep_size(data: bytes, form: str) -> tuple[bytes | None, str]:
-    """Return the bytes of an image that stays as large as it is, None if `data` will do, and the reason slug.
-
-    Raises:
-        ImageError: the image is damaged.
-    """
-    reason = needs_conversion(data, max_bytes=len(data))
-    if reason is None:
-        try:
-            stripped = strip_metadata(data)
-        except ValueError:
-            reason = "odd_structure"
-        else:
-            check_image(data, max_bytes=len(data))
-            return (None, "kept") if stripped == data else (stripped, "stripped")
-    return encode(open_image(data, max_bytes=len(data)), form), reason
 
 
 @dataclass(frozen=True)
@@ -151,7 +89,8 @@ class ResizeRows:
         inpainted = row["has_ocr"] is True and row["ocr_override"] is None and row["ocr_inpainted_path"] is not None
         raw = PurePosixPath(str(row["path_raw"]))
         source = self.data / (str(row["ocr_inpainted_path"]) if inpainted else raw)
-        data, form, target, done = make_file(source, MAX_INPAINTED_BYTES if inpainted else MAX_BYTES, self.bounds)
+        max_bytes = MAX_INPAINTED_BYTES if inpainted else MAX_BYTES
+        data, form, target, done = in_decoder(make_file, readable(source, max_bytes), max_bytes, self.bounds)
         name = f"{row['image_id']}.{SUFFIXES[form]}"
         path = str(PurePosixPath(FOLDER, raw.parent.parent.name, raw.parent.name, name))
         written = disk.submit(write_result, self.data / path, data, source)
@@ -180,7 +119,8 @@ def write_result(path: Path, data: bytes | None, source: Path) -> None:
 def resize_images(run: StageRun, bounds: Bounds) -> None:
     """Resize every pending image."""
     rows = run.rows(["path_raw", "has_ocr", "ocr_override", "ocr_inpainted_path", "path_resized"])
-    pool = Pool(workers=run.options.workers, batch_size=4)
+    use_limits(run.options.decoding, run.options.workers)
+    pool = Pool("thread", workers=run.options.workers, batch_size=4)
     for row, resized in run.map(ResizeRows(run.data, bounds), rows, pool):
         run.record(
             str(row["image_id"]),
@@ -206,7 +146,7 @@ def remove_others(path: Path, before: Value) -> None:
         before: what the row said of its file. An unflagged image says nothing; on object storage such a file stays,
             for to look for it would cost a request or two for every image.
     """
-    others = {path.with_suffix(f".{suffix}") for suffix in SUFFIXES.values()} - {path}
+    others = {path.with_suffix(f".{suffix}") for suffix in (SUFFIXES[form] for form in KEPT_FORMATS)} - {path}
     if is_remote(path):
         others = {other for other in others if before is not None and other.name == PurePosixPath(str(before)).name}
     for other in others:
@@ -223,6 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(flag, type=positive_int, default=pixels, metavar="PIXELS", help=meaning)
     add_data_option(parser)
+    add_decoding_options(parser)
     add_cluster_options(parser, "resize", batches=True)
     return parser
 

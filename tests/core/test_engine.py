@@ -17,7 +17,7 @@ import pytest
 
 from pokefa.engine import WORKER_DIED, Outcome, Pool, each, run_batches
 from pokefa.errors import InputError, PokefaError
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, Finished
 
 
 def square(number: int) -> int:
@@ -175,6 +175,15 @@ def test_without_ray_the_flag_names_its_requirements(dataset):
         "error: --engine ray needs Ray, which is not installed here: pip install -r "
         "requirements/requirements_ray.txt\n",
     )
+
+
+def test_without_semaphores_the_work_runs_in_threads(without_shared_memory: Callable[..., Finished]) -> None:
+    code = (
+        "from pokefa.engine import *; from tests.core.test_engine import *;"
+        "print(json.dumps({outcome.item: outcome.result for outcome in run_batches(make_squares, range(5), Pool())}))"
+    )
+    finished = without_shared_memory("-c", "import json;" + code)
+    assert finished.summary == {"0": 0, "1": 1, "2": 4, "3": 9, "4": 16}, finished.stderr
 
 
 def test_workers_do_not_outlive_a_killed_driver(tmp_path):

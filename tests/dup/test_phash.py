@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from PIL import Image, ImageCms, ImageDraw
 
 from pokefa.images import ImageError
+from preprocess.dup.hashing import TURNS, contrast_of, phash_of, shrink
 from preprocess.dup.looks import FLAT_BITS, FLAT_CONTRAST
-from preprocess.dup.phash import TURNS, contrast_of, phash_of, shrink
-from tests.conftest import Dataset, numbered_id
+from tests.attack import images
+from tests.conftest import Dataset, Finished, numbered_id
 
 SCRIPT = "preprocess/dup/phash.py"
 
@@ -143,7 +145,7 @@ def test_nearly_flat_images_have_little_contrast(tmp_path: Path, noise: int) -> 
 
 def test_errors_carry_their_slug(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_text("<html>")
-    with pytest.raises(ImageError, match=r"^not_an_image: the bytes are not JPEG or PNG or WEBP$"):
+    with pytest.raises(ImageError, match=r"^not_an_image: the bytes are in no known image format$"):
         hash_of(tmp_path / "page.jpg")
 
 
@@ -173,6 +175,26 @@ def test_the_script(dataset: Dataset) -> None:
     before = (dataset.root / "metadata/images.csv").read_bytes()
     assert dataset.run(SCRIPT).summary["seen"] == 0
     assert (dataset.root / "metadata/images.csv").read_bytes() == before
+
+
+def test_an_image_that_decodes_for_ever_is_an_error(dataset: Dataset) -> None:
+    (dataset.root / "slow.bmp").write_bytes(images.bmp_run_length(9_900))
+    drawing().save(dataset.root / "good.png")
+    ready = {"is_nsfw": "False", "has_ocr": "False"}
+    dataset.write_images({"image_id": name, "path_resized": name, **ready} for name in ("slow.bmp", "good.png"))
+    finished = dataset.run(SCRIPT, "--workers", 1, "--decode-seconds", 0.5)
+    assert (finished.summary["counts"], finished.summary["errors"]) == ({"hashed": 1}, 1)
+    slow = dataset.images()["slow.bmp"]["phash_error"]
+    assert slow == "decode_timeout: not decoded within 0.5 seconds of processor time"
+    again = dataset.run(SCRIPT, "--retry-errors")
+    assert again.summary["counts"] == {"hashed": 1}, "with more time it is hashed"
+
+
+def test_without_shared_memory(dataset: Dataset, without_shared_memory: Callable[..., Finished]) -> None:
+    drawing().save(dataset.root / "a.png")
+    dataset.write_images([{"image_id": "a", "path_resized": "a.png", "is_nsfw": "False", "has_ocr": "False"}])
+    finished = without_shared_memory(SCRIPT, "--root", dataset.root)
+    assert (finished.code, finished.summary["counts"], finished.stderr) == (0, {"hashed": 1}, "")
 
 
 def test_variants_are_those_of_the_whole_image_turned(dataset: Dataset) -> None:

@@ -22,9 +22,9 @@ from pokefa.errors import PokefaError
 from preprocess.dup import decisions
 from preprocess.dup.decisions import CRITERIA, Rules
 from preprocess.dup.embeddings import Embeddings
+from preprocess.dup.hashing import TURNS
 from preprocess.dup.linkage import Linkage
 from preprocess.dup.looks import FLAT_BITS, FLAT_CONTRAST
-from preprocess.dup.phash import TURNS
 from preprocess.dup.rm_dups import DECIDED
 from tests.conftest import Dataset, Finished
 

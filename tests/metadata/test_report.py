@@ -24,10 +24,10 @@ from metadata.contact_sheet import PAIR_SIDE, TILE_SIDE, contact_sheets, web_add
 from metadata.figures import bars
 from metadata.funnel import read_tables
 from metadata.journals import read_runs
-from metadata.pages import Thumbnail, thumbnail
 from metadata.report import build_page, spoken_time
 from metadata.section_parts import classes, count_sizes, size_names
 from metadata.sections import SCORE_EDGES, domain_section, text_section
+from metadata.thumbnails import Thumbnail, thumbnail
 from pokefa.ledger import Ledger
 from pokefa.locks import holding
 

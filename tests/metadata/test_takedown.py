@@ -18,9 +18,9 @@ from PIL import Image
 
 from metadata.addresses import Addresses
 from metadata.contact_sheet import PAIR_SIDE
-from metadata.pages import thumbnail
 from metadata.takedown import slug_of
 from metadata.takedowns import hash_picture, read_taken_down
+from metadata.thumbnails import thumbnail
 from metadata.traces import REPORT_MARK
 from pokefa.asking.answers import Answers, Stored
 from pokefa.asking.batches import BatchRecord

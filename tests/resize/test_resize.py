@@ -23,9 +23,9 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFilter, JpegImagePl
 
 from pokefa.errors import InputError
 from pokefa.images import MAX_BYTES, open_image
+from preprocess.resize.convert import make_file
 from preprocess.resize.policy import Bounds, Target, scaled, target_size
 from preprocess.resize.resampling import as_image, reduction, resample
-from preprocess.resize.resize import make_file
 from tests.conftest import CHECKOUT, Dataset, Finished
 
 SCRIPT = "preprocess/resize/resize.py"

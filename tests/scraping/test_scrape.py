@@ -157,6 +157,7 @@ def test_every_candidate_ends_with_a_status(dataset: Dataset, gallery: Gallery) 
         "broken.jpg": (jpeg[: len(jpeg) // 2], {}),
         "empty.png": (b"", {}),
         "moving.gif": (picture(5, form="GIF"), {}),
+        "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg" width="300" height="300"/>', {}),
         "optout.png": (picture(6), {"headers": {"X-Robots-Tag": "noai"}}),
         "noindex.png": (picture(8), {"headers": {"X-Robots-Tag": "noindex"}}),
         "strip.png": (picture(9, (300, 1300)), {}),
@@ -176,7 +177,8 @@ def test_every_candidate_ends_with_a_status(dataset: Dataset, gallery: Gallery) 
         "text.jpg": "not_an_image",
         "broken.jpg": "truncated",
         "empty.png": "empty_file",
-        "moving.gif": "not_an_image",
+        "moving.gif": "saved",
+        "drawing.svg": "unsupported_format",
         "optout.png": "opted_out",
         "noindex.png": "opted_out",
         "strip.png": "bad_aspect",
@@ -186,10 +188,10 @@ def test_every_candidate_ends_with_a_status(dataset: Dataset, gallery: Gallery) 
     }
     assert statuses(dataset, "001-150/0001_umbreon") == expected
     assert finished.summary["counts"] == dict(sorted(Counter(expected.values()).items()))
-    assert finished.summary["errors"] == 6  # 404, no image twice, truncated, empty twice
+    assert finished.summary["errors"] == 6  # 404, no image, unsupported, truncated, empty twice
     assert finished.summary["species_short"] == 1
-    assert "Umbreon: 2 new images, 50 were wanted" in finished.stderr
-    assert saved(dataset) == {"Umbreon": 2}
+    assert "Umbreon: 3 new images, 50 were wanted" in finished.stderr
+    assert saved(dataset) == {"Umbreon": 3}
 
 
 def test_refusals_follow_the_flags(dataset: Dataset, gallery: Gallery) -> None:

@@ -34,9 +34,11 @@ from pokefa.options import Options
 from pokefa.run import StageRun
 from pokefa.selection import STEPS
 from shards.check import manifest_of, read_samples, read_shard, what_differs
-from shards.pack import Packed, PackShards, Task, built_shard, encode, pack_tasks
-from shards.plan import Encoding, Sample, ShardSize, make_sample
+from shards.images import Encoding, encode
+from shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
+from shards.plan import Sample, ShardSize, make_sample
 from shards.story import steps_of
+from tests.attack import images
 from tests.conftest import Dataset
 from tests.webdataset.test_webdataset import (
     CHECKOUT,
@@ -428,6 +430,26 @@ def test_an_image_that_kills_the_process_is_left_out(
     # The next run tries them again: a process may have died for want of memory.
     assert dataset.run(SCRIPT, *flags[2:]).code == 0
     assert set(ids_in(dataset, "train")) == {row["image_id"] for row in rows}
+
+
+def test_an_image_that_takes_too_long_is_left_out_and_has_another_try(dataset: Any) -> None:
+    rows = write_set(dataset, train=3)
+    slow = rows[1]
+    (dataset.root / str(slow["path"])).write_bytes(images.jpeg_with_scans(120, 6_000))
+    flags = ("--shard-size", "3", "--workers", "1")
+    done = dataset.run(SCRIPT, *flags, "--decode-seconds", "0.2")
+    assert done.summary["counts"] == {"packed": 2, "unreadable": 1}, done.stderr
+    reason = "unreadable: decode_timeout: not decoded within 0.2 seconds of processor time"
+    assert stats(dataset)["left_out"] == {slow["image_id"]: reason}
+    assert dataset.run(SCRIPT, *flags).summary["counts"] == {"packed": 3}
+
+
+def test_what_no_shard_holds_is_left_out_unless_it_is_converted(dataset: Any) -> None:
+    rows = write_set(dataset, train=2)
+    (dataset.root / str(rows[0]["path"])).write_bytes(images.encoded(images.picture(), "GIF"))
+    assert dataset.run(SCRIPT).summary["counts"] == {"packed": 1, "unreadable": 1}
+    assert "no shard holds GIF" in stats(dataset)["left_out"][rows[0]["image_id"]]
+    assert dataset.run(SCRIPT, "--image-format", "png").summary["counts"] == {"packed": 2}
 
 
 def test_a_shard_that_kills_the_process_without_any_image(dataset: Any) -> None:

@@ -1,0 +1,93 @@
+"""From the bytes of an image file to those of the resized one: what a decoder does for stage 4.
+
+The resized file has the format of its source where that is JPEG, PNG or WebP. GIF, BMP and TIFF become PNG, which loses
+nothing; AVIF becomes WebP, which is lossy like it and has alpha like it.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from pokefa.decoder import loads_first
+from pokefa.formats import FORMATS
+from pokefa.images import check_image, needs_conversion, open_image, read_file, strip_ballast
+from preprocess.resize.metadata import strip_metadata
+from preprocess.resize.png import encode_png
+from preprocess.resize.policy import Bounds, Target, target_size
+from preprocess.resize.resampling import as_image, load_vips, resized_image
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# JPEG: at 95 the loss cannot be seen, and 4:4:4 keeps the edges of line art clean. WebP: method 4 takes less than half
+# the time of method 6, at a tenth more bytes. PNG: level 3 of zlib-ng takes a fifth of the time of Pillow's level 6,
+# at as many bytes; benchmarks/resize.py measures them.
+ENCODERS: dict[str, dict[str, int | str]] = {
+    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+    "WEBP": {"quality": 95, "method": 4},
+}
+PNG_LEVEL = 3
+
+
+def load_libraries() -> None:
+    """Load what `make_file` will need."""
+    import cv2  # noqa: F401
+    import numpy  # noqa: F401
+    from zlib_ng import zlib_ng  # noqa: F401
+
+    load_vips()
+
+
+@loads_first(load_libraries)
+def make_file(source: Path | bytes, max_bytes: int, bounds: Bounds) -> tuple[bytes | None, str, Target, str]:
+    """Return the bytes of the resized file (None: those of the source), its format, its size and what was done.
+
+    That is `up` or `down`, or of an image that stays as large `kept`, `stripped`, or why it was converted.
+
+    Raises:
+        ImageError: the source cannot be opened.
+    """
+    data = read_file(source, max_bytes)
+    facts = check_image(data, decode=False, max_bytes=len(data))
+    form = FORMATS[facts.format].resized_as
+    target = target_size(facts.width, facts.height, bounds)
+    if target.action == "keep":
+        made, reason = keep_size(data, form)
+    else:
+        size = (facts.width, facts.height)
+        made, reason = encode(resized_image(strip_ballast(data), facts.format, size, target), form), target.action
+    return made, form, target, reason
+
+
+def keep_size(data: bytes, form: str) -> tuple[bytes | None, str]:
+    """Return the bytes of an image that stays as large as it is, None if `data` will do, and the reason slug.
+
+    Args:
+        form: the format of the resized file.
+
+    Raises:
+        ImageError: the image is damaged.
+    """
+    reason = needs_conversion(data, max_bytes=len(data))
+    if reason is None:
+        try:
+            stripped = strip_metadata(data)
+        except ValueError:
+            reason = "odd_structure"
+        else:
+            check_image(data, max_bytes=len(data))
+            return (None, "kept") if stripped == data else (stripped, "stripped")
+    return encode(open_image(data, max_bytes=len(data)), form), reason
+
+
+def encode(picture: Image.Image | np.ndarray, form: str) -> bytes:
+    """Return the file of a picture, as `resized_image` returns it, in the format `form`, without metadata."""
+    if form == "PNG":
+        return encode_png(picture, PNG_LEVEL)
+    stream = io.BytesIO()
+    as_image(picture).save(stream, form, **ENCODERS[form])
+    return stream.getvalue()
