@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-import polars as pl
-
 from pokefa.errors import ImageError
 
 
@@ -53,11 +51,6 @@ def fault_of(path: str) -> str | None:
     if path.startswith("/"):
         return "is absolute"
     return "holds .." if ".." in PurePosixPath(path).parts else None
-
-
-def leads_out(column: str) -> pl.Expr:
-    """Tell, of a column of cell texts, which paths `fault_of` would name; an empty cell is none."""
-    return pl.col(column).str.contains(r"^/|\x00|(^|/)\.\.(/|$)").fill_null(False)
 
 
 def walk_files(folder: Path) -> Iterator[Path]:

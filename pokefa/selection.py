@@ -20,6 +20,11 @@ def filled(name: str) -> pl.Expr:
     return pl.col(name).is_not_null()
 
 
+def leads_out(column: str) -> pl.Expr:
+    """Tell, of a column of paths, which ones `pokefa.files.fault_of` would name; an empty cell is none."""
+    return pl.col(column).str.contains(r"^/|\x00|(^|/)\.\.(/|$)").fill_null(False)
+
+
 # What a person decided outranks what a model said: an unflagged image counts as clean.
 FLAGGED_NSFW = is_true("is_nsfw") & pl.col("nsfw_override").is_null()
 HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").is_null()

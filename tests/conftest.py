@@ -98,6 +98,33 @@ class Dataset:
             writer.writerows(rows)
 
 
+class NamedDataset(Dataset):
+    """A dataset whose images have short names, which stand for ids in what is written, read and printed."""
+
+    def run(self, script: str, *arguments: object, env: Mapping[str, str] | None = None) -> Finished:
+        done = super().run(script, *arguments, env=env)
+        summary = json.loads(names_in(json.dumps(done.summary)))
+        return Finished(done.code, summary, names_in(done.stdout), names_in(done.stderr))
+
+    def rows(self, name: str) -> list[dict[str, str]]:
+        """Return the rows of a table; paths stay as they are, for the files are named by ids."""
+        rows = super().rows(name)
+        return [{column: cell if "path" in column else names_in(cell) for column, cell in row.items()} for row in rows]
+
+    def text(self, path: str) -> str:
+        """Return a text file of the dataset, ids as names."""
+        return names_in((self.root / path).read_text(encoding="utf-8"))
+
+    def _write(self, name: str, columns: list[str], rows: Iterable[Mapping[str, object]]) -> None:
+        from pokefa.ledger import MERGED_FILE, Ledger
+
+        ids = ("image_id", "dupe_group", "dupe_rep_image")
+        named = [{**row, **{column: named_id(str(row[column])) for column in ids if row.get(column)}} for row in rows]
+        super()._write(name, columns, named)
+        if (self.root / MERGED_FILE).exists():  # the rows that are gone were taken out deliberately
+            Ledger(self.root).accept()
+
+
 def run_command(command: list[str], env: Mapping[str, str] | None = None, prepare: list[str] | None = None) -> Finished:
     """Run `python <command>` from the checkout's top; `env` is added to the environment.
 

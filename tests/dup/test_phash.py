@@ -181,10 +181,11 @@ def test_an_image_that_decodes_for_ever_is_an_error(dataset: Dataset) -> None:
     (dataset.root / "slow.bmp").write_bytes(images.bmp_run_length(9_900))
     drawing().save(dataset.root / "good.png")
     ready = {"is_nsfw": "False", "has_ocr": "False"}
-    dataset.write_images({"image_id": name, "path_resized": name, **ready} for name in ("slow.bmp", "good.png"))
+    names = {"a" * 32: "slow.bmp", "b" * 32: "good.png"}
+    dataset.write_images({"image_id": image_id, "path_resized": name, **ready} for image_id, name in names.items())
     finished = dataset.run(SCRIPT, "--workers", 1, "--decode-seconds", 0.5)
     assert (finished.summary["counts"], finished.summary["errors"]) == ({"hashed": 1}, 1)
-    slow = dataset.images()["slow.bmp"]["phash_error"]
+    slow = dataset.images()["a" * 32]["phash_error"]
     assert slow == "decode_timeout: not decoded within 0.5 seconds of processor time"
     again = dataset.run(SCRIPT, "--retry-errors")
     assert again.summary["counts"] == {"hashed": 1}, "with more time it is hashed"
@@ -192,7 +193,7 @@ def test_an_image_that_decodes_for_ever_is_an_error(dataset: Dataset) -> None:
 
 def test_without_shared_memory(dataset: Dataset, without_shared_memory: Callable[..., Finished]) -> None:
     drawing().save(dataset.root / "a.png")
-    dataset.write_images([{"image_id": "a", "path_resized": "a.png", "is_nsfw": "False", "has_ocr": "False"}])
+    dataset.write_images([{"image_id": "a" * 32, "path_resized": "a.png", "is_nsfw": "False", "has_ocr": "False"}])
     finished = without_shared_memory(SCRIPT, "--root", dataset.root)
     assert (finished.code, finished.summary["counts"], finished.stderr) == (0, {"hashed": 1}, "")
 

@@ -11,12 +11,17 @@ from PIL import Image, ImageChops
 from pokefa.formats import FORMATS, KEPT_FORMATS, SUFFIXES
 from pokefa.images import open_image
 from tests.attack import images
-from tests.conftest import Dataset, Finished
+from tests.conftest import Dataset, Finished, NamedDataset, named_id
 
 SCRIPT = "preprocess/resize/resize.py"
 SMALL = ("--min-side", 64, "--max-short", 128, "--max-long", 256)
 OTHERS = [form for form in FORMATS if form not in KEPT_FORMATS]
 LOSSLESS = ("GIF", "BMP", "TIFF")
+
+
+@pytest.fixture
+def dataset(dataset: Dataset) -> NamedDataset:
+    return NamedDataset(dataset.root)
 
 
 def write(dataset: Dataset, files: dict[str, bytes]) -> None:
@@ -36,14 +41,15 @@ def write(dataset: Dataset, files: dict[str, bytes]) -> None:
 def test_other_formats_are_converted(dataset: Dataset, side: int) -> None:
     """As large as they are, up, and down: lossless ones without loss, AVIF to WebP."""
     drawn = images.picture(side).quantize(16).convert("RGB")  # which a GIF can hold
-    write(dataset, {f"{form}.{SUFFIXES[form]}": images.encoded(drawn, form, quality=95) for form in OTHERS})
+    write(dataset, {f"{form.lower()}.{SUFFIXES[form]}": images.encoded(drawn, form, quality=95) for form in OTHERS})
     raw = {path.name: path.read_bytes() for path in dataset.root.rglob("data_raw/*/*/*")}
     finished = dataset.run(SCRIPT, *SMALL)
     assert (finished.code, finished.summary["done"]) == (0, len(OTHERS)), finished.stderr
-    for form, row in dataset.images().items():
+    for name, row in dataset.images().items():
+        form = name.upper()
         made = Image.open(dataset.root / row["path_resized"])
         assert made.format == FORMATS[form].resized_as == ("PNG" if form in LOSSLESS else "WEBP")
-        assert row["path_resized"].endswith(f"{form}.{SUFFIXES[str(made.format)]}")
+        assert row["path_resized"].endswith(f"{named_id(name)}.{SUFFIXES[str(made.format)]}")
         assert made.size == (int(row["resized_w"]), int(row["resized_h"]))
         if side == 100:
             assert (row["resize_action"], row["resize_note"]) == ("convert", "format")
