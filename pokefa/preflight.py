@@ -54,11 +54,12 @@ def check_all(runner: Runner, steps: Sequence[Command], *, disk: bool = True) ->
         PokefaError: an environment cannot be built.
     """
     built = [step for step in steps if runner.environment(step).is_complete()]
-    raise_problems(check_root(runner.root))
-    problems = [*check_keys(runner, steps), *check_building(runner, steps)]
-    if disk:
-        problems += check_disk(runner, steps)
-    raise_problems([*problems, *check_steps(runner, built)])
+    without_root = check_root(runner.root)
+    problems = [*without_root, *check_keys(runner, steps), *check_building(runner, steps)]
+    if not without_root:  # the disk and the scripts are asked about the root
+        problems += check_disk(runner, steps) if disk else []
+        problems += check_steps(runner, built)
+    raise_problems(problems)
     missing = [step for step in steps if step not in built]
     for step in missing:
         ensure(runner.environment(step))

@@ -101,7 +101,10 @@ class Threads:
                 future.set_exception(error)
 
         self._jobs.put(job)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            future.cancel()  # at once, where this was cancelled: the loop would do it in its next round
 
     def _work(self) -> None:
         while True:

@@ -33,6 +33,7 @@ NAMES = [
     b"plain", b"set [1]", b"ds[12]", b"a*b", b"what?", b"{x,y}", b" blanks ", "ü ö".encode(), "ポケモン".encode(),
     b"latin \xe9", b"l" * 200, b"line\nend", b"-dash", b"%41#a",
 ]  # fmt: skip
+FEW_NAMES = [b"plain", b"ds[12] *{x}?", "ü ポ".encode(), b"latin \xe9"]
 LOCALES = {"utf8": "C.UTF-8", "ascii": "C", "latin1": "de_DE.ISO-8859-1"}
 # Of each table, what differs from run to run.
 VARYING = re.compile(r"(^|_)(ts|run_id)$")
@@ -66,6 +67,15 @@ def run_in_odd_places(
         del plain["place"]
         for other in others:
             yield f"{tag} {other.pop('place')}", other, plain
+
+
+def check_odd_places(template: Path, folder: Path, scripts: Sequence[str], names: Sequence[bytes] = FEW_NAMES) -> None:
+    """Check that scripts do in every place what they do in a plain folder."""
+    for place, there, plain in run_in_odd_places(template, folder, scripts, names):
+        assert there["ended"] == plain["ended"], place
+        assert there["tables"] == plain["tables"], place
+        assert there["files"] == plain["files"], place
+    assert {code for code, _ in plain["ended"].values()} <= {0, 1}, plain["ended"]
 
 
 def make_locale(folder: Path) -> Path:

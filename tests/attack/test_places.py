@@ -16,7 +16,7 @@ from pokefa.options import Options
 from pokefa.run import StageRun
 from pokefa.selection import STEPS
 from tests.metadata.conftest import Sample
-from tests.odd_places import NAMES, run_in_odd_places, run_script
+from tests.odd_places import NAMES, check_odd_places, run_script
 
 
 def test_every_script_works_in_every_place(template: Sample, tmp_path: Path) -> None:
@@ -35,19 +35,11 @@ def test_every_script_works_in_every_place(template: Sample, tmp_path: Path) -> 
         f"metadata/takedown.py --id {ids['dull']} --reason asked --apply",
         "metadata/verify.py --json",
     ]
-    compare(template.root, tmp_path, scripts)
+    check_odd_places(template.root, tmp_path, scripts, NAMES)
 
 
 def test_the_report_works_in_every_place(template: Sample, tmp_path: Path) -> None:
-    compare(template.root, tmp_path, ["metadata/report.py --thumbnails 1"], [b"plain", "ü [1]\n{x}".encode()])
-
-
-def compare(template: Path, folder: Path, scripts: list[str], names: list[bytes] = NAMES) -> None:
-    for place, there, plain in run_in_odd_places(template, folder, scripts, names):
-        assert there["ended"] == plain["ended"], place
-        assert there["tables"] == plain["tables"], place
-        assert there["files"] == plain["files"], place
-    assert {code for code, _ in plain["ended"].values()} <= {0, 1}
+    check_odd_places(template.root, tmp_path, ["metadata/report.py --thumbnails 1"], [b"plain", "ü [1]\n{x}".encode()])
 
 
 def test_what_only_reads_works_under_a_root_that_cannot_be_written(template: Sample, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import MISSING, SPECIES, draw, find_chromium, image_id, write_flagged
 
@@ -133,9 +134,9 @@ def test_ticks_survive_a_reload_a_new_window_and_a_new_page(
 def test_two_windows_show_the_same_ticks(dataset: Any, flagged: list[str], open_page: OpenPage) -> None:
     page, other = open_page(dataset.root, "nsfw"), open_page(dataset.root, "nsfw")
     tick(page, flagged[0])
-    other.wait_for_function("document.querySelectorAll('[aria-selected=true]').length === 1")
+    expect(other.locator("[aria-selected=true]")).to_have_count(1)
     tick(other, flagged[2])
-    page.wait_for_function("document.querySelectorAll('[aria-selected=true]').length === 2")
+    expect(page.locator("[aria-selected=true]")).to_have_count(2)
     assert ticked(page) == [flagged[0], flagged[2]]
 
 
@@ -270,14 +271,14 @@ def test_enter_opens_the_file_itself_still_blurred(dataset: Any, flagged: list[s
     assert "blur" in picture.evaluate("image => getComputedStyle(image).filter")
     page.keyboard.press("b")
     assert picture.evaluate("image => getComputedStyle(image).filter") == "none"
-    page.wait_for_function("document.querySelector('dialog img').naturalWidth === 120")
+    expect(page.locator("dialog img")).to_have_js_property("naturalWidth", 120)
     page.keyboard.press("ArrowRight")
     assert large.get_by_role("heading").inner_text() == "Eevee, score 0.510 (2 of 40)"
     page.keyboard.press("Space")
     assert ticked(page) == [flagged[1]]
     page.keyboard.press("Escape")
     # The dialog gives the focus back to where it was, and its close event, a moment later, to where the reader went.
-    page.wait_for_function("one => document.activeElement.dataset.id === one", arg=flagged[1])
+    expect(page.locator(f"[data-id='{flagged[1]}']")).to_be_focused()
 
 
 def test_a_page_away_from_its_dataset_shows_the_small_picture(

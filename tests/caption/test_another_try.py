@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -10,6 +11,8 @@ from PIL import Image
 from demo.openai_standin import StandIn
 from tests.caption.conftest import FACTS, FIRST_WIDTH
 from tests.conftest import Dataset, Finished
+from tests.metadata.conftest import build
+from tests.odd_places import check_odd_places
 
 GOOD = "Umbreon sleeps on a mossy stone while picture number {} shows a full moon."
 WRONG = "Espeon sleeps on a mossy stone while picture number {} shows a full moon."
@@ -60,3 +63,9 @@ def test_captions_get_better_or_their_images_go(
     hybrids = [row["hybrid_caption"] for row in dataset.base().values()]
     assert [hybrid.split(" | ")[0] for hybrid in hybrids] == [GOOD.format(0), "", GOOD.format(2), GOOD.format(3)]
     assert all(hybrid.split(" | ")[1].startswith("umbreon, ") for hybrid in hybrids if hybrid)
+
+
+def test_a_root_of_any_name_in_any_locale(tmp_path: Path) -> None:
+    template = build(tmp_path / "template")
+    scripts = ["caption/cap_filter.py", "caption/recap_merge.py", "caption/hybrid_captions.py --max-tokens 20"]
+    check_odd_places(template.root, tmp_path, scripts)

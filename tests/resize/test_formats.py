@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops
@@ -12,6 +13,8 @@ from pokefa.formats import FORMATS, KEPT_FORMATS, SUFFIXES
 from pokefa.images import open_image
 from tests.attack import images
 from tests.conftest import Dataset, Finished, NamedDataset, named_id
+from tests.metadata.conftest import build
+from tests.odd_places import check_odd_places
 
 SCRIPT = "preprocess/resize/resize.py"
 SMALL = ("--min-side", 64, "--max-short", 128, "--max-long", 256)
@@ -96,3 +99,8 @@ def test_without_shared_memory(dataset: Dataset, without_shared_memory: Callable
     write(dataset, {"good.png": images.encoded(images.picture(300), "PNG")})
     finished = without_shared_memory(SCRIPT, "--root", dataset.root, *SMALL)
     assert (finished.code, finished.summary["counts"], finished.stderr) == (0, {"down": 1}, "")
+
+
+def test_a_root_of_any_name_in_any_locale(tmp_path: Path) -> None:
+    template = build(tmp_path / "template")
+    check_odd_places(template.root, tmp_path, ["preprocess/resize/resize.py --redo --workers 1"])

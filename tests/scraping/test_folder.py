@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,10 +17,13 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from scraping.folders import FolderFile, files_as_candidates, from_folder, read_file, walk_species
 from scraping.utils import Refused, Species, SpeciesIndex
 from tests.conftest import CHECKOUT, Dataset, Finished
+from tests.metadata.conftest import build
+from tests.odd_places import check_odd_places
 from tests.scraping.conftest import picture
 
 SCRIPT = "scraping/scrape.py"
@@ -220,3 +224,14 @@ def test_an_address_ends_with_the_sum_of_the_bytes(folder: Path) -> None:
     first = next(files_as_candidates(files, 10**6))
     assert first.url == f"file:Eevee/1.png#{hashlib.md5(picture(1)).hexdigest()}"
     assert str(folder.parent) not in first.url
+
+
+def test_a_root_of_any_name_in_any_locale(tmp_path: Path) -> None:
+    template = build(tmp_path / "template")
+    pictures = tmp_path / "my [1] pictures/Umbreon"
+    pictures.mkdir(parents=True)
+    Image.effect_mandelbrot((300, 300), (-2.0, -1.1, 0.7, 0.5), 90).save(pictures / "a*b.png")
+    quotas = tmp_path / "quotas.csv"
+    quotas.write_text("rank,name,band,weight,quota\n1,Umbreon,001-150,1,5\n", encoding="utf-8")
+    line = shlex.join(["scraping/scrape.py", "--from-folder", str(pictures.parent), "--quotas", str(quotas)])
+    check_odd_places(template.root, tmp_path, [line])

@@ -40,6 +40,8 @@ from shards.plan import Sample, ShardSize, make_sample
 from shards.story import steps_of
 from tests.attack import images
 from tests.conftest import Dataset
+from tests.metadata.conftest import build
+from tests.odd_places import check_odd_places
 from tests.webdataset.test_webdataset import (
     CHECKOUT,
     FORMATS,
@@ -646,3 +648,9 @@ def test_every_row_of_base_is_in_one_shard_or_left_out(
     slugs = {image_id: reason.split(":")[0] for image_id, reason in left_out.items()}
     wrong = {image_id_of(number): matter.split()[0] for number, matter in enumerate(matters) if matter != "none"}
     assert slugs == wrong
+
+
+def test_a_root_of_any_name_in_any_locale(tmp_path: Path) -> None:
+    template = build(tmp_path / "template")
+    scripts = ["species.py --coverage", "split.py", "webdataset.py --workers 1", "webdataset.py --urls-only", "card.py"]
+    check_odd_places(template.root, tmp_path, [f"webdataset/{line}" for line in scripts])
