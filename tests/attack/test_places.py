@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
@@ -40,6 +43,22 @@ def test_every_script_works_in_every_place(template: Sample, tmp_path: Path) -> 
 
 def test_the_report_works_in_every_place(template: Sample, tmp_path: Path) -> None:
     check_odd_places(template.root, tmp_path, ["metadata/report.py --thumbnails 1"], [b"plain", "ü [1]\n{x}".encode()])
+
+
+def test_a_root_behind_a_link_and_one_on_another_device(template: Sample, tmp_path: Path) -> None:
+    """Where no hard link can be made, a file is copied."""
+    with TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+        other = template.copy_to(Path(folder) / "dataset").root
+        shutil.rmtree(other / "data_clean")
+        (tmp_path / "exports").mkdir()
+        (other / "data_clean").symlink_to(tmp_path / "exports")
+        (tmp_path / "root").symlink_to(other)
+        assert run_script(tmp_path / "root", "preprocess/filter/filter.py") == (0, "")
+        kept = sorted(path.name for path in (template.root / "data_clean/base").iterdir())
+        assert {path.name for path in (tmp_path / "exports/base").iterdir()} <= set(kept)
+        assert (
+            run_script(other, "metadata/verify.py --json")[0] == run_script(tmp_path / "root", "metadata/verify.py")[0]
+        )
 
 
 def test_what_only_reads_works_under_a_root_that_cannot_be_written(template: Sample, tmp_path: Path) -> None:
