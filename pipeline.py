@@ -28,11 +28,11 @@ from functools import partial
 from pathlib import Path
 
 from demo.run import DEMO_PORT, run_demo
-from pokefa.commands import STEPS, Command, Runner, checkout_variables, choose_steps
-from pokefa.config import read_config
-from pokefa.environments import CHECKOUT, ensure, environment, environment_names
 from pokefa.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError, InputErrors, PokefaError
-from pokefa.preflight import check_all
+from pokefa.setup.config import read_config
+from pokefa.setup.environments import CHECKOUT, ensure, environment, environment_names
+from pokefa.setup.preflight import check_all
+from pokefa.setup.steps import STEPS, Command, Runner, checkout_variables, choose_steps
 
 # Test folders that are not named like the environment that they need.
 TEST_ENVIRONMENTS = {

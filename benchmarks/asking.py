@@ -32,7 +32,7 @@ from benchmarks.measuring import (
     table,
     tell,
 )
-from pokefa.commands import checkout_variables
+from pokefa.setup.steps import checkout_variables
 
 LATENCY_S = 1.0
 LOOPED = 10  # calls of the loop
@@ -48,8 +48,8 @@ def make_dataset(root: Path, count: int) -> None:
     import polars as pl
     from PIL import Image
 
-    from pokefa.columns import IMAGES
-    from pokefa.table import Table
+    from pokefa.ledger.columns import IMAGES
+    from pokefa.ledger.table import Table
 
     chance = np.random.default_rng(7)
     folder = root / "data_stage/resized"
@@ -68,7 +68,7 @@ def make_dataset(root: Path, count: int) -> None:
 @contextmanager
 def stand_in() -> Iterator[dict[str, str]]:
     """Run the stand-in; yield the environment that leads to it."""
-    words = [stage_python("score"), "-m", "demo.openai_standin", "--latency", str(LATENCY_S), "--fixed"]
+    words = [stage_python("score"), "-m", "demo.standins.openai_standin", "--latency", str(LATENCY_S), "--fixed"]
     with subprocess.Popen(words, env=checkout_variables(), stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

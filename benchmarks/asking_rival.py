@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from pokefa.asking.models import facts_of, picture_tokens
-from pokefa.asking.pictures import View
-from pokefa.asking.question import expected_tokens
+from pokefa.llm.images import View
+from pokefa.llm.prices import facts_of, picture_tokens
+from pokefa.llm.prompt import expected_tokens
 from preprocess.score.score import INSTRUCTIONS, MAX_SIDE, QUESTION, SCHEMA
 
 MODEL = "gpt-5-mini"

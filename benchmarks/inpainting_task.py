@@ -25,9 +25,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from demo.creatures import SPECIES
-from demo.draw import Plan, compose
-from demo.scenes import SCENES
+from demo.art.creatures import SPECIES
+from demo.art.draw import Plan, compose
+from demo.art.scenes import SCENES
 from preprocess.ocr.inpaint import paint_over
 from preprocess.ocr.inpainters import InpainterModel, find_inpainter, load_inpainter
 
@@ -137,7 +137,7 @@ def measure_levels() -> dict[str, Any]:
 
 def draw_cases(path: Path) -> dict[str, Any]:
     """Write a picture of ten cases: before, mask, after with the demo's stand-in for LaMa, after with OpenCV."""
-    from demo.inpaint_model import write_model
+    from demo.standins.inpaint_model import write_model
 
     with tempfile.TemporaryDirectory() as folder:
         stand_in = Path(folder) / "stand-in.pt"

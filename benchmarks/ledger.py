@@ -38,9 +38,9 @@ def make_ledger(root: Path, rows: int) -> None:
     """Write an images.csv of `rows` rows, every declared column filled as a finished dataset has them."""
     import polars as pl
 
-    from pokefa.columns import IMAGES
-    from pokefa.ledger import Ledger
-    from pokefa.table import Table
+    from pokefa.ledger.columns import IMAGES
+    from pokefa.ledger.table import Table
+    from pokefa.ledger.tables import Ledger
 
     chance = random.Random(7)
     ids = pl.Series([f"{chance.getrandbits(128):032x}" for _ in range(rows)])
@@ -53,7 +53,7 @@ def make_ledger(root: Path, rows: int) -> None:
 
 
 def open_ledger(root: Path) -> None:
-    from pokefa.ledger import Ledger
+    from pokefa.ledger.tables import Ledger
 
     Ledger.open(root).images.read_keyed()
 
@@ -61,16 +61,16 @@ def open_ledger(root: Path) -> None:
 def merge_results(root: Path, results: int = RESULTS_PER_MERGE) -> None:
     """Journal and merge `results` results, as a stage does every so often."""
     journal_results(root, results)
-    from pokefa.ledger import Ledger
+    from pokefa.ledger.tables import Ledger
 
     Ledger.open(root)
 
 
 def journal_results(root: Path, results: int) -> None:
-    from pokefa.ledger import Ledger
-    from pokefa.options import Options
-    from pokefa.run import StageRun
-    from pokefa.selection import STEPS
+    from pokefa.ledger.tables import Ledger
+    from pokefa.stage.options import Options
+    from pokefa.stage.rows import STEPS
+    from pokefa.stage.runner import StageRun
 
     ledger = Ledger.open(root)
     ids = ledger.images.read()["image_id"].head(results).to_list()
@@ -83,7 +83,7 @@ def journal_results(root: Path, results: int) -> None:
 
 def replay_all(root: Path) -> None:
     """Merge a journal that has a result for every row: what a crash before the first merge leaves."""
-    from pokefa.ledger import Ledger
+    from pokefa.ledger.tables import Ledger
 
     Ledger.open(root)
 

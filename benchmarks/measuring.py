@@ -30,8 +30,8 @@ from typing import Any
 
 import psutil
 
-from pokefa.commands import checkout_variables
-from pokefa.environments import CHECKOUT, ensure, environment
+from pokefa.setup.environments import CHECKOUT, ensure, environment
+from pokefa.setup.steps import checkout_variables
 
 MEMORY_LOOKS_S = 0.25  # a look at a process of 500 MiB takes milliseconds
 

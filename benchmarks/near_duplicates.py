@@ -94,7 +94,7 @@ def ours(path: Path, threshold: int, each_with_each: bool = False) -> tuple[floa
     """Group equal hashes and search the different ones, as rm_dups does."""
     import numpy as np
 
-    from preprocess.dup.neighbours import Cut, near_pairs
+    from pokefa.images.hamming import Cut, near_pairs
 
     def search(hashes: NDArray[np.uint64]) -> Pairs:
         distinct, first, group = np.unique(hashes, return_index=True, return_inverse=True)
@@ -282,7 +282,7 @@ def search_shape(path: Path) -> tuple[float, float]:
     """Return the seconds of the search at threshold 6, and the number of pairs."""
     import numpy as np
 
-    from preprocess.dup.neighbours import near_pairs
+    from pokefa.images.hamming import near_pairs
 
     hashes = np.load(path)
     began = time.perf_counter()
@@ -307,7 +307,7 @@ def decisions(path: Path, threshold: int, linkage: str) -> tuple[float, float]:
     import numpy as np
     import polars as pl
 
-    from preprocess.dup import decisions as deciding
+    from preprocess.dup import grouping as deciding
 
     hashes = np.load(path)
     count = len(hashes)

@@ -35,8 +35,8 @@ from benchmarks.measuring import (
     table,
     tell,
 )
-from pokefa.engine import available_cores
-from pokefa.environments import environment
+from pokefa.machine import available_cores
+from pokefa.setup.environments import environment
 
 BARE = "bare `model(x)` on ready arrays"
 COMPILED = "the same in tf.function"

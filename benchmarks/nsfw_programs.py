@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.scraping_server import make_picture
 
 if TYPE_CHECKING:
-    from pokefa.run import Row
+    from pokefa.stage.runner import Row
 
 # DeepDanbooru v3: the channels of its six stages, and how many blocks follow the first of each. With 9,176 tags they
 # have 161,272,768 numbers, which is 645 MB; the h5 that the author released has 647 MB.
@@ -96,7 +96,7 @@ def time_model(folder: Path, batch: int, images: int, compiled: bool) -> float:
     tf = import_tensorflow()
     import keras
 
-    from pokefa.images import open_image
+    from pokefa.images.files import open_image
 
     project = open_project(folder)
     model = keras.models.load_model(project.weights, compile=False)
@@ -114,7 +114,8 @@ def time_model(folder: Path, batch: int, images: int, compiled: bool) -> float:
 
 def time_worker(folder: Path, batch: int, images: int) -> float:
     """Return the seconds that one call of the work takes in a worker process, with `images` files."""
-    from pokefa.engine import Pool, run_batches
+    from pokefa.engine.local import run_batches
+    from pokefa.engine.work import Pool
     from preprocess.nsfw.deepdanbooru import open_project
     from preprocess.nsfw.screening import ScreenRows, spread_work
 

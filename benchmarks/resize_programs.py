@@ -58,7 +58,7 @@ def make_pictures(folder: Path, different: int, count: int) -> None:
 
 
 def make_picture(folder: Path, number: int) -> Path:
-    from demo.draw import SCENES, SPECIES, Plan, compose
+    from demo.art.draw import SCENES, SPECIES, Plan, compose
 
     form = FORMATS[number % len(FORMATS)]
     size = SIZES[(number // len(FORMATS) + 3 * number) % len(SIZES)]

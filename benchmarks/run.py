@@ -5,9 +5,9 @@
     python benchmarks/run.py --longer              larger sizes of three of them: ten minutes
     python benchmarks/run.py --quick --out /tmp/results
 
-Writes benchmarks/RESULTS.md, and benchmarks/results.json from which that is made. README.md shows the rows for which a
-goal was set. --longer writes benchmarks/LONGER.md instead: what would take the whole beyond half an hour. Each script
-runs in the environment that it needs, which is built on first use. Run this one in that of
+Writes benchmarks/results/RESULTS.md, and benchmarks/results/results.json from which that is made. README.md shows the
+rows for which a goal was set. --longer writes benchmarks/results/LONGER.md instead: what would take the whole beyond
+half an hour. Each script runs in the environment that it needs, which is built on first use. Run this one in that of
 requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project, on a machine that does
 nothing else.
 """
@@ -27,10 +27,10 @@ from typing import Any
 
 from benchmarks.findings import Comparison, Growth, growth_table
 from benchmarks.measuring import stage_python, table, tell
-from pokefa.commands import checkout_variables
-from pokefa.environments import CHECKOUT
 from pokefa.errors import InputError, PokefaError
-from pokefa.table import replacing
+from pokefa.files import replacing
+from pokefa.setup.environments import CHECKOUT
+from pokefa.setup.steps import checkout_variables
 
 README_MARKS = ("<!-- begin: written by benchmarks/run.py -->\n", "<!-- end: written by benchmarks/run.py -->\n")
 

@@ -3,9 +3,9 @@
     python benchmarks/scaling.py                              write the tables into docs/scaling.md
     python benchmarks/scaling.py --images 2000000 --cores 256 --show
 
-Every assumption is a flag and stands in the page. Rates are those of benchmarks/results.json, per core of the machine
-that it was measured on; a stage on N cores is taken to be N times as fast, which holds while storage keeps up. Run it
-after benchmarks/run.py, in the same environment.
+Every assumption is a flag and stands in the page. Rates are those of benchmarks/results/results.json, per core of the
+machine that it was measured on; a stage on N cores is taken to be N times as fast, which holds while storage keeps up.
+Run it after benchmarks/run.py, in the same environment.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 
 from benchmarks.findings import Growth, Rate
 from benchmarks.measuring import table
-from pokefa.asking.models import MODELS, cost_of
-from pokefa.environments import CHECKOUT
 from pokefa.errors import InputError, PokefaError
-from pokefa.table import replacing
+from pokefa.files import replacing
+from pokefa.llm.prices import MODELS, cost_of
+from pokefa.setup.environments import CHECKOUT
 
-RESULTS = CHECKOUT / "benchmarks/results.json"
+RESULTS = CHECKOUT / "benchmarks/results/results.json"
 PAGE = CHECKOUT / "docs/scaling.md"
 MARKS = ("<!-- begin: written by benchmarks/scaling.py -->\n", "<!-- end: written by benchmarks/scaling.py -->\n")
 IMAGES = (1_000_000, 10_000_000, 100_000_000)
@@ -43,7 +43,7 @@ MERGE = "ledger: journal and merge 5,000 results"
 SEARCH = "rm_dups' search at 6"
 
 # Commands from nsfw_filter to webdataset, each of which ends with a merge. In longer ones merges go on meanwhile, and
-# take a twentieth of the time (pokefa/run.py).
+# take a twentieth of the time (pokefa/stage/runner.py).
 COMMANDS = 13
 
 
@@ -150,7 +150,7 @@ def tables(results: Mapping[str, Any], sizes: Sequence[int], given: Assumptions)
     if missing := [name for name in needed if name not in known]:
         raise InputError(f"{RESULTS.name} lacks the rates of {', '.join(missing)}: run benchmarks/run.py")
     parts = ["\n### Assumptions\n", table(["what", "flag", "value"], assumption_rows(given))]
-    parts.append("\n### Measured, on the machine of benchmarks/RESULTS.md\n")
+    parts.append("\n### Measured, on the machine of benchmarks/results/RESULTS.md\n")
     rows = [
         [name, f"{rate.per_second:,.1f}", rate.cores, f"{rate.peak / 1e9:.1f} GB"]
         for name, rate in known.items()

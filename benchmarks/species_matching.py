@@ -19,8 +19,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from benchmarks.findings import Findings
-from caption.species_matching import SpeciesMatcher
-from caption.species_names import Species, known_species
+from pokefa.species.matching import SpeciesMatcher
+from pokefa.species.names import Species, known_species
 
 SCORES = (0.75, 0.80, 0.82, 0.85, 0.86, 0.88, 0.90)
 SPELLINGS_EACH = 3

@@ -8,8 +8,8 @@ Writes Markdown to stdout. Run it in the environment of requirements/requirement
 unless that holds the project; the work itself runs in that of the ocr stage, and the paddle engine in that of
 requirements/requirements_benchmarks_paddle.txt.
 
-A writing of demo/text_set.py is found when the mask covers at least half of its ink. Its height is the font's size in
-pixels. A text-free picture is a false alarm when anything in it counts as text.
+A writing of demo/art/text_set.py is found when the mask covers at least half of its ink. Its height is the font's size
+in pixels. A text-free picture is a false alarm when anything in it counts as text.
 
 Speed is that of one worker on all cores, from files to boxes and masks. The bare calls get arrays that lie ready: the
 same looks, cut and scaled, and where the stage reads, the same cuttings. What bounds the worker are bare calls for one
@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.findings import Findings
 from benchmarks.measuring import bench_parser, machine, mebibytes, run_apart, spread, stage_python, table, tell
 from benchmarks.text_detection_speed import BARE, BARE_AND_READER, CORE_EACH, PADDLE, STAGE, UNREAD_STAGE
-from pokefa.engine import available_cores
+from pokefa.machine import available_cores
 
 PICTURES = 100
 SPEED_PICTURES = 24
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(f"settings, on {pictures} pictures")
         program = [stage_python("ocr"), "-m", "benchmarks.text_detection_programs", "settings"]
         result = run_apart([*program, "--pictures", pictures]).result
-        print(f"\nThe first {pictures} of the 200 pictures of demo/text_set.py, every second one with text.")
+        print(f"\nThe first {pictures} of the 200 pictures of demo/art/text_set.py, every second one with text.")
         print_settings(result)
         print_kinds(result)
     if "speed" in parts:

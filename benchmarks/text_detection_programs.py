@@ -3,7 +3,7 @@
     python -m benchmarks.text_detection_programs settings --pictures 20
     python -m benchmarks.text_detection_programs draw --pictures 8 --folder /tmp/text
 
-`settings` runs the stage's own code on the labelled pictures of demo/text_set.py: what each setting finds, and the
+`settings` runs the stage's own code on the labelled pictures of demo/art/text_set.py: what each setting finds, and the
 processor time that it takes. What several settings share, looks and readings, is done once and counted for each.
 Its last line is JSON. `draw` writes some of the pictures as JPEGs, for benchmarks/text_detection_speed.py.
 """
@@ -23,8 +23,8 @@ from typing import Any
 
 from PIL import Image
 
-from demo.text_set import Picture, draw_set
-from pokefa.engine import available_cores
+from demo.art.text_set import Picture, draw_set
+from pokefa.machine import available_cores
 from preprocess.ocr.detect import UNREAD, TextRules, find_text
 from preprocess.ocr.models import Detector, Reader, load_detector, load_reader
 from preprocess.ocr.polygons import TextPolygon, draw_mask

@@ -26,9 +26,9 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pokefa.engine import available_cores
-from pokefa.images import open_image
-from pokefa.run import Row
+from pokefa.images.files import open_image
+from pokefa.machine import available_cores
+from pokefa.stage.runner import Row
 from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, find_text
 from preprocess.ocr.models import (
     DETECTOR,

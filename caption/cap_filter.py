@@ -26,16 +26,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from caption.recap import all_recap_captions, tried_again, write_recap
-from caption.species_matching import Match, SpeciesMatcher
-from caption.species_names import Mention, known_species, without_sex
 from caption.tags import Tags, tags_from_cell
-from pokefa.options import options_from, positive_int, stage_parser
-from pokefa.run import StageRun, decode_rows, run_stage
-from pokefa.selection import eligible_rows
-from pokefa.table import KEY, with_missing
-from pokefa.text import write_text
-from pokefa.user_files import csv_text
+from pokefa.csv_files import csv_text
+from pokefa.files import write_text
+from pokefa.ledger.table import KEY, with_missing
+from pokefa.llm.recaps import all_recap_captions, tried_again, write_recap
+from pokefa.species.matching import Match, SpeciesMatcher
+from pokefa.species.names import Mention, known_species, without_sex
+from pokefa.stage.options import options_from, positive_int, stage_parser
+from pokefa.stage.rows import eligible_rows
+from pokefa.stage.runner import StageRun, decode_rows, run_stage
 
 # What sentence_tags.py asks for.
 MIN_WORDS = 12

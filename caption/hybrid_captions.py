@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 from caption.tags import Tags, tags_from_cell
 from caption.tokens import CLIP_TOKENS, TokenCounter, load_token_counter
-from pokefa.options import options_from, positive_int, stage_parser
-from pokefa.run import StageRun, decode_rows, run_stage
-from pokefa.selection import not_dropped_before
-from pokefa.table import KEY
+from pokefa.ledger.table import KEY
+from pokefa.stage.options import options_from, positive_int, stage_parser
+from pokefa.stage.rows import not_dropped_before
+from pokefa.stage.runner import StageRun, decode_rows, run_stage
 
 SEPARATOR = " | "
 TAG_SEPARATOR = ", "

@@ -18,14 +18,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from caption.recap import RECAP_CAPTIONS_FILE, RecapCaption, read_recap_captions
 from caption.tags import clean_sentence, tags_from_cell, tags_to_cell
 from pokefa.console import show
 from pokefa.errors import InputError
-from pokefa.options import options_from, stage_parser
-from pokefa.run import Row, StageRun, decode_rows, run_stage
-from pokefa.selection import STEPS, eligible_rows
-from pokefa.table import KEY
+from pokefa.ledger.table import KEY
+from pokefa.llm.recaps import RECAP_CAPTIONS_FILE, RecapCaption, read_recap_captions
+from pokefa.stage.options import options_from, stage_parser
+from pokefa.stage.rows import STEPS, eligible_rows
+from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
 
 
 def verdict(old_caption: str | None, old_tags: str | None, new: RecapCaption, *, only_missing: bool) -> str:

@@ -21,15 +21,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from caption.recap import Reasons, RecapCaption, all_recap_captions, read_recap, write_recap_captions
 from caption.tags import SCHEMA, Caption, clean_answer, tags_to_cell
-from pokefa.asking.question import Ask, Question
-from pokefa.asking.rows import ask_rows
-from pokefa.asking.settings import Settings, add_options, check_server, settings_from
-from pokefa.options import add_data_option, options_from, stage_parser
-from pokefa.run import Row, StageRun, decode_rows, run_stage
-from pokefa.selection import choose_ids, eligible_rows
-from pokefa.table import KEY
+from pokefa.ledger.table import KEY
+from pokefa.llm.map_rows import ask_rows
+from pokefa.llm.options import Settings, add_options, check_server, settings_from
+from pokefa.llm.prompt import Ask, Question
+from pokefa.llm.recaps import Reasons, RecapCaption, all_recap_captions, read_recap, write_recap_captions
+from pokefa.stage.options import add_data_option, options_from, stage_parser
+from pokefa.stage.rows import choose_ids, eligible_rows
+from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
 
 INSTRUCTIONS = """\
 You caption one picture of Pokémon fan art for a data set that will be used to train image models. Describe what the
@@ -205,7 +205,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-READY_CHECKS = (check_server,)  # of pokefa.check_step
+READY_CHECKS = (check_server,)  # of pokefa.stage.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

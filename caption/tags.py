@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from caption.species_names import known_species
-from pokefa.asking.question import AnswerError, misfit, object_schema, plain
-from pokefa.columns import BASE
 from pokefa.errors import InputError
+from pokefa.ledger.columns import BASE
+from pokefa.llm.prompt import AnswerError, misfit, object_schema, plain
+from pokefa.species.names import known_species
 from pokefa.text import species_slug
 
 Tags = dict[str, Any]

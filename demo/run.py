@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pokefa.commands import STEPS, Command, Runner
-from pokefa.confined import can_confine
 from pokefa.errors import InputError, PokefaError
+from pokefa.images.confined import can_confine
+from pokefa.setup.steps import STEPS, Command, Runner
 
 DEMO_PORT = 18765
 
-DRAW = Command("draw", None, "core", ("-m", "demo.draw"))
-NSFW_MODEL = Command("nsfw_model", None, "nsfw", ("-m", "demo.nsfw_model"))
-INPAINT_MODEL = Command("inpaint_model", None, "ocr", ("-m", "demo.inpaint_model"))
-SERVICES = Command("services", None, "core", ("-m", "demo.services"))
+DRAW = Command("draw", None, "core", ("-m", "demo.art.draw"))
+NSFW_MODEL = Command("nsfw_model", None, "nsfw", ("-m", "demo.standins.nsfw_model"))
+INPAINT_MODEL = Command("inpaint_model", None, "ocr", ("-m", "demo.standins.inpaint_model"))
+SERVICES = Command("services", None, "core", ("-m", "demo.standins.services"))
 UNFLAG = Command("nsfw_unflag", 2, "nsfw", ("preprocess/nsfw/nsfw_unflag.py",))
 REPORT = Command("report", None, "metadata", ("metadata/report.py",))
 

@@ -24,15 +24,15 @@ from typing import Any
 
 import polars as pl
 
-from metadata.command import Reading, add_json_flag, reading_parser, run_reading
-from metadata.journals import Run, entries_of_run, read_runs, settings_of
-from metadata.packed import DATA_FOLDER, read_members, shard_paths
-from pokefa.columns import BASE, IMAGES
 from pokefa.console import show
 from pokefa.errors import ImageError, InputError
 from pokefa.files import locate
-from pokefa.selection import find_ids
-from pokefa.table import KEY
+from pokefa.ledger.columns import BASE, IMAGES
+from pokefa.ledger.runs import Run, entries_of_run, read_runs, settings_of
+from pokefa.ledger.table import KEY
+from pokefa.shards.layout import DATA, read_members, shard_paths
+from pokefa.stage.reader import Reading, add_json_flag, reading_parser, run_reading
+from pokefa.stage.rows import find_ids
 
 # What a journal's line may hold by itself; anything else is told as it stands, such as what an answer cost.
 USUAL_KEYS = ("table", KEY, "set", "add", "ts", "reason", "drop")
@@ -109,7 +109,7 @@ def find_in_shards(root: Path, image_id: str) -> list[dict[str, Any]]:
         InputError: a shard is damaged.
     """
     return [
-        {"shard": f"{DATA_FOLDER}/{shard.name}", **asdict(member)}
+        {"shard": f"{DATA}/{shard.name}", **asdict(member)}
         for shard in shard_paths(root)
         for member in read_members(shard)
         if member.image_id == image_id

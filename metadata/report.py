@@ -22,14 +22,14 @@ from pathlib import Path
 
 import polars as pl
 
-from metadata.command import Reading, reading_parser, run_reading
-from metadata.contact_sheet import contact_sheets, inpainting_pairs
-from metadata.figures import bars
-from metadata.funnel import KEPT, WAITING, Tables, count_fates, read_tables
-from metadata.journals import Run, gates_of, read_runs
-from metadata.pages import render
-from metadata.section_parts import Figure, Section, Table, spoken
-from metadata.sections import (
+from pokefa.errors import InputError
+from pokefa.files import write_text
+from pokefa.ledger.runs import Run, gates_of, read_runs
+from pokefa.reporting.contact_sheet import contact_sheets, inpainting_pairs
+from pokefa.reporting.figures import bars
+from pokefa.reporting.pages import render
+from pokefa.reporting.section_parts import Figure, Section, Table, spoken
+from pokefa.reporting.sections import (
     domain_section,
     drops_section,
     duplicate_section,
@@ -39,12 +39,12 @@ from metadata.sections import (
     species_section,
     text_section,
 )
-from metadata.species_coverage import count_species, read_coverage
-from metadata.spending import BY_LIST_PRICE, StageCost, cost_stages, total_usd
-from metadata.traces import REPORT_MARK, REPORT_TITLE
-from pokefa.errors import InputError
-from pokefa.options import positive_int
-from pokefa.text import write_text
+from pokefa.reporting.species_coverage import count_species, read_coverage
+from pokefa.reporting.spending import BY_LIST_PRICE, StageCost, cost_stages, total_usd
+from pokefa.stage.funnel import KEPT, WAITING, Tables, count_fates, read_tables
+from pokefa.stage.options import positive_int
+from pokefa.stage.reader import Reading, reading_parser, run_reading
+from pokefa.takedown.find import REPORT_MARK, REPORT_TITLE
 
 REPORT = "metadata/report.html"
 STAND_IN_MARK = "demo/standin.txt"

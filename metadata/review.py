@@ -28,14 +28,14 @@ from typing import Any
 
 import polars as pl
 
-from metadata.command import Reading, reading_parser, run_reading
-from metadata.pages import render
-from metadata.review_data import Dataset, Flagged
-from metadata.review_pictures import small_pictures
-from metadata.review_stages import STAGES, Action
-from pokefa.environments import CHECKOUT
-from pokefa.options import positive_int
-from pokefa.text import write_text
+from pokefa.files import write_text
+from pokefa.reporting.pages import render
+from pokefa.reporting.review_data import Dataset, Flagged
+from pokefa.reporting.review_pictures import small_pictures
+from pokefa.reporting.review_stages import STAGES, Action
+from pokefa.setup.environments import CHECKOUT
+from pokefa.stage.options import positive_int
+from pokefa.stage.reader import Reading, reading_parser, run_reading
 
 MOST_IMAGES = 5000
 

@@ -22,24 +22,17 @@ from typing import Any
 
 import polars as pl
 
-from metadata.command import Reading, add_json_flag, reading_parser, run_reading
-from metadata.funnel import KEPT, StepCount, Tables, count_fates, count_steps, left_out, read_tables
-from metadata.journals import Run, last_run_of_each_stage, read_runs
-from metadata.next_steps import next_commands, next_steps, read_situation, retry_commands, unpacked_steps
-from metadata.packed import read_stats
-from metadata.species_coverage import BandCoverage, read_coverage, sum_bands
-from metadata.spending import (
-    BY_LIST_PRICE,
-    StageCost,
-    cost_stages,
-    searches_left,
-    total_usd,
-    waiting_batches,
-)
-from metadata.underway import OpenRun, open_runs
 from pokefa.console import show
-from pokefa.selection import ORDER, STEPS, eligible_rows
-from pokefa.table import KEY
+from pokefa.ledger.runs import Run, last_run_of_each_stage, read_runs
+from pokefa.ledger.table import KEY
+from pokefa.reporting.next_steps import next_commands, next_steps, read_situation, retry_commands, unpacked_steps
+from pokefa.reporting.open_runs import OpenRun, open_runs
+from pokefa.reporting.species_coverage import BandCoverage, read_coverage, sum_bands
+from pokefa.reporting.spending import BY_LIST_PRICE, StageCost, cost_stages, searches_left, total_usd, waiting_batches
+from pokefa.shards.layout import read_stats
+from pokefa.stage.funnel import KEPT, StepCount, Tables, count_fates, count_steps, left_out, read_tables
+from pokefa.stage.reader import Reading, add_json_flag, reading_parser, run_reading
+from pokefa.stage.rows import ORDER, STEPS, eligible_rows
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Status:
     """Everything that the screen shows.
 
     Args:
-        fates: (step, fate, images), see `metadata.funnel.add_fate`.
+        fates: (step, fate, images), see `pokefa.stage.funnel.add_fate`.
         open_runs: runs that have not closed their journal, by stage.
         batches: questions that wait in batches, by stage.
         awaited: the steps that come next, whether they run already or not; `next` has their commands if none does.

@@ -25,21 +25,23 @@ from pathlib import Path
 
 import polars as pl
 
-from metadata.addresses import Address, plain_host, read_address, read_typed
-from metadata.journals import data_root_of, read_runs
-from metadata.packed import listed_ids
-from metadata.takedowns import TAKEDOWNS_FOLDER, Hash, Record, hash_picture, read_records, require_libraries
-from metadata.traces import find_traces, near_copies, remove_traces
-from pokefa.columns import TAKEN_DOWN
 from pokefa.console import show
 from pokefa.errors import ImageError, InputError
-from pokefa.journal import utc_now
-from pokefa.options import add_data_option, options_from, stage_parser
-from pokefa.run import StageRun, run_stage
-from pokefa.selection import find_ids
-from pokefa.table import KEY
-from shards.card import CARD
-from shards.withdraw import MOVES, finish
+from pokefa.images.phash import Hash
+from pokefa.ledger.columns import TAKEN_DOWN
+from pokefa.ledger.journal import utc_now
+from pokefa.ledger.runs import data_root_of, read_runs
+from pokefa.ledger.table import KEY
+from pokefa.ledger.tables import TAKEDOWNS_FOLDER
+from pokefa.shards.card import CARD
+from pokefa.shards.layout import listed_ids
+from pokefa.stage.options import add_data_option, options_from, stage_parser
+from pokefa.stage.rows import find_ids
+from pokefa.stage.runner import StageRun, run_stage
+from pokefa.takedown.addresses import Address, plain_host, read_address, read_typed
+from pokefa.takedown.find import find_traces, near_copies, remove_traces
+from pokefa.takedown.records import Record, hash_picture, read_records, require_libraries
+from pokefa.takedown.shards import MOVES, finish
 
 # The filter's own column still says that the images are kept, and another image may now have their place. Where
 # another image of a duplicate group had been removed in favour of one that is taken down, that one may enter the set,

@@ -26,24 +26,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metadata.asked import check_answers
-from metadata.checks import check_base, check_files, check_sums, check_temporaries, missing_files
-from metadata.command import Reading, add_json_flag, reading_parser, run_reading
-from metadata.funnel import join_tables, read_tables
-from metadata.gone_checks import check_gone
-from metadata.journals import Run, data_root_of, read_runs
-from metadata.replay import compare_with_journals
-from metadata.shard_checks import check_shards
-from metadata.underway import UnderWay
-from pokefa.columns import SCHEMAS, TAKEN_DOWN
 from pokefa.console import show
 from pokefa.errors import EXIT_FAILED, InputError
-from pokefa.journal import RUNS_FOLDER
-from pokefa.ledger import Ledger, Snapshot
-from pokefa.options import Options
-from pokefa.run import StageRun
-from pokefa.selection import STEPS
-from pokefa.table import KEY
+from pokefa.ledger.columns import SCHEMAS, TAKEN_DOWN
+from pokefa.ledger.journal import RUNS_FOLDER
+from pokefa.ledger.replay import compare_with_journals
+from pokefa.ledger.runs import Run, data_root_of, read_runs
+from pokefa.ledger.table import KEY
+from pokefa.ledger.tables import Ledger, Snapshot
+from pokefa.reporting.check_files import check_base, check_files, check_sums, check_temporaries, missing_files
+from pokefa.reporting.check_shards import check_shards
+from pokefa.reporting.open_runs import UnderWay
+from pokefa.stage.funnel import join_tables, read_tables
+from pokefa.stage.options import Options
+from pokefa.stage.reader import Reading, add_json_flag, reading_parser, run_reading
+from pokefa.stage.rows import STEPS
+from pokefa.stage.runner import StageRun
+from pokefa.takedown.asked import check_answers
+from pokefa.takedown.proof import check_gone
 
 # Examples of each kind on the screen; --json has them all.
 MOST_EXAMPLES = 5

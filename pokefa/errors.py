@@ -57,8 +57,9 @@ class ImageError(PokefaError):
     """An image that cannot be used; the message starts with its reason slug.
 
     Slugs of `pokefa.images`: `missing_file`, `empty_file`, `too_many_bytes`, `too_many_pixels`, `too_many_scans`,
-    `too_many_segments`, `too_many_chunks`, `not_an_image`, `unsupported_format`, `truncated`. Of `pokefa.decoding`, and
-    perhaps other with another limit or more memory: `decode_timeout`, `decode_memory`, `decode_crash`.
+    `too_many_segments`, `too_many_chunks`, `not_an_image`, `unsupported_format`, `truncated`. Of
+    `pokefa.images.decoding`, and perhaps other with another limit or more memory: `decode_timeout`, `decode_memory`,
+    `decode_crash`.
     """
 
     def __init__(self, slug: str, detail: str) -> None:
@@ -68,3 +69,21 @@ class ImageError(PokefaError):
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         return type(self), (self.slug, self.detail)  # so that it comes whole out of a worker process
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, for a one-line message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line: our own errors by their message, others with their type."""
+    if isinstance(error, PokefaError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"the library {error.name} is not installed here: install the stage's file of requirements/, or run it "
+            "through pipeline.py"
+        )
+    return f"{type(error).__name__}: {first_line(error)}"

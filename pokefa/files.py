@@ -1,4 +1,4 @@
-"""Paths that come from cells, and folders that stages write to, links and all.
+"""Files: paths that come from cells, linked folders, and writing a file whole or not at all.
 
 A path in a cell is data: it is relative, has no `..`, and names a file in the data folder or in a folder that the data
 folder itself links to, as one does who keeps `data_raw` on another disk. Any other path is an error of its row.
@@ -6,11 +6,23 @@ folder itself links to, as one does who keeps `data_raw` on another disk. Any ot
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
+import hashlib
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
-from pokefa.errors import ImageError
+from pokefa.errors import ImageError, PokefaError, first_line
+
+PRIVATE = 0o600  # prompts, titles, answers, and who asked for a takedown: for their owner alone
+
+# -- paths of cells, and linked folders --------------------------------------------------------------------------------
 
 
 class BadPathError(ImageError):
@@ -67,3 +79,141 @@ def walk_files(folder: Path) -> Iterator[Path]:
         seen.add((facts.st_dev, facts.st_ino))
         subfolders.sort()
         yield from (Path(parent) / name for name in sorted(names))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a stream whose content takes the place of `path` when the block ends well: written, fsynced, renamed.
+
+    Raises:
+        PokefaError: the content could not be written; `path` is as it was and no temporary file is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.resolve() if path.is_symlink() else path  # the file on the other disk, not the link to it
+    temporary: Path | None = None
+    try:
+        prefix, suffix = temporary_name(path, "*").split("*")
+        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~current_umask())
+        temporary.replace(path)
+        temporary = None
+        sync_folder(path.parent)
+    except OSError as error:
+        raise PokefaError(f"cannot write {path}: {first_line(error)}; the old file is unchanged") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path, mark: str) -> str:
+    """Return the name of a temporary file beside `path`; with "*" the pattern of all of them."""
+    return f".{path.name}.{mark}.tmp"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new name in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def current_umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> bool:
+    """Make `path` hold `text` in UTF-8, whole or not at all; return whether the file had to change.
+
+    Raises:
+        PokefaError: the file cannot be written; an older one is unchanged.
+    """
+    data = text.encode("utf-8")
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    with replacing(path) as stream:
+        stream.write(data)
+    return True
+
+
+def place_file(source: Path, target: Path) -> bool:
+    """Give `source` the second name `target`, by hard link or across devices by copy; return False if it has it.
+
+    `target` appears whole, or is replaced whole. The caller makes its folder, and syncs it when it matters.
+
+    Raises:
+        PokefaError: the file could not be placed; `target` is as it was.
+    """
+    temporary = target.with_name(f".{target.name}.link")
+    try:
+        if target.exists() and filecmp.cmp(source, target):
+            return False
+        temporary.unlink(missing_ok=True)
+        os.link(source, temporary)
+        temporary.replace(target)
+    except FileNotFoundError as error:
+        raise PokefaError(f"cannot place {source} at {target}: {error.strerror}") from None
+    except OSError:  # another device, a file system without links, or a file with too many
+        with replacing(target) as copy, source.open("rb") as stream:
+            shutil.copyfileobj(stream, copy)
+        shutil.copystat(source, target)  # the same size and time tell the next call that the bytes are the same
+    return True
+
+
+def keep_beside(path: Path) -> None:
+    """Copy a file that is about to be replaced."""
+    shutil.copy2(path, path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.before-rebuild"))
+
+
+# -- for their owner alone ---------------------------------------------------------------------------------------------
+
+
+def make_private(path: Path) -> None:
+    """Create an empty file that only its owner may read, or take the rights of others from an existing one.
+
+    Raises:
+        OSError: the file cannot be created.
+    """
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, PRIVATE))
+    close_to_others(path)
+
+
+def close_to_others(path: Path) -> None:
+    """Take the rights of others from a file, where it exists and is ours."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # another user's file keeps its rights
+        if path.stat().st_mode & 0o077:
+            path.chmod(PRIVATE)
+
+
+@contextmanager
+def replacing_privately(path: Path) -> Iterator[IO[bytes]]:
+    """`replacing`, for a file that only its owner may read: nobody else can open it at any moment.
+
+    Raises:
+        PokefaError: as `replacing`.
+    """
+    close_to_others(path)
+    before = os.umask(0o777 & ~PRIVATE)
+    try:
+        with replacing(path) as stream:
+            yield stream
+    finally:
+        os.umask(before)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path
-
-from pokefa.table import replacing
 
 _DROPPED = re.compile("['’‘ʼ`´.]")
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
@@ -38,17 +35,3 @@ def clean_text(text: object) -> str | None:
         return None
     text = _INVISIBLE.sub("", _CONTROLS.sub(" ", text)).encode("utf-8", "replace").decode("utf-8")
     return " ".join(text.split()) or None
-
-
-def write_text(path: Path, text: str) -> bool:
-    """Make `path` hold `text` in UTF-8, whole or not at all; return whether the file had to change.
-
-    Raises:
-        PokefaError: the file cannot be written; an older one is unchanged.
-    """
-    data = text.encode("utf-8")
-    if path.is_file() and path.read_bytes() == data:
-        return False
-    with replacing(path) as stream:
-        stream.write(data)
-    return True

@@ -28,13 +28,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from pokefa.csv_files import read_csv
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
-from pokefa.journal import new_run_id
-from pokefa.options import options_from, positive_int, stage_parser, whole_number
-from pokefa.run import log, report_error, set_up_logging
-from pokefa.table import replacing
-from pokefa.text import write_text
-from pokefa.user_files import read_csv
+from pokefa.files import replacing, write_text
+from pokefa.ledger.journal import new_run_id
+from pokefa.stage.options import options_from, positive_int, stage_parser, whole_number
+from pokefa.stage.runner import log, report_error, set_up_logging
 
 POPULARITY = Path(__file__).resolve().parent / "popularity.csv"
 QUOTAS_FILE = "quotas/quotas.csv"

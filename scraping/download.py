@@ -29,9 +29,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from pokefa import __version__
-from pokefa.errors import InputError, RunError
-from pokefa.formats import ACCEPT
-from pokefa.table import first_line
+from pokefa.errors import InputError, RunError, first_line
+from pokefa.images.formats import ACCEPT
 from scraping.addresses import quote_address, redirected_to, web_address
 from scraping.content_coding import Body
 from scraping.event_loop import Threads

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from pokefa.csv_files import read_csv
 from pokefa.errors import InputError
-from pokefa.user_files import read_csv
 from scraping.utils import Candidate, Refused, Species, SpeciesIndex
 
 LEADS_OUT = "a link leads out of the folder"

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from pokefa import columns
-from pokefa.columns import DROPS, SCHEMAS
 from pokefa.errors import InputError
-from pokefa.run import StageRun
-from pokefa.selection import find_ids, name_some
-from pokefa.table import KEY, with_missing
+from pokefa.ledger import columns
+from pokefa.ledger.columns import DROPS, SCHEMAS
+from pokefa.ledger.table import KEY, with_missing
+from pokefa.stage.rows import find_ids, name_some
+from pokefa.stage.runner import StageRun
 from scraping.records import Records
 
 PLACEHOLDER = "placeholder"

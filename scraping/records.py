@@ -31,11 +31,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pokefa.columns import IMAGES
 from pokefa.errors import InputError, RunError
-from pokefa.journal import utc_now
-from pokefa.run import Row
-from pokefa.table import sync_folder
+from pokefa.files import sync_folder
+from pokefa.ledger.columns import IMAGES
+from pokefa.ledger.journal import utc_now
+from pokefa.stage.runner import Row
 from scraping.addresses import stored_address
 from scraping.utils import RAW_FOLDER, Species
 

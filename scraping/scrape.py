@@ -36,12 +36,13 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from metadata.takedowns import read_taken_down
-from pokefa.engine import Pool, run_batches
+from pokefa.engine.local import run_batches
+from pokefa.engine.work import Pool
 from pokefa.errors import PokefaError
-from pokefa.options import options_from, stage_parser
-from pokefa.run import StageRun, run_stage
-from pokefa.table import KEY
+from pokefa.ledger.table import KEY
+from pokefa.stage.options import options_from, stage_parser
+from pokefa.stage.runner import StageRun, run_stage
+from pokefa.takedown.records import read_taken_down
 from scraping.event_loop import WorkLoop
 from scraping.folders import files_as_candidates, from_folder
 from scraping.hosts import Hosts, read_domains

@@ -28,9 +28,9 @@ import requests
 import tenacity
 from tenacity.wait import wait_base
 
-from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
+from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError, first_line
+from pokefa.files import replacing
 from pokefa.secrets import redact, secret_from_environment
-from pokefa.table import first_line, replacing
 from pokefa.text import species_slug
 from scraping.utils import retry_after
 

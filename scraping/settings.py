@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from metadata.takedowns import THRESHOLD
-from pokefa.images import MAX_BYTES, MAX_PIXELS
-from pokefa.options import add_decoding_options, number, positive_int, whole_number
+from pokefa.images.files import MAX_BYTES, MAX_PIXELS
+from pokefa.images.phash import THRESHOLD
+from pokefa.stage.options import add_decoding_options, number, positive_int, whole_number
 from scraping.hosts import CONCURRENCY, PER_HOST
 from scraping.utils import DEADLINE_S, MAX_ASPECT, MIN_SIDE, Limits
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from pokefa.csv_files import read_csv
 from pokefa.errors import InputError
-from pokefa.user_files import read_csv
 from scraping.addresses import candidate_of
 from scraping.utils import Candidate, Species, SpeciesIndex, read_parquet
 

@@ -15,12 +15,11 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from pokefa.decoding import in_decoder
-from pokefa.errors import InputError, PokefaError
-from pokefa.images import MAX_BYTES, MAX_PIXELS, ImageError, check_image
-from pokefa.table import first_line
+from pokefa.csv_files import read_csv
+from pokefa.errors import ImageError, InputError, PokefaError, first_line
+from pokefa.images.decoding import in_decoder
+from pokefa.images.files import MAX_BYTES, MAX_PIXELS, check_image
 from pokefa.text import clean_text, species_slug
-from pokefa.user_files import read_csv
 
 RAW_FOLDER = "data_raw"
 

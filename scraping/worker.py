@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pokefa.engine import Work, available_cores, each
+from pokefa.engine.work import Work, each
 from pokefa.errors import BudgetReached, ImageError, Interrupted, RunError
-from pokefa.formats import SUFFIXES
-from pokefa.journal import utc_now
-from pokefa.run import Row
-from pokefa.table import KEY
+from pokefa.images.formats import SUFFIXES
+from pokefa.ledger.journal import utc_now
+from pokefa.ledger.table import KEY
+from pokefa.machine import available_cores
+from pokefa.stage.runner import Row
 from pokefa.text import clean_text
 from scraping.event_loop import Threads, WorkLoop
 from scraping.folders import read_file
@@ -27,7 +28,7 @@ from scraping.records import PLACEHOLDER_PAGES, Records, page_of
 from scraping.utils import Candidate, Download, Limits, Picture, Refused, Species, examine, host_of
 
 if TYPE_CHECKING:
-    from metadata.takedowns import TakenDown
+    from pokefa.takedown.records import TakenDown
     from scraping.download import Downloader
 
 WRITERS = 4  # threads that wait for the disk, beside one for each core that decodes
@@ -255,7 +256,7 @@ def check_picture(image_id: str, data: bytes, taken_down: TakenDown) -> None:
     """
     if image_id in taken_down.ids:
         raise Refused("taken_down_bytes", f"{image_id} was taken down")
-    from metadata.takedowns import hash_picture
+    from pokefa.takedown.records import hash_picture
 
     try:
         hashed = hash_picture(data)

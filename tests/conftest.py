@@ -59,12 +59,12 @@ class Dataset:
 
     def write_images(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write metadata/images.csv with all declared columns; cells that a row does not name are empty."""
-        from pokefa.columns import IMAGES
+        from pokefa.ledger.columns import IMAGES
 
         self._write("images", IMAGES.names, rows)
 
     def write_base(self, rows: Iterable[Mapping[str, object]]) -> None:
-        from pokefa.columns import BASE
+        from pokefa.ledger.columns import BASE
 
         self._write("base", BASE.first_names, rows)
 
@@ -116,7 +116,7 @@ class NamedDataset(Dataset):
         return names_in((self.root / path).read_text(encoding="utf-8"))
 
     def _write(self, name: str, columns: list[str], rows: Iterable[Mapping[str, object]]) -> None:
-        from pokefa.ledger import MERGED_FILE, Ledger
+        from pokefa.ledger.tables import MERGED_FILE, Ledger
 
         ids = ("image_id", "dupe_group", "dupe_rep_image")
         named = [{**row, **{column: named_id(str(row[column])) for column in ids if row.get(column)}} for row in rows]

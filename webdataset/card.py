@@ -20,18 +20,17 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from metadata.command import Reading, reading_parser, run_reading
-from metadata.funnel import read_tables
-from metadata.journals import read_runs
-from metadata.packed import listed_ids
 from pokefa.errors import InputError
-from pokefa.table import KEY
-from pokefa.text import write_text
-from shards.card import CARD, describe_set, write_card
-from shards.check import manifest_of
-from shards.croissant import CROISSANT, Publication, croissant
-from shards.plan import STATS
-from shards.story import tell_story
+from pokefa.files import write_text
+from pokefa.ledger.runs import read_runs
+from pokefa.ledger.table import KEY
+from pokefa.shards.card import CARD, describe_set, write_card
+from pokefa.shards.card_text import tell_story
+from pokefa.shards.check import manifest_of
+from pokefa.shards.croissant import CROISSANT, Publication, croissant
+from pokefa.shards.layout import STATS, listed_ids
+from pokefa.stage.funnel import read_tables
+from pokefa.stage.reader import Reading, reading_parser, run_reading
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 

@@ -26,17 +26,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caption.species_matching import MIN_SCORE, Match, SpeciesMatcher
-from caption.species_names import known_species
-from pokefa.asking.question import plain
-from pokefa.options import number, options_from, stage_parser
-from pokefa.run import StageRun, run_stage
-from pokefa.selection import eligible_rows
-from pokefa.table import KEY, with_missing
-from pokefa.text import write_text
-from pokefa.user_files import csv_text
-from quotas.coverage import QUOTAS_FILE, cover_quotas
-from shards.left_out import pokemon_in
+from pokefa.csv_files import csv_text
+from pokefa.files import write_text
+from pokefa.ledger.table import KEY, with_missing
+from pokefa.llm.prompt import plain
+from pokefa.shards.layout import pokemon_in
+from pokefa.species.coverage import QUOTAS_FILE, cover_quotas
+from pokefa.species.matching import MIN_SCORE, Match, SpeciesMatcher
+from pokefa.species.names import known_species
+from pokefa.stage.options import number, options_from, stage_parser
+from pokefa.stage.rows import eligible_rows
+from pokefa.stage.runner import StageRun, run_stage
 
 COUNTS = "metadata/species.csv"
 COVERAGE = "metadata/species_coverage.csv"

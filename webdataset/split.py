@@ -35,15 +35,12 @@ from pathlib import Path
 
 import polars as pl
 
-from pokefa.options import options_from, stage_parser, whole_number
-from pokefa.run import StageRun, run_stage
-from pokefa.selection import eligible_rows
-from pokefa.table import KEY, with_missing
-from pokefa.text import write_text
-from preprocess.dup.alike import HASHES, look_alikes
-from preprocess.dup.rm_dups import HIGHEST_THRESHOLD, THRESHOLD
-from shards.plan import MANIFESTS
-from shards.sides import (
+from pokefa.files import write_text
+from pokefa.images.near_hashes import HASHES, look_alikes
+from pokefa.images.phash import HIGHEST_THRESHOLD, THRESHOLD
+from pokefa.ledger.table import KEY, with_missing
+from pokefa.shards.layout import MANIFESTS
+from pokefa.shards.sides import (
     REASSIGNED,
     Picture,
     Shares,
@@ -53,6 +50,9 @@ from shards.sides import (
     species_without_train,
     split_pictures,
 )
+from pokefa.stage.options import options_from, stage_parser, whole_number
+from pokefa.stage.rows import eligible_rows
+from pokefa.stage.runner import StageRun, run_stage
 
 AUDIT = "metadata/audit/split.csv"
 LINKS = ("dupe_group", "source_page")

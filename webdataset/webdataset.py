@@ -28,27 +28,15 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from pokefa.decoding import use_limits
-from pokefa.engine import Pool
+from pokefa.engine.work import Pool
 from pokefa.errors import InputError
-from pokefa.options import (
-    add_cluster_options,
-    add_data_option,
-    add_decoding_options,
-    limits_from,
-    options_from,
-    positive_int,
-    stage_parser,
-)
-from pokefa.run import StageRun, decode_rows, run_stage
-from pokefa.selection import not_dropped_before
-from pokefa.table import KEY, with_missing
-from shards.card import update_card
-from shards.check import check_and_report
-from shards.images import Encoding
-from shards.left_out import HARMLESS, why_in_no_split
-from shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
-from shards.plan import (
+from pokefa.images.decoding import use_limits
+from pokefa.ledger.table import KEY, with_missing
+from pokefa.shards.card import update_card
+from pokefa.shards.check import check_and_report
+from pokefa.shards.images import Encoding
+from pokefa.shards.layout import (
+    HARMLESS,
     IMAGE_SUFFIXES,
     MANIFESTS,
     SPLITS,
@@ -58,9 +46,22 @@ from shards.plan import (
     make_sample,
     plan_hash,
     shuffled,
+    why_in_no_split,
 )
-from shards.publish import clear_building, publish, read_ids, read_known, write_stats
-from shards.urls import URLS, write_urls
+from pokefa.shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
+from pokefa.shards.publish import clear_building, publish, read_ids, read_known, write_stats
+from pokefa.shards.urls import URLS, write_urls
+from pokefa.stage.options import (
+    add_cluster_options,
+    add_data_option,
+    add_decoding_options,
+    limits_from,
+    options_from,
+    positive_int,
+    stage_parser,
+)
+from pokefa.stage.rows import not_dropped_before
+from pokefa.stage.runner import StageRun, decode_rows, run_stage
 
 CHECKS = {True: "full", False: "header"}
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pokefa.errors import InputError
-from pokefa.selection import name_some
+from pokefa.stage.rows import name_some
 
 ROWS_AT_ONCE = 2048
 # faiss multiplies single-precision numbers in an order of its own, so it is asked for a little more than wanted and

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from pokefa.images.hamming import Numbers
 
 Linkage = Literal["star", "single"]
-Numbers = NDArray[np.int64]
 
 
 def link(linkage: Linkage, count: int, pairs: Numbers) -> Numbers:
@@ -44,29 +44,3 @@ def single(count: int, pairs: Numbers) -> Numbers:
     _, groups = connected_components(graph, directed=False)
     _, best, group = np.unique(groups, return_index=True, return_inverse=True)
     return best[group]
-
-
-class Groups:
-    """Members of numbered groups: `of_member` (M,) int64 holds each member's group."""
-
-    def __init__(self, of_member: Numbers) -> None:
-        self.members = np.argsort(of_member, kind="stable")
-        self.sizes = np.bincount(of_member)
-        self.starts = np.cumsum(self.sizes) - self.sizes
-
-    def pairs_of_members(self, pairs: Numbers) -> Numbers:
-        """Return (R, 2) int64: each member of a pair's first group with each of its second."""
-        first, second = pairs[:, 0], pairs[:, 1]
-        counts = self.sizes[first] * self.sizes[second]
-        which = np.repeat(np.arange(len(pairs)), counts)
-        number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
-        row, column = np.divmod(number, self.sizes[second][which])
-        return np.column_stack(
-            (self.members[self.starts[first][which] + row], self.members[self.starts[second][which] + column])
-        )
-
-    def pairs_within(self) -> Numbers:
-        """Return (R, 2) int64: each two members of the same group, once."""
-        several = np.flatnonzero(self.sizes > 1)
-        pairs = self.pairs_of_members(np.column_stack((several, several)))
-        return pairs[pairs[:, 0] < pairs[:, 1]]

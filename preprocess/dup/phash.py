@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pokefa.decoding import in_decoder, readable, use_limits
-from pokefa.engine import Pool, Work, each
-from pokefa.options import add_cluster_options, add_data_option, add_decoding_options, options_from, stage_parser
-from pokefa.run import Row, StageRun, run_stage
-from preprocess.dup.hashing import Hashed, hash_file
+from pokefa.engine.work import Pool, Work, each
+from pokefa.images.decoding import in_decoder, readable, use_limits
+from pokefa.images.phash import Hashed, hash_file
+from pokefa.stage.options import add_cluster_options, add_data_option, add_decoding_options, options_from, stage_parser
+from pokefa.stage.runner import Row, StageRun, run_stage
 
 
 @dataclass(frozen=True)

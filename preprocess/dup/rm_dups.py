@@ -27,22 +27,21 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pokefa.cells import Value
-from pokefa.columns import IMAGES, boolean_cells, is_true
 from pokefa.errors import InputError
-from pokefa.options import number, options_from, stage_parser, whole_number
-from pokefa.run import StageRun, run_stage
-from pokefa.selection import eligible_rows
-from pokefa.table import KEY, guard_formulas, replacing
+from pokefa.files import replacing
+from pokefa.images.phash import HIGHEST_THRESHOLD, THRESHOLD
+from pokefa.ledger.cells import Value
+from pokefa.ledger.columns import IMAGES, boolean_cells, is_true
+from pokefa.ledger.table import KEY, guard_formulas
+from pokefa.stage.options import number, options_from, stage_parser, whole_number
+from pokefa.stage.rows import eligible_rows
+from pokefa.stage.runner import StageRun, run_stage
 
 if TYPE_CHECKING:
-    from preprocess.dup.decisions import Rules
+    from preprocess.dup.grouping import Rules
 
-THRESHOLD = 6
 MIN_COSINE = 0.95
 
-# Two strangers differ in about 32 of 64 bits; a threshold near that would make one group of everything.
-HIGHEST_THRESHOLD = 24
 
 READ = ("phash64", "phash_contrast", "sha256", "ae_aesthetic", "w", "h", "ts")
 DECIDED = ("dupe_group", "dupe_rep_image", "dupe_distance", "dupe_flag", "dupe_removed", "dupe_keep_reason")
@@ -67,7 +66,7 @@ def typed_rows(frame: pl.DataFrame, *, variants: bool) -> pl.DataFrame:
 
 def remove_duplicates(run: StageRun, rules: Rules) -> None:
     """Decide over all eligible rows at once, and record what has changed."""
-    from preprocess.dup.decisions import decide
+    from preprocess.dup.grouping import decide
 
     table = run.table()
     rows = typed_rows(eligible_rows(table, run.step), variants=rules.variants)
@@ -174,8 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--embeddings and --embedding-ids go together: give both")
 
     def body(run: StageRun) -> None:
-        from preprocess.dup.decisions import Rules
         from preprocess.dup.embeddings import read_embeddings
+        from preprocess.dup.grouping import Rules
 
         embeddings = None
         if args.embeddings is not None:

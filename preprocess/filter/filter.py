@@ -27,17 +27,16 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
-from pokefa.cells import Value
-from pokefa.columns import BASE, DECISIONS, IMAGES, PLACEHOLDER, TAKEN_DOWN, is_true
 from pokefa.errors import InputError
-from pokefa.files import locate
-from pokefa.formats import KEPT_FORMATS, SUFFIXES
-from pokefa.images import place_file
-from pokefa.options import add_data_option, options_from, positive_int, stage_parser, whole_number
-from pokefa.run import Row, StageRun, decode_rows, log, run_stage
-from pokefa.selection import FLAGGED_NSFW, TEXT_SETTLED, filled, leads_out
-from pokefa.storage import copy_file, is_remote
-from pokefa.table import KEY, sync_folder
+from pokefa.files import locate, place_file, sync_folder
+from pokefa.images.formats import KEPT_FORMATS, SUFFIXES
+from pokefa.images.storage import copy_file, is_remote
+from pokefa.ledger.cells import Value
+from pokefa.ledger.columns import BASE, DECISIONS, IMAGES, PLACEHOLDER, TAKEN_DOWN, is_true
+from pokefa.ledger.table import KEY
+from pokefa.stage.options import add_data_option, options_from, positive_int, stage_parser, whole_number
+from pokefa.stage.rows import FLAGGED_NSFW, TEXT_SETTLED, filled, leads_out
+from pokefa.stage.runner import Row, StageRun, decode_rows, log, run_stage
 
 FOLDER = "data_clean/base"
 

@@ -20,20 +20,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pokefa.confined import ConfinedModel, plain
-from pokefa.errors import InputError, PokefaError
-from pokefa.images import flatten
-from pokefa.limits import check_path
-from pokefa.model_files import (
-    Member,
-    ModelArchive,
-    Trust,
-    check_trust,
-    fetch_archive,
-    sha256_of,
-    unpinned_file,
-)
-from pokefa.table import first_line
+from pokefa.errors import InputError, PokefaError, first_line
+from pokefa.files import sha256_of
+from pokefa.images.confined import ConfinedModel, plain
+from pokefa.images.files import flatten
+from pokefa.images.weights import Member, ModelArchive, Trust, check_trust, fetch_archive, unpinned_file
+from pokefa.machine import check_path
 from preprocess.nsfw.screening import TagModel
 
 if TYPE_CHECKING:
@@ -305,8 +297,9 @@ def _shape(shape: object, length: int) -> Sequence[int | None]:
 
 def _as_shape(fact: object) -> object:
     """Return a shape that a confined process has told; anything else as None."""
-    is_shape = isinstance(fact, list) and all(length is None or type(length) is int for length in fact)
-    return tuple(fact) if is_shape else None
+    if isinstance(fact, list) and all(length is None or type(length) is int for length in fact):
+        return tuple(fact)
+    return None
 
 
 def _read_settings(path: Path) -> Mapping[str, Any]:

@@ -31,12 +31,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from pokefa.cells import Value
-from pokefa.check_step import has_finished
-from pokefa.errors import InputError
-from pokefa.images import ImageError
-from pokefa.model_files import Trust, check_available
-from pokefa.options import (
+from pokefa.errors import ImageError, InputError
+from pokefa.images.weights import Trust, check_available
+from pokefa.ledger.cells import Value
+from pokefa.stage.check_step import has_finished
+from pokefa.stage.options import (
     add_cluster_options,
     add_data_option,
     add_decoding_options,
@@ -46,9 +45,9 @@ from pokefa.options import (
     stage_parser,
     trust_from,
 )
-from pokefa.overrides import UNFLAGGED
-from pokefa.run import Row, StageRun, decode_rows, run_stage
-from pokefa.selection import choose_ids, eligible_rows, filled
+from pokefa.stage.overrides import UNFLAGGED
+from pokefa.stage.rows import choose_ids, eligible_rows, filled
+from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
 from preprocess.nsfw.deepdanbooru import V3, WAYS_OUT, find_project
 from preprocess.nsfw.opennsfw import TAG, find_weights
 from preprocess.nsfw.screening import Screen, ScreenRows, spread_work
@@ -135,7 +134,7 @@ def redecide_row(row: Row, table: Mapping[str, float]) -> dict[str, Value] | Non
     unknown = {tag: None for tag, threshold in before.items() if threshold is None}
     if unknown.keys() >= table.keys():
         return None
-    after: Thresholds = dict.fromkeys(before, UNUSED) | table | unknown
+    after: Thresholds = {**dict.fromkeys(before, UNUSED), **table, **unknown}
     # Scores that are not on record are RECORDED_OVER at most; where none is, the highest of them is in the cell.
     highest = RECORDED_OVER if row["nsfw_score"] is None else min(float(row["nsfw_score"]), RECORDED_OVER)
     return {
@@ -326,7 +325,7 @@ def check_model(args: argparse.Namespace) -> None:
         check_available(V3, ways_out=WAYS_OUT)
 
 
-READY_CHECKS = (check_model,)  # of pokefa.check_step
+READY_CHECKS = (check_model,)  # of pokefa.stage.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pokefa.overrides import unflag_main
+from pokefa.stage.overrides import unflag_main
 
 # They decide over all images at once; what the others made of the image is as true as before.
 DECIDED_OVER_ALL = ("rm_dups", "filter")

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pokefa.errors import InputError
-from pokefa.images import flatten
-from pokefa.model_files import check_file
-from pokefa.table import first_line
+from pokefa.errors import InputError, first_line
+from pokefa.images.files import flatten
+from pokefa.images.weights import check_file
 from preprocess.nsfw.screening import TagModel
 
 if TYPE_CHECKING:

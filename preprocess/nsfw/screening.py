@@ -10,10 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from pokefa.decoding import in_decoder, readable
-from pokefa.engine import Pool, Work, available_cores
-from pokefa.images import ImageError, open_image
-from pokefa.run import Row
+from pokefa.engine.work import Pool, Work
+from pokefa.errors import ImageError
+from pokefa.images.decoding import in_decoder, readable
+from pokefa.images.files import open_image
+from pokefa.machine import available_cores
+from pokefa.stage.runner import Row
 
 if TYPE_CHECKING:
     import numpy as np

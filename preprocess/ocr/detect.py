@@ -12,11 +12,12 @@ from typing import Literal
 
 from PIL import Image
 
-from pokefa.decoding import in_decoder, readable
-from pokefa.engine import Pool, Work
-from pokefa.images import ImageError, flatten, open_image, to_png
-from pokefa.run import Row
-from pokefa.storage import write_file
+from pokefa.engine.work import Pool, Work
+from pokefa.errors import ImageError
+from pokefa.images.decoding import in_decoder, readable
+from pokefa.images.files import flatten, open_image, to_png
+from pokefa.images.storage import write_file
+from pokefa.stage.runner import Row
 from preprocess.ocr.models import Detector, Reader, load_detector, load_reader
 from preprocess.ocr.polygons import TextPolygon, area_frac, contains, draw_mask, measure, merge
 from preprocess.ocr.views import Looks

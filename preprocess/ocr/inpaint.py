@@ -15,12 +15,12 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
-from pokefa.decoding import in_decoder, readable
-from pokefa.engine import Work, each
-from pokefa.errors import PokefaError
-from pokefa.images import ImageError, flatten, open_image, to_png
-from pokefa.run import Row
-from pokefa.storage import write_file
+from pokefa.engine.work import Work, each
+from pokefa.errors import ImageError, PokefaError
+from pokefa.images.decoding import in_decoder, readable
+from pokefa.images.files import flatten, open_image, to_png
+from pokefa.images.storage import write_file
+from pokefa.stage.runner import Row
 from preprocess.ocr.crops import MOST_PIXELS, Region, Regions, batches, cut_tiles, fade_in, find_regions, reduction
 from preprocess.ocr.inpainters import Inpainter, InpainterModel, load_inpainter
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
-from pokefa.confined import ConfinedModel
-from pokefa.engine import describe
-from pokefa.errors import InputError, PokefaError
-from pokefa.limits import check_path
-from pokefa.model_files import ModelFile, Trust, check_trust, fetch, sha256_of, unpinned_file
+from pokefa.errors import InputError, PokefaError, one_line
+from pokefa.files import sha256_of
+from pokefa.images.confined import ConfinedModel
+from pokefa.images.weights import ModelFile, Trust, check_trust, fetch, unpinned_file
+from pokefa.machine import check_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -160,7 +160,7 @@ def load_lama(weights: Path, threads: int) -> Inpainter:
         lama = SimpleLama()
     except RuntimeError as error:
         raise PokefaError(
-            f"{weights} is no TorchScript model ({describe(error)}): name another file in LAMA_MODEL"
+            f"{weights} is no TorchScript model ({one_line(error)}): name another file in LAMA_MODEL"
         ) from None
 
     def fill(images: Sequence[Image.Image], masks: Sequence[Image.Image]) -> list[Image.Image]:

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pokefa.confined import ConfinedModel
-from pokefa.engine import describe
-from pokefa.errors import PokefaError
-from pokefa.model_files import cache_folder, check_file, sha256_of
+from pokefa.errors import PokefaError, one_line
+from pokefa.files import sha256_of
+from pokefa.images.confined import ConfinedModel
+from pokefa.images.weights import cache_folder, check_file
 from preprocess.ocr.polygons import TextPolygon
 from preprocess.ocr.views import Looks, views_of
 
@@ -126,8 +126,8 @@ def load_detector(
     """
     _prepare()
     if name is None:
-        with model_folder(DETECTOR, DETECTOR_SETTINGS) as folder:
-            detect = open_detector(DETECTOR.name, folder, min_confidence, looks)
+        with model_folder(DETECTOR, DETECTOR_SETTINGS) as settings:
+            detect = open_detector(DETECTOR.name, settings, min_confidence, looks)
         return detect, f"{DETECTOR.name} {DETECTOR.sha256[:12]}"
     try:
         folder = download_detector(name)
@@ -137,7 +137,7 @@ def load_detector(
         return open_detector(name, str(folder), min_confidence, looks), label
     except Exception as error:
         raise PokefaError(
-            f"--det-model {name} cannot be loaded ({describe(error)}): give a detector that PaddleOCR offers for "
+            f"--det-model {name} cannot be loaded ({one_line(error)}): give a detector that PaddleOCR offers for "
             "ONNX, with a network for its download, or leave the flag out for the embedded one"
         ) from None
 

@@ -26,11 +26,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from pokefa.check_step import has_finished
-from pokefa.engine import Pool, available_cores
-from pokefa.images import ImageError
-from pokefa.model_files import Trust, check_available, check_trust
-from pokefa.options import (
+from pokefa.engine.work import Pool
+from pokefa.errors import ImageError
+from pokefa.images.weights import Trust, check_available, check_trust
+from pokefa.machine import available_cores
+from pokefa.stage.check_step import has_finished
+from pokefa.stage.options import (
     add_cluster_options,
     add_data_option,
     add_decoding_options,
@@ -42,8 +43,8 @@ from pokefa.options import (
     trust_from,
     whole_number,
 )
-from pokefa.run import StageRun, run_stage
-from pokefa.selection import STEPS
+from pokefa.stage.rows import STEPS
+from pokefa.stage.runner import StageRun, run_stage
 from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, Verify, boxes_path, mask_path, spread_rows
 from preprocess.ocr.inpaint import InpaintRows, inpainted_path
 from preprocess.ocr.inpainters import BIG_LAMA, WAYS_OUT, InpainterModel, Kind, find_inpainter, find_named_weights
@@ -269,7 +270,7 @@ def check_weights(args: argparse.Namespace) -> None:
             check_available(BIG_LAMA, ways_out=WAYS_OUT)
 
 
-READY_CHECKS = (check_detector, check_weights)  # of pokefa.check_step
+READY_CHECKS = (check_detector, check_weights)  # of pokefa.stage.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from pokefa.columns import is_true
-from pokefa.overrides import unflag_main
+from pokefa.ledger.columns import is_true
+from pokefa.stage.overrides import unflag_main
 
 # All that was made of the image itself; captions and splits follow from the filter's new base.csv.
 MADE_FROM_THE_IMAGE = ("resize", "score", "phash", "rm_dups", "filter")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pokefa.decoder import loads_first
-from pokefa.formats import FORMATS
-from pokefa.images import check_image, needs_conversion, open_image, read_file, strip_ballast
+from pokefa.images.decoder import loads_first
+from pokefa.images.files import check_image, needs_conversion, open_image, read_file, strip_ballast
+from pokefa.images.formats import FORMATS
 from preprocess.resize.metadata import strip_metadata
 from preprocess.resize.png import encode_png
 from preprocess.resize.policy import Bounds, Target, target_size

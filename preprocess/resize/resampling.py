@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pokefa.images import needs_conversion, open_image
+from pokefa.images.files import needs_conversion, open_image
 from preprocess.resize.policy import Target
 
 if TYPE_CHECKING:

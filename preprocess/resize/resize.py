@@ -23,13 +23,14 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pokefa.cells import Value
-from pokefa.decoding import in_decoder, readable, use_limits
-from pokefa.engine import Pool, Work
+from pokefa.engine.work import Pool, Work
 from pokefa.errors import PokefaError, RunError
-from pokefa.formats import KEPT_FORMATS, SUFFIXES
-from pokefa.images import MAX_BYTES, MAX_PIXELS
-from pokefa.options import (
+from pokefa.images.decoding import in_decoder, readable, use_limits
+from pokefa.images.files import MAX_BYTES, MAX_PIXELS
+from pokefa.images.formats import KEPT_FORMATS, SUFFIXES
+from pokefa.images.storage import copy_file, is_remote, write_file
+from pokefa.ledger.cells import Value
+from pokefa.stage.options import (
     add_cluster_options,
     add_data_option,
     add_decoding_options,
@@ -37,8 +38,7 @@ from pokefa.options import (
     positive_int,
     stage_parser,
 )
-from pokefa.run import Row, StageRun, run_stage
-from pokefa.storage import copy_file, is_remote, write_file
+from pokefa.stage.runner import Row, StageRun, run_stage
 from preprocess.resize.convert import make_file
 from preprocess.resize.policy import Bounds, Target
 

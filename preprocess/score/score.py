@@ -24,16 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pokefa.asking.client import Model
-from pokefa.asking.pictures import load_picture
-from pokefa.asking.question import AnswerError, Ask, Question, object_schema
-from pokefa.asking.rows import ask_rows
-from pokefa.asking.settings import Settings, add_options, check_server, settings_from
-from pokefa.cells import Value
-from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
-from pokefa.images import ImageError
-from pokefa.options import Options, add_data_option, options_from, stage_parser
-from pokefa.run import Row, StageRun, report_error, run_stage, set_up_logging
+from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, ImageError, InputError, PokefaError
+from pokefa.ledger.cells import Value
+from pokefa.llm.client import Model
+from pokefa.llm.images import load_picture
+from pokefa.llm.map_rows import ask_rows
+from pokefa.llm.options import Settings, add_options, check_server, settings_from
+from pokefa.llm.prompt import AnswerError, Ask, Question, object_schema
+from pokefa.stage.options import Options, add_data_option, options_from, stage_parser
+from pokefa.stage.runner import Row, StageRun, report_error, run_stage, set_up_logging
 
 # A grade needs less than the model could see, and a picture is most of what a question costs: at this size it counts a
 # third to a half of its tokens.
@@ -178,7 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-READY_CHECKS = (check_server,)  # of pokefa.check_step
+READY_CHECKS = (check_server,)  # of pokefa.stage.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

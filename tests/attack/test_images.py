@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image, ImageChops
 
-from pokefa import memory
-from pokefa.decoding import Decoders, Limits
 from pokefa.errors import ImageError, Interrupted, PokefaError
-from pokefa.formats import FORMATS
-from pokefa.images import check_image, needs_conversion, open_image, read_file
-from pokefa.memory import SLOT_BYTES, Budget
-from pokefa.structure import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, Caps, without_ballast
+from pokefa.images import memory
+from pokefa.images.decoding import Decoders, Limits
+from pokefa.images.files import check_image, needs_conversion, open_image, read_file
+from pokefa.images.formats import FORMATS
+from pokefa.images.memory import SLOT_BYTES, Budget
+from pokefa.images.structure import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, Caps, without_ballast
 from tests.attack import calls, images
 from tests.conftest import CHECKOUT
 
@@ -331,7 +331,7 @@ def test_a_budget_gives_what_there_is(tmp_path: Path) -> None:
 
 def test_the_claim_of_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from pokefa.memory import *\n"
+        "import sys, time; from pathlib import Path; from pokefa.images.memory import *\n"
         "with Budget(2 * SLOT_BYTES, Path(sys.argv[1])).claim(2 * SLOT_BYTES):\n"
         "    print('held', flush=True); time.sleep(600)"
     )
@@ -374,7 +374,7 @@ def is_alive(pid: int) -> bool:
 def test_decoders_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     script = (
-        "import sys; from pathlib import Path; from pokefa.decoding import *; from tests.attack.calls import *\n"
+        "import sys; from pathlib import Path; from pokefa.images.decoding import *; from tests.attack.calls import *\n"
         "Decoders(Limits(seconds=1000)).call(tell_pid_and_spin, Path(sys.argv[1]))"
     )
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
@@ -399,11 +399,11 @@ def test_a_decoder_gets_no_key(decoders: Decoders, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "module",
     [
-        "metadata.thumbnails",
-        "pokefa.asking.pictures",
-        "preprocess.dup.hashing",
+        "pokefa.reporting.thumbnails",
+        "pokefa.llm.images",
+        "pokefa.images.phash",
         "preprocess.resize.convert",
-        "shards.images",
+        "pokefa.shards.images",
     ],
 )
 def test_a_decoder_loads_little(decoders: Decoders, module: str) -> None:

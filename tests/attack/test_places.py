@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 import polars as pl
 import pytest
 
-from pokefa.ledger import Ledger
-from pokefa.options import Options
-from pokefa.run import StageRun
-from pokefa.selection import STEPS
+from pokefa.ledger.tables import Ledger
+from pokefa.stage.options import Options
+from pokefa.stage.rows import STEPS
+from pokefa.stage.runner import StageRun
 from tests.metadata.conftest import Sample
 from tests.odd_places import NAMES, check_odd_places, run_script
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pokefa.asking.answers import ANSWERS_FILE, Answers, Stored
 from pokefa.errors import InputError
+from pokefa.llm.store import ANSWERS_FILE, Answers, Stored
 from tests.attack.conftest import Victim
 
 

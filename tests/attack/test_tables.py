@@ -12,10 +12,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pokefa.columns import IMAGES
 from pokefa.errors import InputError, PokefaError
-from pokefa.ledger import Ledger
-from pokefa.merging import Changes
+from pokefa.ledger.columns import IMAGES
+from pokefa.ledger.merge import Changes
+from pokefa.ledger.tables import Ledger
 from tests.attack.conftest import Rows, Victim
 from tests.conftest import CHECKOUT
 
@@ -93,9 +93,9 @@ def test_no_code_outside_the_schema_compares_the_text_of_a_cell() -> None:
     """A flag is asked by `is_true` or decoded, so that a spelling can never switch it off."""
     files = subprocess.run(["git", "ls-files", "*.py"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     ours = [Path(name) for name in files.stdout.split() if not name.startswith(("tests/", "benchmarks/", "demo/"))]
-    assert Path("pokefa/columns.py") in ours
+    assert Path("pokefa/ledger/columns.py") in ours
     compares = re.compile(r"""(==|!=|\bin\b|eq_missing|lit)\W*\(?["'](True|False)["']|\{["']True["']:""")
-    schema = {Path("pokefa/cells.py"), Path("pokefa/columns.py")}
+    schema = {Path("pokefa/ledger/cells.py"), Path("pokefa/ledger/columns.py")}
     assert [str(path) for path in ours if path not in schema and compares.search((CHECKOUT / path).read_text())] == []
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metadata.figures import BLUE
+from pokefa.reporting.figures import BLUE
 from tests.conftest import run_command
 from tests.metadata.conftest import build
 

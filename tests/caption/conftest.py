@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from demo.openai_standin import StandIn, run_server
+from demo.standins.openai_standin import StandIn, run_server
 
 FIRST_WIDTH = 100
 SENTENCE = "Umbreon sleeps on a mossy stone under the full moon in forest number {number}."

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from demo.openai_standin import StandIn
+from demo.standins.openai_standin import StandIn
 from tests.caption.conftest import FACTS, FIRST_WIDTH
 from tests.conftest import Dataset, Finished
 from tests.metadata.conftest import build

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caption.cap_filter import MAX_WORDS, MIN_WORDS, Limits, find_faults, repeats_itself, same_sentences
-from caption.recap import RecapCaption, write_recap_captions
 from caption.sentence_tags import ADVICE, INSTRUCTIONS, model_name
-from caption.species_matching import SpeciesMatcher
-from caption.species_names import known_species
 from caption.tags import SCHEMA, clean_answer, tags_to_cell
+from pokefa.llm.recaps import RecapCaption, write_recap_captions
+from pokefa.species.matching import SpeciesMatcher
+from pokefa.species.names import known_species
 from tests.caption.conftest import FACTS
 from tests.conftest import Dataset
 

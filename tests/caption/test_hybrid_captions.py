@@ -18,9 +18,9 @@ from caption.hybrid_captions import (
     ordered_tags,
     species_phrases,
 )
-from caption.species_names import known_species
 from caption.tags import ART_STYLE, COMPOSITION, OPEN_LISTS, Tags, clean_sentence, clean_tags
 from caption.tokens import load_token_counter
+from pokefa.species.names import known_species
 from tests.caption.conftest import FACTS
 from tests.conftest import Dataset
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from caption.recap import RecapCaption, write_recap_captions
 from caption.recap_merge import verdict
 from caption.tags import clean_tags, tags_to_cell
+from pokefa.llm.recaps import RecapCaption, write_recap_captions
 from tests.caption.conftest import FACTS
 from tests.conftest import Dataset
 

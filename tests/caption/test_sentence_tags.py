@@ -17,7 +17,7 @@ from PIL import Image
 from caption.cap_filter import find_faults
 from caption.sentence_tags import ADVICE, note_of
 from caption.tags import TAG_NAMES
-from demo.openai_standin import StandIn
+from demo.standins.openai_standin import StandIn
 from tests.caption.conftest import FACTS, SENTENCE, describe_by_width
 from tests.conftest import CHECKOUT, Dataset
 
@@ -134,8 +134,8 @@ def test_a_missing_final_set_is_wrong_input(dataset: Dataset) -> None:
 
 def test_every_reason_of_cap_filter_has_advice() -> None:
     from caption.cap_filter import Limits
-    from caption.species_matching import SpeciesMatcher
-    from caption.species_names import Species
+    from pokefa.species.matching import SpeciesMatcher
+    from pokefa.species.names import Species
 
     nothing = {**FACTS, "pokemon": []}
     reasons = set(find_faults("", nothing, SpeciesMatcher(Species([])), Limits())) | set(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from caption.species_names import POPULARITY, Mention, Species, known_species, read_species
 from pokefa.errors import InputError
+from pokefa.species.names import POPULARITY, Mention, Species, known_species, read_species
 
 SPECIES = known_species()
 

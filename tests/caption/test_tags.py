@@ -25,8 +25,8 @@ from caption.tags import (
     tags_from_cell,
     tags_to_cell,
 )
-from pokefa.asking.question import AnswerError, misfit
 from pokefa.errors import InputError
+from pokefa.llm.prompt import AnswerError, misfit
 from tests.caption.conftest import FACTS
 
 TAGS = {name: FACTS[name] for name in TAG_NAMES}

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caption.species_names import POPULARITY
 from caption.tokens import MERGES, find_vocabulary, load_token_counter, read_merges
 from pokefa.errors import PokefaError
+from pokefa.species.names import POPULARITY
 from tests.conftest import CHECKOUT
 
 count = load_token_counter()

@@ -8,8 +8,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from pokefa.options import Options
-from pokefa.run import StageRun, run_stage
+from pokefa.stage.options import Options
+from pokefa.stage.runner import StageRun, run_stage
 
 
 def value_of(image_id: str) -> str:

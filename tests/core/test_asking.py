@@ -1,4 +1,4 @@
-"""pokefa.asking without a server: sizes, prices, limits, schemas, stored answers, and what is read from an answer."""
+"""pokefa.llm without a server: sizes, prices, limits, schemas, stored answers, and what is read from an answer."""
 
 from __future__ import annotations
 
@@ -18,32 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pokefa.asking.answers import Answers, Stored, keep, stored_answer
-from pokefa.asking.budget import Budget
-from pokefa.asking.client import Model, host_of, is_openai
-from pokefa.asking.models import (
-    MODELS,
-    check_shutdown,
-    cost_of,
-    facts_of,
-    picture_tokens,
-    require_facts,
-)
-from pokefa.asking.pace import Pace, retry_after
-from pokefa.asking.pictures import View, encode_jpeg, fit_patches
-from pokefa.asking.question import (
-    Answer,
-    AnswerError,
-    Question,
-    misfit,
-    object_schema,
-    parse_answer,
-    plain,
-    request_hash,
-)
-from pokefa.asking.replies import Form, request_body, text_of, tokens_of
-from pokefa.engine import Pool, run_batches
+from pokefa.engine.local import run_batches
+from pokefa.engine.work import Pool
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
+from pokefa.llm.budget import Budget
+from pokefa.llm.client import Model, host_of, is_openai
+from pokefa.llm.images import View, encode_jpeg, fit_patches
+from pokefa.llm.prices import MODELS, check_shutdown, cost_of, facts_of, picture_tokens, require_facts
+from pokefa.llm.prompt import Answer, AnswerError, Question, misfit, object_schema, parse_answer, plain, request_hash
+from pokefa.llm.rate_limit import Pace, retry_after
+from pokefa.llm.store import Answers, Stored, keep, stored_answer
+from pokefa.llm.wire import Form, request_body, text_of, tokens_of
 
 SCHEMA = object_schema(
     {

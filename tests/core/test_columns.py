@@ -7,9 +7,9 @@ import math
 import polars as pl
 import pytest
 
-from pokefa.cells import BOOLEAN, TEXT, CellType, decimal, hex_digits, integer, one_of, reason_of
-from pokefa.columns import BASE, DROPS, IMAGES, SCHEMAS, data_dictionary
 from pokefa.errors import InputError
+from pokefa.ledger.cells import BOOLEAN, TEXT, CellType, decimal, hex_digits, integer, one_of, reason_of
+from pokefa.ledger.columns import BASE, DROPS, IMAGES, SCHEMAS, data_dictionary
 from tests.conftest import CHECKOUT
 
 MD5 = hex_digits(32)
@@ -151,4 +151,4 @@ def test_no_column_is_declared_twice():
 
 def test_the_data_dictionary_on_disk_is_the_generated_one():
     on_disk = (CHECKOUT / "metadata/README.md").read_text(encoding="utf-8")
-    assert on_disk == data_dictionary(), "run: python -m pokefa.columns > metadata/README.md"
+    assert on_disk == data_dictionary(), "run: python -m pokefa.ledger.columns > metadata/README.md"

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pokefa.columns import IMAGES
 from pokefa.errors import InputError, PokefaError
-from pokefa.ledger import Ledger
-from pokefa.options import Options
-from pokefa.run import StageRun
-from pokefa.selection import STEPS
+from pokefa.ledger.columns import IMAGES
+from pokefa.ledger.tables import Ledger
+from pokefa.stage.options import Options
+from pokefa.stage.rows import STEPS
+from pokefa.stage.runner import StageRun
 from tests.core.crashing_stage import value_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -218,8 +218,9 @@ def test_four_stages_that_merge_at_once_lose_no_cell(dataset):
     dataset.write_images(rows)
     columns = {"phash": "phash_error", "resize": "resize_note", "score": "ae_model", "nsfw_filter": "nsfw_model"}
     script = (
-        "import sys; from pathlib import Path; from pokefa.ledger import Ledger; from pokefa.options import Options;"
-        "from pokefa.run import StageRun; from pokefa.selection import STEPS;"
+        "import sys; from pathlib import Path; from pokefa.ledger.tables import Ledger;"
+        "from pokefa.stage.options import Options;"
+        "from pokefa.stage.runner import StageRun; from pokefa.stage.rows import STEPS;"
         "root, stage, column = sys.argv[1:]; root = Path(root);"
         "run = StageRun(STEPS[stage], Options(root=root), Ledger.open(root));"
         "[(run.record(f'{n:032x}', {column: f'{stage} {n}'}), n % 2 or run.save()) for n in range(150)];"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pokefa.engine import WORKER_DIED, Outcome, Pool, each, run_batches
+from pokefa.engine.local import run_batches
+from pokefa.engine.work import WORKER_DIED, Outcome, Pool, each
 from pokefa.errors import InputError, PokefaError
 from tests.conftest import CHECKOUT, Finished
 

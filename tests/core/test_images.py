@@ -17,19 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageChops, ImageCms
 
-from pokefa import images
-from pokefa.errors import PokefaError
-from pokefa.formats import FORMATS, KEPT_FORMATS
-from pokefa.images import (
-    Facts,
-    ImageError,
-    check_image,
-    flatten,
-    needs_conversion,
-    open_image,
-    place_file,
-    read_file,
-)
+from pokefa.errors import ImageError, PokefaError
+from pokefa.files import place_file
+from pokefa.images import files as images
+from pokefa.images.files import Facts, check_image, flatten, needs_conversion, open_image, read_file
+from pokefa.images.formats import FORMATS, KEPT_FORMATS
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 CORNERS = (RED, GREEN, BLUE, WHITE)

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pokefa.columns import BASE, IMAGES
 from pokefa.errors import InputError
-from pokefa.journal import entries_by_time
-from pokefa.ledger import Ledger
-from pokefa.options import Options
-from pokefa.run import StageRun
-from pokefa.selection import STEPS
-from pokefa.table import KEY, Table, empty_frame
+from pokefa.ledger.columns import BASE, IMAGES
+from pokefa.ledger.journal import entries_by_time
+from pokefa.ledger.table import KEY, Table, empty_frame
+from pokefa.ledger.tables import Ledger
+from pokefa.stage.options import Options
+from pokefa.stage.rows import STEPS
+from pokefa.stage.runner import StageRun
 from tests.conftest import numbered_id
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)

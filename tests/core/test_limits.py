@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from pokefa.errors import InputError
-from pokefa.limits import FILES_OF_ITS_OWN, LEAST_BYTES, check_path, most_at_once, open_files
+from pokefa.machine import FILES_OF_ITS_OWN, LEAST_BYTES, check_path, most_at_once, open_files
 from tests.conftest import CHECKOUT
 
-CHECK = "from pokefa.limits import check_address_space; check_address_space()"
+CHECK = "from pokefa.machine import check_address_space; check_address_space()"
 
 
 def run_limited(*words: str, limit: int) -> subprocess.CompletedProcess[str]:

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager
 import pytest
 
 from pokefa.errors import InputError
-from pokefa.locks import holding
-from pokefa.options import Options
-from pokefa.run import StageRun, run_stage
-from pokefa.selection import ORDER
+from pokefa.stage.locks import holding
+from pokefa.stage.options import Options
+from pokefa.stage.rows import ORDER
+from pokefa.stage.runner import StageRun, run_stage
 from tests.conftest import CHECKOUT
 
 WAY_OUT = "wait until it has ended, or stop it with Ctrl-C, which saves what it has finished"
@@ -23,7 +23,7 @@ WAY_OUT = "wait until it has ended, or stop it with Ctrl-C, which saves what it 
 HOLD = """
 import sys, time
 from pathlib import Path
-from pokefa.locks import holding
+from pokefa.stage.locks import holding
 with holding(Path(sys.argv[1]), "score"):
     print("held", flush=True)
     time.sleep(60)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from pokefa import model_files
-from pokefa.confined import can_confine
 from pokefa.errors import InputError, PokefaError
-from pokefa.model_files import (
+from pokefa.images import weights as model_files
+from pokefa.images.confined import can_confine
+from pokefa.images.weights import (
     Member,
     ModelArchive,
     ModelFile,
@@ -30,7 +30,7 @@ from pokefa.model_files import (
     fetch_archive,
     unpinned_file,
 )
-from pokefa.options import add_trust_options, stage_parser, trust_from
+from pokefa.stage.options import add_trust_options, stage_parser, trust_from
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WAYS_OUT = "name a copy with --model-dir"
@@ -269,7 +269,7 @@ def test_offline_says_how_to_go_on(cache: Path) -> None:
 def test_two_processes_at_once_both_get_the_whole_file(server: FileServer, tmp_path: Path) -> None:
     server.slow.set()
     code = (
-        "import sys; from pokefa.model_files import ModelFile, fetch; "
+        "import sys; from pokefa.images.weights import ModelFile, fetch; "
         "print(fetch(ModelFile('weights.pt', sys.argv[1], int(sys.argv[2]), sys.argv[3]), ways_out=''))"
     )
     model = pinned(server)

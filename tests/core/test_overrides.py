@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pokefa.columns import IMAGES
 from pokefa.errors import InputError
-from pokefa.locks import holding
-from pokefa.overrides import unflag_main
-from pokefa.selection import find_ids
+from pokefa.ledger.columns import IMAGES
+from pokefa.stage.locks import holding
+from pokefa.stage.overrides import unflag_main
+from pokefa.stage.rows import find_ids
 
 AA, BB = "a" * 32, "b" * 32
 IDS = st.text("0123456789abcdef", min_size=1, max_size=6)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pokefa.asking.answers import ANSWERS_FILE, Answers, Stored
 from pokefa.errors import RunError
-from pokefa.journal import Journal
-from pokefa.private import close_to_others, make_private, replacing_privately
+from pokefa.files import close_to_others, make_private, replacing_privately
+from pokefa.ledger.journal import Journal
+from pokefa.llm.store import ANSWERS_FILE, Answers, Stored
 
 
 @pytest.fixture(autouse=True, params=[0o000, 0o022, 0o077])

@@ -11,11 +11,11 @@ import sys
 import pytest
 
 from pokefa.errors import BudgetReached, InputError
-from pokefa.journal import read_entries
-from pokefa.ledger import Ledger
-from pokefa.options import Options, options_from, stage_parser
-from pokefa.run import StageRun, run_stage
-from pokefa.selection import STEPS
+from pokefa.ledger.journal import read_entries
+from pokefa.ledger.tables import Ledger
+from pokefa.stage.options import Options, options_from, stage_parser
+from pokefa.stage.rows import STEPS
+from pokefa.stage.runner import StageRun, run_stage
 from tests.conftest import CHECKOUT
 
 READY = {"is_nsfw": "False", "has_ocr": "False", "path_resized": "x.png"}

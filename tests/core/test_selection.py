@@ -5,10 +5,10 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from pokefa.columns import IMAGES
 from pokefa.errors import InputError
-from pokefa.selection import ORDER, STEPS, choose_ids, eligible_rows, pending_rows, require_columns, stale_columns
-from pokefa.table import with_missing
+from pokefa.ledger.columns import IMAGES
+from pokefa.ledger.table import with_missing
+from pokefa.stage.rows import ORDER, STEPS, choose_ids, eligible_rows, pending_rows, require_columns, stale_columns
 
 CLEAN = {"path_raw": "x", "is_nsfw": "False"}
 NO_TEXT = {**CLEAN, "has_ocr": "False"}

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pokefa.text import clean_text, species_slug, write_text
+from pokefa.files import write_text
+from pokefa.text import clean_text, species_slug
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pokefa.csv_files import csv_text, read_csv
 from pokefa.errors import InputError
-from pokefa.user_files import csv_text, read_csv
 
 ADVICE = "it needs the columns file and species"
 SAVE_AS = "save it as CSV with commas, in UTF-8"

@@ -17,16 +17,17 @@ import pytest
 from PIL import Image
 
 from caption.cap_filter import Limits, find_faults
-from caption.species_matching import SpeciesMatcher
-from caption.species_names import POPULARITY, read_species
 from caption.tags import SCHEMA, clean_answer
-from demo.creatures import SPECIES
-from demo.draw import compose, fingerprint, plan_pictures, render
-from demo.pixel_rules import describe, judge, look_at
-from pokefa.asking.pictures import encode_jpeg
-from pokefa.asking.question import misfit
-from pokefa.formats import FORMATS, KEPT_FORMATS
-from pokefa.images import ImageError, flatten, open_image
+from demo.art.creatures import SPECIES
+from demo.art.draw import compose, fingerprint, plan_pictures, render
+from demo.standins.pixel_rules import describe, judge, look_at
+from pokefa.errors import ImageError
+from pokefa.images.files import flatten, open_image
+from pokefa.images.formats import FORMATS, KEPT_FORMATS
+from pokefa.llm.images import encode_jpeg
+from pokefa.llm.prompt import misfit
+from pokefa.species.matching import SpeciesMatcher
+from pokefa.species.names import POPULARITY, read_species
 from pokefa.text import species_slug
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -74,7 +75,7 @@ Picture = dict[str, Any]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All pictures, drawn as a user would."""
     out = tmp_path_factory.mktemp("drawn") / "art"
-    command = [sys.executable, "-m", "demo.draw", "--out", str(out), "--seed", str(SEED)]
+    command = [sys.executable, "-m", "demo.art.draw", "--out", str(out), "--seed", str(SEED)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"pictures": 61, "catalogue": str(out / "catalogue.json")}
@@ -312,9 +313,9 @@ def test_captions_are_good_and_none_is_said_twice(pictures, sent):
 def test_a_folder_that_is_a_file_is_refused(tmp_path, run_script):
     taken = tmp_path / "taken"
     taken.write_text("")
-    finished = run_script("-m", "demo.draw", "--out", taken)
+    finished = run_script("-m", "demo.art.draw", "--out", taken)
     assert finished.code == 2
-    assert finished.stderr.splitlines()[-1] == f"python -m demo.draw: error: --out {taken} is a file: name a folder"
+    assert finished.stderr.splitlines()[-1] == f"python -m demo.art.draw: error: --out {taken} is a file: name a folder"
 
 
 def test_a_plan_keeps_its_place_whatever_its_attempt():

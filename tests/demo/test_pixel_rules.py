@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from caption.tags import SCHEMA
-from demo.creatures import SPECIES
-from demo.pixel_rules import (
+from demo.art.creatures import SPECIES
+from demo.standins.pixel_rules import (
     HUE_WORDS,
     MANNERS,
     MOODS,
@@ -28,7 +28,7 @@ from demo.pixel_rules import (
     measure_repetition,
     name_colour,
 )
-from pokefa.asking.question import misfit
+from pokefa.llm.prompt import misfit
 
 GROUND = (225, 228, 232)
 

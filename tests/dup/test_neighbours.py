@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.dup import neighbours
-from preprocess.dup.neighbours import Cut, choose_cut, near_pair_chunks, near_pairs
+from pokefa.images import hamming as neighbours
+from pokefa.images.hamming import Cut, choose_cut, near_pair_chunks, near_pairs
 
 
 def flip(value: int, *bits: int) -> int:

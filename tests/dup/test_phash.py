@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageDraw
 
-from pokefa.images import ImageError
-from preprocess.dup.hashing import TURNS, contrast_of, phash_of, shrink
-from preprocess.dup.looks import FLAT_BITS, FLAT_CONTRAST
+from pokefa.errors import ImageError
+from pokefa.images.phash import FLAT_BITS, FLAT_CONTRAST, TURNS, contrast_of, phash_of, shrink
 from tests.attack import images
 from tests.conftest import Dataset, Finished, numbered_id
 

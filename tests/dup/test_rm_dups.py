@@ -17,14 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pokefa.cells import Value
 from pokefa.errors import PokefaError
-from preprocess.dup import decisions
-from preprocess.dup.decisions import CRITERIA, Rules
+from pokefa.images.phash import FLAT_BITS, FLAT_CONTRAST, TURNS
+from pokefa.ledger.cells import Value
+from preprocess.dup import grouping as decisions
 from preprocess.dup.embeddings import Embeddings
-from preprocess.dup.hashing import TURNS
+from preprocess.dup.grouping import CRITERIA, Rules
 from preprocess.dup.linkage import Linkage
-from preprocess.dup.looks import FLAT_BITS, FLAT_CONTRAST
 from preprocess.dup.rm_dups import DECIDED
 from tests.conftest import Dataset, Finished
 
@@ -421,7 +420,7 @@ def test_embedding_files_that_cannot_be_read(dataset: Dataset) -> None:
 
 
 def test_too_many_pairs_end_the_run_before_the_memory(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preprocess.dup.looks.MOST_PAIRS", 2)
+    monkeypatch.setattr("pokefa.images.near_hashes.MOST_PAIRS", 2)
     with pytest.raises(PokefaError) as caught:
         decide([image(str(bit), flip(BASE, bit)) for bit in range(5)], 6, "star")
     assert str(caught.value) == (

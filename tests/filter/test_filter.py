@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pokefa.columns import BASE, IMAGES
 from pokefa.errors import InputError
+from pokefa.ledger.columns import BASE, IMAGES
 from preprocess.filter.filter import DECISIONS, Gates, Scored, decide_before_gates, decide_by_gates, score_times_800
 from tests.conftest import CHECKOUT, Dataset, Finished
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from pokefa.ledger import Ledger
-from pokefa.options import Options
-from pokefa.run import StageRun
-from pokefa.selection import STEPS
+from pokefa.ledger.tables import Ledger
+from pokefa.stage.options import Options
+from pokefa.stage.rows import STEPS
+from pokefa.stage.runner import StageRun
 from tests.conftest import Finished
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pokefa.columns import data_dictionary
+from pokefa.ledger.columns import data_dictionary
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("status", "report", "review", "history", "verify", "takedown")
@@ -17,7 +17,7 @@ SCRIPTS = ("status", "report", "review", "history", "verify", "takedown")
 
 def test_dictionary_is_generated_from_the_columns() -> None:
     written = (CHECKOUT / "metadata/README.md").read_text(encoding="utf-8")
-    assert written == data_dictionary(), "run: python -m pokefa.columns > metadata/README.md"
+    assert written == data_dictionary(), "run: python -m pokefa.ledger.columns > metadata/README.md"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

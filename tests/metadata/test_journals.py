@@ -1,4 +1,4 @@
-"""metadata/journals.py: what a recorded command line set, however argparse let it be written."""
+"""pokefa/ledger/runs.py: what a recorded command line set, however argparse let it be written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metadata.journals import Run, data_root_of, flag_value, gates_of, read_runs, settings_of
+from pokefa.ledger.runs import Run, data_root_of, flag_value, gates_of, read_runs, settings_of
 from preprocess.filter.filter import build_parser
 
 

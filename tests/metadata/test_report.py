@@ -20,16 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from metadata.contact_sheet import PAIR_SIDE, TILE_SIDE, contact_sheets, web_address
-from metadata.figures import bars
-from metadata.funnel import read_tables
-from metadata.journals import read_runs
 from metadata.report import build_page, spoken_time
-from metadata.section_parts import classes, count_sizes, size_names
-from metadata.sections import SCORE_EDGES, domain_section, text_section
-from metadata.thumbnails import Thumbnail, thumbnail
-from pokefa.ledger import Ledger
-from pokefa.locks import holding
+from pokefa.ledger.runs import read_runs
+from pokefa.ledger.tables import Ledger
+from pokefa.reporting.contact_sheet import PAIR_SIDE, TILE_SIDE, contact_sheets, web_address
+from pokefa.reporting.figures import bars
+from pokefa.reporting.section_parts import classes, count_sizes, size_names
+from pokefa.reporting.sections import SCORE_EDGES, domain_section, text_section
+from pokefa.reporting.thumbnails import Thumbnail, thumbnail
+from pokefa.stage.funnel import read_tables
+from pokefa.stage.locks import holding
 
 Ask = Callable[..., Any]
 CHECKOUT = Path(__file__).resolve().parents[2]

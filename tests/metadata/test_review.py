@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from metadata.review_stages import flags_kept
-from metadata.thumbnails import SIDE, small_picture
+from pokefa.reporting.review_stages import flags_kept
+from pokefa.reporting.thumbnails import SIDE, small_picture
 
 Ask = Callable[..., Any]
 

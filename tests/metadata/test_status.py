@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from metadata.funnel import DECIDED_BY, StepCount
-from metadata.journals import repeated_arguments
-from metadata.next_steps import Situation, command, retry_commands
-from pokefa.asking.batches import BatchRecord
-from pokefa.selection import STEPS
+from pokefa.ledger.runs import repeated_arguments
+from pokefa.llm.batch_api import BatchRecord
+from pokefa.reporting.next_steps import Situation, command, retry_commands
+from pokefa.stage.funnel import DECIDED_BY, StepCount
+from pokefa.stage.rows import STEPS
 
 Ask = Callable[..., Any]
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -277,10 +277,10 @@ def test_running_stage_is_waited_for(ask_here: Ask, sample: Any) -> None:
 RUN_WITHOUT_END = """
 import sys, time
 from pathlib import Path
-from pokefa.ledger import Ledger
-from pokefa.options import Options
-from pokefa.run import StageRun
-from pokefa.selection import STEPS
+from pokefa.ledger.tables import Ledger
+from pokefa.stage.options import Options
+from pokefa.stage.runner import StageRun
+from pokefa.stage.rows import STEPS
 root = Path(sys.argv[1])
 StageRun(STEPS["score"], Options(root=root), Ledger.open(root)).note({"text": "begun"}, durable=True)
 print("begun", flush=True)

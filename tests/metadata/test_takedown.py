@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from metadata.addresses import Addresses
-from metadata.contact_sheet import PAIR_SIDE
 from metadata.takedown import slug_of
-from metadata.takedowns import hash_picture, read_taken_down
-from metadata.thumbnails import thumbnail
-from metadata.traces import REPORT_MARK
-from pokefa.asking.answers import Answers, Stored
-from pokefa.asking.batches import BatchRecord
-from pokefa.ledger import Ledger
+from pokefa.ledger.tables import Ledger
+from pokefa.llm.batch_api import BatchRecord
+from pokefa.llm.store import Answers, Stored
+from pokefa.reporting.contact_sheet import PAIR_SIDE
+from pokefa.reporting.thumbnails import thumbnail
+from pokefa.takedown.addresses import Addresses
+from pokefa.takedown.find import REPORT_MARK
+from pokefa.takedown.records import hash_picture, read_taken_down
 from tests.conftest import CHECKOUT
 
 Ask = Callable[..., Any]
@@ -387,7 +387,7 @@ def test_stored_answers_about_the_image_go_and_others_stay(ask: Ask, sample: Any
 
 
 def write_batch(sample: Any, state: str, names: Sequence[str], **more: str) -> Path:
-    """Write a file of questions and its record as pokefa.asking.batches does."""
+    """Write a file of questions and its record as pokefa.llm.batch_api does."""
     folder = sample.root / "metadata/batches"
     folder.mkdir(exist_ok=True)
     requests = {sample.ids[name]: f"request about {name}" for name in names}
@@ -426,8 +426,9 @@ def test_pictures_that_a_service_has_are_named(ask: Ask, sample: Any) -> None:
 
 KILLED = (
     "metadata.takedown.mark", "metadata.takedown.leave_base", "metadata.takedown.remove_traces",
-    "metadata.traces.withdraw", "shards.withdraw.finish", "shards.withdraw.clear", "metadata.traces.forget_answers",
-    "metadata.traces.withdraw_questions",
+    "pokefa.takedown.find.withdraw", "pokefa.takedown.shards.finish", "pokefa.takedown.shards.clear",
+    "pokefa.takedown.find.forget_answers",
+    "pokefa.takedown.find.withdraw_questions",
 )  # fmt: skip
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from metadata.review_pictures import small_pictures
 from metadata.takedown import hash_if_any
-from metadata.takedowns import hash_picture
-from metadata.thumbnails import PROBLEM, small_picture, thumbnail
-from pokefa.decoding import Limits, use_limits
 from pokefa.errors import ImageError
+from pokefa.images.decoding import Limits, use_limits
+from pokefa.reporting.review_pictures import small_pictures
+from pokefa.reporting.thumbnails import PROBLEM, small_picture, thumbnail
+from pokefa.takedown.records import hash_picture
 from tests.attack import images
 
 

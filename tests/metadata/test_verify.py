@@ -17,15 +17,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from metadata.checks import check_temporaries
-from metadata.takedowns import Record
-from metadata.underway import UnderWay
 from metadata.verify import MENDING, NOTES, TAKE_DOWN_AGAIN, verify
-from pokefa.asking.answers import Answers, Stored
-from pokefa.ledger import Ledger
-from pokefa.options import Options
-from pokefa.run import StageRun
-from pokefa.selection import STEPS, pending_rows
+from pokefa.ledger.tables import Ledger
+from pokefa.llm.store import Answers, Stored
+from pokefa.reporting.check_files import check_temporaries
+from pokefa.reporting.open_runs import UnderWay
+from pokefa.stage.options import Options
+from pokefa.stage.rows import STEPS, pending_rows
+from pokefa.stage.runner import StageRun
+from pokefa.takedown.records import Record
 from tests.conftest import CHECKOUT
 
 Ask = Callable[..., Any]
@@ -585,8 +585,9 @@ def test_a_stage_that_is_at_work_is_nobodys_edit(sample: Any) -> None:
 def test_verify_beside_a_stage_that_merges_all_the_time(sample: Any) -> None:
     """Whatever moment the tables are read at, the journals are replayed to the same moment."""
     script = (
-        "import sys, itertools; from pathlib import Path; from pokefa.ledger import Ledger;"
-        "from pokefa.options import Options; from pokefa.run import StageRun; from pokefa.selection import STEPS;"
+        "import sys, itertools; from pathlib import Path; from pokefa.ledger.tables import Ledger;"
+        "from pokefa.stage.options import Options; from pokefa.stage.runner import StageRun;"
+        "from pokefa.stage.rows import STEPS;"
         "root, image_id = Path(sys.argv[1]), sys.argv[2];"
         "run = StageRun(STEPS['phash'], Options(root=root, redo=True), Ledger.open(root));"
         "[(run.record(image_id, {'phash64': f'{n:016x}'}), run.save(), print(n, flush=True))"

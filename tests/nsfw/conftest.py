@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from demo.nsfw_model import build_project
+from demo.standins.nsfw_model import build_project
 
 MAGENTA = (255, 0, 255)
 

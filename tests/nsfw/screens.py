@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pokefa.options import Options
-from pokefa.run import run_stage
+from pokefa.stage.options import Options
+from pokefa.stage.runner import run_stage
 from preprocess.nsfw.nsfw_filter import screen_images
 from preprocess.nsfw.screening import TagModel
 

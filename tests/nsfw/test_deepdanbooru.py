@@ -22,10 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from demo.nsfw_model import LOGITS, MODEL_FILE, build_model, build_project
-from pokefa.confined import can_confine
+from demo.standins.nsfw_model import LOGITS, MODEL_FILE, build_model, build_project
 from pokefa.errors import InputError, PokefaError
-from pokefa.model_files import Member, ModelArchive, Trust
+from pokefa.images.confined import can_confine
+from pokefa.images.weights import Member, ModelArchive, Trust
 from preprocess.nsfw.deepdanbooru import find_project, open_project, prepare
 from tests.conftest import Finished
 
@@ -141,7 +141,7 @@ def test_the_stand_in_is_built_once_with_the_same_bytes(
 ) -> None:
     before = {path.name: path.read_bytes() for path in model_dir.iterdir()}
     assert set(before) == {"project.json", "tags.txt", MODEL_FILE}
-    finished = run_script("-m", "demo.nsfw_model", "--out", model_dir)
+    finished = run_script("-m", "demo.standins.nsfw_model", "--out", model_dir)
     assert finished.summary == {
         "stand_in": True,
         "name": "stand-in-magenta",

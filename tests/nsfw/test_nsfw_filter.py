@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from demo.run import TRUST
-from pokefa.columns import IMAGES
 from pokefa.errors import InputError
-from pokefa.model_files import sha256_of
-from pokefa.selection import STEPS, pending_rows
-from pokefa.table import Table, with_missing
+from pokefa.files import sha256_of
+from pokefa.ledger.columns import IMAGES
+from pokefa.ledger.table import Table, with_missing
+from pokefa.stage.rows import STEPS, pending_rows
 from preprocess.nsfw.deepdanbooru import V3
 from preprocess.nsfw.nsfw_filter import (
     TAG_THRESHOLDS,

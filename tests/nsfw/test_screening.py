@@ -21,9 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pokefa.commands import checkout_variables
-from pokefa.engine import WORKER_DIED, available_cores
-from pokefa.images import ImageError
+from pokefa.engine.work import WORKER_DIED
+from pokefa.errors import ImageError
+from pokefa.machine import available_cores
+from pokefa.setup.steps import checkout_variables
 from preprocess.nsfw.screening import ScreenRows, map_ahead, spread_work
 from tests.conftest import CHECKOUT, Dataset, Finished, numbered_id
 from tests.nsfw.screens import RED, Blueness

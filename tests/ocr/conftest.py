@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.inpaint_model import write_model
+from demo.standins.inpaint_model import write_model
 from preprocess.ocr.models import Detector, Reader, load_detector, load_reader
 from preprocess.ocr.views import Looks
 

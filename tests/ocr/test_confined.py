@@ -1,4 +1,4 @@
-"""pokefa.confined: what a confined process cannot do, and that nothing it says is believed."""
+"""pokefa.images.confined: what a confined process cannot do, and that nothing it says is believed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pokefa.confined import MOST_DEATHS_IN_A_ROW, ConfinedModel, can_confine, child_variables
 from pokefa.errors import PokefaError, RunError
-from pokefa.landlock import landlock_version
+from pokefa.images.confined import MOST_DEATHS_IN_A_ROW, ConfinedModel, can_confine, child_variables
+from pokefa.images.landlock import landlock_version
 from tests.conftest import CHECKOUT
 
 pytestmark = pytest.mark.skipif(not can_confine(), reason="no Landlock here: nothing can be confined")
@@ -112,7 +112,7 @@ def test_an_answer_that_is_none_is_refused(header: str, rest: int, problem: str)
 
 def test_the_process_ends_with_the_one_that_started_it() -> None:
     code = (
-        "import os; from pokefa.confined import ConfinedModel\n"
+        "import os; from pokefa.images.confined import ConfinedModel\n"
         "model = ConfinedModel('tests.ocr.confined_examples:doubling', {}, [])\n"
         "print(model._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
@@ -125,9 +125,9 @@ def test_the_process_ends_with_the_one_that_started_it() -> None:
 
 
 WITHOUT = """
-from pokefa.confined import ConfinedModel, can_confine
+from pokefa.images.confined import ConfinedModel, can_confine
 from pokefa.errors import PokefaError
-from pokefa.model_files import Trust, check_trust
+from pokefa.images.weights import Trust, check_trust
 assert not can_confine()
 for attempt in (
     lambda: check_trust("model.pt", Trust(unpinned=True)),

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pokefa.confined import can_confine
 from pokefa.errors import PokefaError
-from pokefa.model_files import sha256_of
+from pokefa.files import sha256_of
+from pokefa.images.confined import can_confine
 from preprocess.ocr.inpainters import Inpainter, InpainterModel, load_inpainter
 from preprocess.ocr.models import DETECTOR, DETECTOR_SETTINGS, Detector, embedded_file, load_detector
 from preprocess.ocr.views import Looks

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from demo.text_set import draw_set, load_font
+from demo.art.text_set import draw_set, load_font
 from pokefa.errors import PokefaError
-from pokefa.model_files import sha256_of
+from pokefa.files import sha256_of
 from preprocess.ocr.detect import MOST_READ, UNREAD, TextRules, find_text, rejection, says_something
 from preprocess.ocr.models import DETECTOR, DETECTOR_SETTINGS, READER, Detector, Reader, embedded_file, load_detector
 from preprocess.ocr.polygons import TextPolygon, draw_mask

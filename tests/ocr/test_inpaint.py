@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
 from pokefa.errors import PokefaError
-from pokefa.images import flatten
+from pokefa.images.files import flatten
 from preprocess.ocr.crops import MOST_PIXELS, find_regions
 from preprocess.ocr.inpaint import paint_over
 from preprocess.ocr.inpainters import Inpainter, InpainterModel, find_inpainter, load_inpainter

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pokefa.confined import can_confine
 from pokefa.errors import InputError, PokefaError
-from pokefa.model_files import ModelFile, Trust, sha256_of
+from pokefa.files import sha256_of
+from pokefa.images.confined import can_confine
+from pokefa.images.weights import ModelFile, Trust
 from preprocess.ocr import inpainters
 from preprocess.ocr.inpainters import (
     BIG_LAMA,

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from demo.run import TRUST
-from pokefa.engine import available_cores
-from pokefa.images import open_image
-from pokefa.model_files import sha256_of
-from pokefa.run import Row
+from pokefa.files import sha256_of
+from pokefa.images.files import open_image
+from pokefa.machine import available_cores
+from pokefa.stage.runner import Row
 from preprocess.ocr import ocr_pipeline
 from preprocess.ocr.detect import Detection, DetectRows
 from preprocess.ocr.inpainters import BIG_LAMA

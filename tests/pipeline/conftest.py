@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pokefa.environments import CHECKOUT
+from pokefa.setup.environments import CHECKOUT
 
 
 def free_ports() -> int:

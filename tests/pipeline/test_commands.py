@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from demo.run import TRUST
-from pokefa.commands import checkout_variables
-from pokefa.environments import CHECKOUT, ensure, environment, environment_names
+from pokefa.setup.environments import CHECKOUT, ensure, environment, environment_names
+from pokefa.setup.steps import checkout_variables
 from tests.pipeline.conftest import free_ports
 
 pytestmark = pytest.mark.timeout(600)
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(600)
 PORT = free_ports()
 FOLDERS = ("pokefa", "quotas", "scraping", "preprocess", "caption", "webdataset", "shards", "metadata", "demo")
 MODULES = ("benchmarks", "requirements")
-SERVERS = ("demo.openai_standin", "demo.serpapi_standin", "demo.services")
+SERVERS = ("demo.standins.openai_standin", "demo.standins.serpapi_standin", "demo.standins.services")
 
 # Commands that do not run here, each with what runs in its place.
 ELSEWHERE = {
@@ -175,7 +175,7 @@ def flagged(root: Path, column: str) -> list[str]:
 @pytest.fixture(scope="session")
 def services(top: Path) -> Iterator[dict[str, str]]:
     """The demo's stand-ins; yields the variables that lead to them."""
-    words = [ensure(environment("core")), "-m", "demo.services", "--catalogue"]
+    words = [ensure(environment("core")), "-m", "demo.standins.services", "--catalogue"]
     words += [top / "my-dataset/demo/art/catalogue.json", "--port", str(PORT)]
     with subprocess.Popen(
         words, cwd=CHECKOUT, env=checkout_variables(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

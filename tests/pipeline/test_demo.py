@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from pokefa.commands import checkout_variables
-from pokefa.environments import CHECKOUT, ensure, environment
+from pokefa.setup.environments import CHECKOUT, ensure, environment
+from pokefa.setup.steps import checkout_variables
 from tests.pipeline.conftest import finish, start_demo
 
 # POKEFA_ALL_CRASHES=1 kills it more often.

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pokefa.commands import STEPS, Runner
-from pokefa.environments import CHECKOUT, environment, environment_names, read_requirements
 from pokefa.errors import InputError
+from pokefa.setup.environments import CHECKOUT, environment, environment_names, read_requirements
+from pokefa.setup.steps import STEPS, Runner
 
 SMALL = "# A comment.\n-e .\niniconfig==2.3.1  # small, and without dependencies\n"
 
@@ -54,7 +54,7 @@ def test_two_checkouts_share_an_environment_and_run_their_own_code(tmp_path):
         checkout = make_checkout(tmp_path / version, version)
         python, _ = finish(set_up(checkout, tmp_path / "cache"))
         script = (
-            "from pathlib import Path; from pokefa.commands import Command, Runner;"
+            "from pathlib import Path; from pokefa.setup.steps import Command, Runner;"
             "Runner(Path('root')).run(Command('version', None, 'small', ('-m', 'probe')))"
         )
         (checkout / "probe.py").write_text(

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import pipeline
-from pokefa.commands import STEPS, choose_steps
-from pokefa.config import refused_flags
-from pokefa.environments import CHECKOUT
 from pokefa.errors import InputError, InputErrors
+from pokefa.setup.config import refused_flags
+from pokefa.setup.environments import CHECKOUT
+from pokefa.setup.steps import STEPS, choose_steps
 
 
 def run_pipeline(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:

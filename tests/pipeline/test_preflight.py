@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pokefa.commands import STEPS, Runner
-from pokefa.environments import CHECKOUT
-from pokefa.preflight import check_disk, check_keys, given
+from pokefa.setup.environments import CHECKOUT
+from pokefa.setup.preflight import check_disk, check_keys, given
+from pokefa.setup.steps import STEPS, Runner
 
 KEYS = ("OPENAI_API_KEY", "SERPAPI_API_KEY", "OPENAI_BASE_URL", "SERPAPI_BASE_URL", "LAMA_MODEL")
 STEP = {step.name: step for step in STEPS}

@@ -16,8 +16,11 @@ from typing import Any
 
 import pytest
 
-from pokefa import engine, ray_cluster, ray_engine
-from pokefa.engine import WORKER_DIED, Cluster, Outcome, Pool, each, run_batches
+from pokefa.engine import local as engine
+from pokefa.engine import ray_cluster
+from pokefa.engine import ray_map as ray_engine
+from pokefa.engine.local import run_batches
+from pokefa.engine.work import WORKER_DIED, Cluster, Outcome, Pool, each
 from pokefa.errors import InputError, PokefaError, RunError
 from tests.ray.conftest import TwoNodes
 

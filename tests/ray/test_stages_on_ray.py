@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from pokefa.engine import Cluster
-from pokefa.environments import requirements_of
-from pokefa.options import add_cluster_options, add_data_option, cluster_from, stage_parser
-from pokefa.ray_cluster import copy_code, runtime_environment
+from pokefa.engine.ray_cluster import copy_code, runtime_environment
+from pokefa.engine.work import Cluster
+from pokefa.setup.environments import requirements_of
+from pokefa.stage.options import add_cluster_options, add_data_option, cluster_from, stage_parser
 from tests.conftest import CHECKOUT, Dataset
 from tests.ray.conftest import TwoNodes, decided, journal_lines, wait_for
 from tests.storage.conftest import BUCKET, files
@@ -136,7 +136,7 @@ def test_a_node_gets_the_stage_s_packages_and_the_code(name, tmp_path):
     assert {package.split("==")[0] for package in packages} >= {"pillow", "polars", "filelock"}
     assert not [package for package in packages if package.startswith(("pytest", "hypothesis", "ray=="))]
     assert set(given) == {"working_dir", "config", "pip"}
-    assert (tmp_path / "pokefa/engine.py").read_bytes() == (CHECKOUT / "pokefa/engine.py").read_bytes()
+    assert (tmp_path / "pokefa/engine/local.py").read_bytes() == (CHECKOUT / "pokefa/engine/local.py").read_bytes()
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".py"}
     assert not list(tmp_path.glob("webdataset/*"))  # it would hide the library of that name
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from pokefa.formats import FORMATS, KEPT_FORMATS, SUFFIXES
-from pokefa.images import open_image
+from pokefa.images.files import open_image
+from pokefa.images.formats import FORMATS, KEPT_FORMATS, SUFFIXES
 from tests.attack import images
 from tests.conftest import Dataset, Finished, NamedDataset, named_id
 from tests.metadata.conftest import build

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from pokefa.images import ImageError, open_image
+from pokefa.errors import ImageError
+from pokefa.images.files import open_image
 from preprocess.resize.policy import Bounds, Target, target_size
 from preprocess.resize.resampling import as_image, open_plain, resample, resized_image
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFilter, JpegImagePlugin, PngImagePlugin
 
 from pokefa.errors import InputError
-from pokefa.images import MAX_BYTES, open_image
+from pokefa.images.files import MAX_BYTES, open_image
 from preprocess.resize.convert import make_file
 from preprocess.resize.policy import Bounds, Target, scaled, target_size
 from preprocess.resize.resampling import as_image, reduction, resample

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from demo.openai_standin import StandIn, run_server
+from demo.standins.openai_standin import StandIn, run_server
 
 KEY = "sk-test-0123456789abcdef"
 FIRST_WIDTH = 100

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from demo.openai_standin import StandIn
-from pokefa.asking import batches
+from demo.standins.openai_standin import StandIn
+from pokefa.llm import batch_api as batches
 from preprocess.score.score import main
 from tests.conftest import Dataset, Finished
 

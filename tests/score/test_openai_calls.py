@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from demo.openai_standin import NOTE, StandIn
-from pokefa.asking import client
-from pokefa.asking.client import Model
-from pokefa.asking.pictures import encode_jpeg
-from pokefa.asking.question import Answer, AnswerError, Question, object_schema, request_hash
-from pokefa.asking.replies import Form
+from demo.standins.openai_standin import NOTE, StandIn
 from pokefa.errors import BudgetReached, Interrupted, PokefaError, RunError
+from pokefa.llm import client
+from pokefa.llm.client import Model
+from pokefa.llm.images import encode_jpeg
+from pokefa.llm.prompt import Answer, AnswerError, Question, object_schema, request_hash
+from pokefa.llm.wire import Form
 from tests.score.conftest import KEY, judge_by_width
 
 SCHEMA = object_schema(

@@ -24,11 +24,11 @@ from openai.types.responses import Response
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from PIL import Image
 
-from demo.openai_answers import ANSWER_FAILURES
-from demo.openai_limits import Bucket, Limits, duration
-from demo.openai_requests import CHAT_PARAMETERS, RESPONSES_PARAMETERS, Refused
-from demo.openai_standin import FAILURES, LINE_FAILURES, NOTE, StandIn, run_server
-from demo.pixel_rules import describe, judge
+from demo.standins.openai_answers import ANSWER_FAILURES
+from demo.standins.openai_limits import Bucket, Limits, duration
+from demo.standins.openai_requests import CHAT_PARAMETERS, RESPONSES_PARAMETERS, Refused
+from demo.standins.openai_standin import FAILURES, LINE_FAILURES, NOTE, StandIn, run_server
+from demo.standins.pixel_rules import describe, judge
 from tests.conftest import CHECKOUT
 from tests.score.conftest import KEY
 
@@ -109,9 +109,9 @@ def post(server: StandIn, endpoint: str, body: Json) -> httpx2.Response:
 
 @contextmanager
 def running(*arguments: str) -> Iterator[dict[str, Any]]:
-    """Run `python -m demo.openai_standin` and yield the JSON line that it prints; it must end well when asked to."""
+    """Run the stand-in as a program and yield the JSON line that it prints; it must end well when asked to."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "demo.openai_standin", *arguments],
+        [sys.executable, "-m", "demo.standins.openai_standin", *arguments],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.PIPE,
@@ -152,7 +152,7 @@ def test_a_process_takes_limits_and_fixed_answers_as_flags() -> None:
 
 
 def test_the_help_says_that_it_is_a_stand_in() -> None:
-    command = [sys.executable, "-m", "demo.openai_standin", "--help"]
+    command = [sys.executable, "-m", "demo.standins.openai_standin", "--help"]
     shown = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     assert shown.index("A stand-in for the OpenAI API, on this machine only") < shown.rindex("--tokens-per-minute")
 
@@ -160,7 +160,10 @@ def test_the_help_says_that_it_is_a_stand_in() -> None:
 def test_a_port_that_is_taken_is_wrong_usage(stand_in: Start) -> None:
     port = stand_in().address.removeprefix("http://127.0.0.1:").removesuffix("/v1")
     finished = subprocess.run(
-        [sys.executable, "-m", "demo.openai_standin", "--port", port], cwd=CHECKOUT, capture_output=True, text=True
+        [sys.executable, "-m", "demo.standins.openai_standin", "--port", port],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
     )
     assert finished.returncode == 2
     assert f"error: --port {port} cannot be taken: Address already in use" in finished.stderr
@@ -176,7 +179,7 @@ def test_a_port_that_is_taken_is_wrong_usage(stand_in: Start) -> None:
     ],
 )
 def test_a_wrong_flag_is_wrong_usage(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from demo.openai_standin import main
+    from demo.standins.openai_standin import main
 
     with pytest.raises(SystemExit) as ended:
         main(flags)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from demo.openai_standin import StandIn
+from demo.standins.openai_standin import StandIn
 from preprocess.score.score import QUESTION
 from tests.conftest import Dataset
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from demo.openai_standin import StandIn
-from pokefa.asking.question import AnswerError, misfit
+from demo.standins.openai_standin import StandIn
+from pokefa.llm.prompt import AnswerError, misfit
 from preprocess.score.score import CAPS, QUESTION, Score, read_score
 from tests.conftest import CHECKOUT, Dataset
 from tests.score.conftest import KEY, judge_by_width

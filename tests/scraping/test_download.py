@@ -17,7 +17,7 @@ from PIL import Image
 
 from pokefa import __version__
 from pokefa.errors import InputError, RunError
-from pokefa.formats import FORMATS
+from pokefa.images.formats import FORMATS
 from scraping.download import BUSY, MAX_REDIRECTS, TRIES, Downloader, is_opted_out, user_agent
 from scraping.hosts import Hosts, check_domain, read_domains
 from scraping.public_addresses import IPAddress, any_address, is_public

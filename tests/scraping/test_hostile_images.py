@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pokefa.formats import SUFFIXES
+from pokefa.images.formats import SUFFIXES
 from tests.attack import images
 from tests.conftest import CHECKOUT, Dataset, run_command
 from tests.scraping.conftest import Site, picture

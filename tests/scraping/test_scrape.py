@@ -25,8 +25,8 @@ from typing import Any
 
 import pytest
 
-from demo.serpapi_standin import Address, Failure, serve
-from pokefa.locks import holding
+from demo.standins.serpapi_standin import Address, Failure, serve
+from pokefa.stage.locks import holding
 from scraping.scrape import main
 from tests.conftest import CHECKOUT, Dataset, Finished
 from tests.scraping.conftest import Gallery, Route, Site, picture, send

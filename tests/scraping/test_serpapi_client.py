@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tenacity
 
-from demo.serpapi_standin import HOUR_IS_FULL, NO_RESULTS, Address, Failure, serve
+from demo.standins.serpapi_standin import HOUR_IS_FULL, NO_RESULTS, Address, Failure, serve
 from pokefa.errors import BudgetReached, Interrupted, RunError
 from scraping.serpapi_client import TRIES, KeyRefused, SearchClient, stored_name
 from scraping.sources import searched

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from demo.serpapi_standin import HOUR_IS_FULL, NOTE, SEARCHES, Failure, serve
+from demo.standins.serpapi_standin import HOUR_IS_FULL, NOTE, SEARCHES, Failure, serve
 from tests.conftest import CHECKOUT
 from tests.scraping.conftest import Gallery, picture
 
@@ -140,7 +140,15 @@ def test_image_host(gallery: Gallery) -> None:
 
 def test_command(gallery: Gallery) -> None:
     gallery.fill(["Mew"], 1)
-    command = [sys.executable, "-m", "demo.serpapi_standin", "--catalogue", str(gallery.catalogue), "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "demo.standins.serpapi_standin",
+        "--catalogue",
+        str(gallery.catalogue),
+        "--port",
+        "0",
+    ]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = json.loads(process.stdout.readline())

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from metadata.takedowns import TAKEDOWNS_FOLDER, Hash, TakenDown, hash_picture, read_records, read_taken_down
 from pokefa.errors import InputError
+from pokefa.images.phash import Hash
+from pokefa.ledger.tables import TAKEDOWNS_FOLDER
+from pokefa.takedown.records import TakenDown, hash_picture, read_records, read_taken_down
 from scraping.records import DECISIONS, FINAL
 from tests.conftest import Dataset
 from tests.scraping.conftest import Site

@@ -26,18 +26,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pokefa.engine import Pool
+from pokefa.engine.work import Pool
 from pokefa.errors import PokefaError
-from pokefa.images import check_image
-from pokefa.ledger import Ledger
-from pokefa.options import Options
-from pokefa.run import StageRun
-from pokefa.selection import STEPS
-from shards.check import manifest_of, read_samples, read_shard, what_differs
-from shards.images import Encoding, encode
-from shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
-from shards.plan import Sample, ShardSize, make_sample
-from shards.story import steps_of
+from pokefa.images.files import check_image
+from pokefa.ledger.tables import Ledger
+from pokefa.shards.card_text import steps_of
+from pokefa.shards.check import manifest_of, read_samples, read_shard, what_differs
+from pokefa.shards.images import Encoding, encode
+from pokefa.shards.layout import Sample, ShardSize, make_sample
+from pokefa.shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
+from pokefa.stage.options import Options
+from pokefa.stage.rows import STEPS
+from pokefa.stage.runner import StageRun
 from tests.attack import images
 from tests.conftest import Dataset
 from tests.metadata.conftest import build
@@ -281,7 +281,7 @@ def test_verify_without_a_manifest(dataset: Any, text: str | None, message: str)
 
 
 def test_the_set_without_images(dataset: Any, snapshot: Snapshot) -> None:
-    from pokefa.columns import BASE
+    from pokefa.ledger.columns import BASE
 
     rows = write_set(dataset, train=3, val=1)
     dataset.write_images(

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import OSA
 
-from caption.species_matching import MIN_SCORE, Match, SpeciesMatcher
-from caption.species_names import known_species
+from pokefa.species.matching import MIN_SCORE, Match, SpeciesMatcher
+from pokefa.species.names import known_species
 from tests.conftest import names_in
 
 SCRIPT = "webdataset/species.py"

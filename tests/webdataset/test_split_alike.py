@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preprocess.dup.alike import HASHES, look_alikes
-from shards.sides import Picture, linked_groups
+from pokefa.images.near_hashes import HASHES, look_alikes
+from pokefa.shards.sides import Picture, linked_groups
 
 SCRIPT = "webdataset/split.py"
 

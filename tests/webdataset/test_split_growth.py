@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards.sides import Picture, Shares, linked_groups, parted_groups, room_in_validation, split_pictures
+from pokefa.shards.sides import Picture, Shares, linked_groups, parted_groups, room_in_validation, split_pictures
 
 SCRIPT = "webdataset/split.py"
 AUDIT = "metadata/audit/split.csv"

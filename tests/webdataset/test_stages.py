@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from metadata.funnel import read_tables
-from metadata.journals import Run
-from pokefa.ledger import Ledger
-from shards.stages import public_flags, settings_of, stage_lines
+from pokefa.ledger.runs import Run
+from pokefa.ledger.tables import Ledger
+from pokefa.shards.card_history import public_flags, settings_of, stage_lines
+from pokefa.stage.funnel import read_tables
 from tests.webdataset.test_webdataset import SCRIPT, base_row, write_set
 
 NO_STATS: dict[str, Any] = {"samples": {"train": 0, "val": 0}, "left_out": {}}

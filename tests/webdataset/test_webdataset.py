@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pokefa.errors import PokefaError
-from shards.plan import Sample, ShardSize, fill_shards, make_sample, tar_bytes
-from shards.tar import import_tar_writer
+from pokefa.shards.layout import Sample, ShardSize, fill_shards, make_sample, tar_bytes
+from pokefa.shards.tar import import_tar_writer
 
 SCRIPT = "webdataset/webdataset.py"
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 
 from pokefa.errors import InputError
-from shards.check import check_and_report
-from shards.plan import BUILDING
-from shards.withdraw import MOVES, WITHDRAWING, finish, plan_withdrawal, withdraw
+from pokefa.shards.check import check_and_report
+from pokefa.shards.layout import BUILDING
+from pokefa.takedown.shards import MOVES, WITHDRAWING, finish, plan_withdrawal, withdraw
 from tests.webdataset.test_shards import write_species
 from tests.webdataset.test_webdataset import (
     SCRIPT,

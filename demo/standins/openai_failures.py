@@ -1,0 +1,75 @@
+"""How the stand-in for OpenAI fails, by name."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from demo.standins.openai_answers import ANSWER_FAILURES
+from demo.standins.openai_requests import Refused
+
+# What an answer can be in place of the right one.
+FAILURES = (
+    "rate_limit",  # 429 with Retry-After
+    "quota",  # 429 insufficient_quota
+    "server_error",  # 500 with Retry-After
+    "overloaded",  # 503 with Retry-After
+    "unauthorized",  # 401
+    "bad_request",  # 400 about the picture
+    "unknown_model",  # 404
+    "cut",  # the connection ends without an answer
+    "stall",  # nothing comes for `stall_s` seconds, then the connection ends
+    *ANSWER_FAILURES,
+)
+# What is done with files and batches, and how it can fail.
+OPERATIONS = ("upload", "download", "file", "delete", "create", "poll", "list", "cancel")
+CALL_FAILURES = (
+    "cut",  # the connection ends: in the middle of an upload or a download, before anything was done otherwise
+    "lost",  # it is done, and the connection ends without an answer
+    "rate_limit",
+    "server_error",
+)
+
+
+class ConnectionCut(Exception):
+    """The request gets no answer at all."""
+
+
+def queue(names: Iterable[str], known: Sequence[str]) -> deque[str]:
+    found = deque(names)
+    for name in found:
+        if name and name not in known:
+            raise ValueError(f"unknown failure {name!r}: it is one of {', '.join(known)}")
+    return found
+
+
+def wrong_key(key: str) -> Refused:
+    return Refused(401, f"Incorrect API key provided: {key[:3]}***{key[-4:]}.", "invalid_api_key")
+
+
+def fail(failure: str, retry_after: str) -> None:
+    """Fail in a way that comes before any model is asked; the others are made of the answer."""
+    if failure in ("cut", "stall"):
+        raise ConnectionCut
+    refusals = {
+        "rate_limit": Refused(
+            429, "Rate limit reached for requests per min.", "rate_limit_exceeded", "requests", retry_after=retry_after
+        ),
+        "quota": Refused(
+            429, "You exceeded your current quota, please check your plan.", "insufficient_quota", "insufficient_quota"
+        ),
+        "server_error": Refused(
+            500, "The server had an error while processing your request.", None, "server_error", retry_after=retry_after
+        ),
+        "overloaded": Refused(
+            503,
+            "The engine is currently overloaded, please try again later.",
+            None,
+            "server_error",
+            retry_after=retry_after,
+        ),
+        "bad_request": Refused(400, "The image is too small to be read.", "invalid_image", "image_parse_error"),
+        "unknown_model": Refused(404, "The requested model does not exist.", "model_not_found"),
+    }
+    if failure in refusals:
+        raise refusals[failure]

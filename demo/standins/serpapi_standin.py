@@ -1,0 +1,347 @@
+"""A stand-in for SerpApi's image search and for the sites that hold the images, on this machine only.
+
+It speaks the real protocol: `/search.json` for the engine google_images with `ijn` paging and SerpApi's error forms,
+and `/account.json`, for an account that may run out of its searches or of those of an hour. What it finds is a
+catalogue of drawn pictures, which it also serves, each with the content type and headers that the catalogue asks for,
+wrong ones included:
+
+    {"pictures": [{"file": "umbreon/1.jpg", "species": "Umbreon", "kind": "plain", "title": "Umbreon at night",
+                   "page": "/pages/umbreon-1.html", "content_type": "image/jpeg", "headers": {"X-Robots-Tag": "noai"}}]}
+
+`file` is relative to the catalogue and is served as /images/<file>; one that does not exist is a 404. `content_type`
+and `headers` may be left out. A query finds the pictures of the species that it names. Every answer says that it
+comes from a stand-in.
+
+    python -m demo.standins.serpapi_standin --catalogue demo-run/demo/art/catalogue.json --port 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import html
+import json
+import mimetypes
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from PIL import Image
+
+NOTE = "stand-in: not SerpApi; the pictures are drawn by a program"
+PAGE_SIZE = 100
+SEARCHES = 1000  # that a fresh account of the stand-in has
+HOUR_S = 3600.0
+
+INVALID_KEY = "Invalid API key. Your API key should be here: https://serpapi.com/manage-api-key"
+NO_RESULTS = "Google hasn't returned any results for this query."
+NONE_LEFT = "Your account has run out of searches."
+HOUR_IS_FULL = "You are exceeding the hourly throughput limit of your account."
+
+JSON_TYPE = "application/json; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An answer that is given to one search in place of the right one."""
+
+    status: int
+    error: str = "stand-in: a failure that was asked for"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a running stand-in listens, and what it was asked; `str()` is the address of the search service."""
+
+    serpapi: str
+    images: str
+    searches: list[dict[str, str]] = field(default_factory=list, repr=False)
+    fetched: list[str] = field(default_factory=list, repr=False)
+
+    def __str__(self) -> str:
+        return self.serpapi
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class StandIn:
+    """The answers, apart from HTTP.
+
+    Args:
+        catalogue: the catalogue file.
+        base: address under which the answers say that everything is.
+        key: the only key that is accepted; None = any that is not empty.
+        page_size: results on a page.
+        searches: how many searches the account has.
+        per_hour: how many of them it may use in an hour; None = all.
+        hour: how long an hour is, in seconds, from its first search on.
+        failures: played one after the other to the first searches; they cost nothing.
+        delay: seconds before each image is sent.
+    """
+
+    def __init__(
+        self,
+        catalogue: Path,
+        base: str,
+        *,
+        key: str | None = None,
+        page_size: int = PAGE_SIZE,
+        searches: int = SEARCHES,
+        per_hour: int | None = None,
+        hour: float = HOUR_S,
+        failures: Iterable[Failure] = (),
+        delay: float = 0.0,
+    ) -> None:
+        self.address = Address(base, f"{base}/images")
+        self._folder = catalogue.parent
+        self._pictures: list[dict[str, Any]] = json.loads(catalogue.read_text(encoding="utf-8"))["pictures"]
+        self._by_file = {picture["file"]: picture for picture in self._pictures}
+        self._by_page = {picture["page"]: picture for picture in self._pictures}
+        self._key = key
+        self._page_size = page_size
+        self._searches = searches
+        self._used = 0
+        self._per_hour = searches if per_hour is None else per_hour
+        self._hour = hour
+        self._hour_began = time.monotonic()
+        self._used_this_hour = 0
+        self._failures = deque(failures)
+        self._delay = delay
+        self._lock = threading.Lock()
+
+    def answer(self, target: str) -> Answer:
+        """Return the answer to a GET request for `target`, a path with its query."""
+        parts = urlsplit(target)
+        path = unquote(parts.path)
+        if path in ("/search.json", "/search", "/account.json", "/account"):
+            asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+            return self._account(asked) if path.startswith("/account") else self._search(asked)
+        if path.startswith("/images/"):
+            return self._image(path.removeprefix("/images/"))
+        if path in self._by_page:
+            return self._page(self._by_page[path])
+        return Answer(404, "text/plain", f"{NOTE}\nnothing here".encode())
+
+    def _search(self, asked: dict[str, str]) -> Answer:
+        with self._lock:
+            self.address.searches.append({name: value for name, value in asked.items() if name != "api_key"})
+            if self._failures:
+                failure = self._failures.popleft()
+                return _json(failure.status, {"error": failure.error}, failure.headers)
+            if not self._accepts(asked):
+                return _json(401, {"error": INVALID_KEY})
+            if asked.get("engine") != "google_images":
+                return _json(400, {"error": f"Unsupported `{asked.get('engine', '')}` search engine."})
+            if not asked.get("q"):
+                return _json(400, {"error": "Missing query `q` parameter."})
+            if self._used >= self._searches:
+                return _json(429, {"error": NONE_LEFT})
+            if self._this_hour() >= self._per_hour:
+                return _json(429, {"error": HOUR_IS_FULL})
+            if self._used_this_hour == 0:
+                self._hour_began = time.monotonic()
+            self._used += 1
+            self._used_this_hour += 1
+        page = int(asked.get("ijn", "0"))
+        found = self._find(asked["q"])[page * self._page_size :][: self._page_size]
+        first = page * self._page_size + 1
+        results = [self._result(position, picture) for position, picture in enumerate(found, first)]
+        parameters = {name: value for name, value in sorted(asked.items()) if name != "api_key"}
+        # The real service also gives times; without them the same search has the same answer.
+        answer: dict[str, Any] = {
+            "search_metadata": {
+                "id": hashlib.sha256(json.dumps(parameters).encode()).hexdigest()[:24],
+                "status": "Success",
+                "status_note": NOTE,
+            },
+            "search_parameters": parameters,
+            "search_information": {
+                "image_results_state": "Results for exact spelling" if results else "Fully empty",
+            },
+        }
+        return _json(200, answer | ({"images_results": results} if results else {"error": NO_RESULTS}))
+
+    def _account(self, asked: dict[str, str]) -> Answer:
+        if not self._accepts(asked):
+            return _json(401, {"error": INVALID_KEY})
+        with self._lock:
+            left, this_hour = self._searches - self._used, self._this_hour()
+        return _json(
+            200,
+            {
+                "account_id": "stand-in",
+                "account_email": "stand-in@example.org",
+                "plan_id": "stand-in",
+                "plan_name": NOTE,
+                "searches_per_month": self._searches,
+                "plan_searches_left": left,
+                "extra_credits": 0,
+                "total_searches_left": left,
+                "this_month_usage": self._used,
+                "this_hour_searches": this_hour,
+                "last_hour_searches": 0,
+                "account_rate_limit_per_hour": self._per_hour,
+            },
+        )
+
+    def _this_hour(self) -> int:
+        """Return how many searches this hour had; the lock is held."""
+        if time.monotonic() - self._hour_began >= self._hour:
+            self._used_this_hour = 0
+        return self._used_this_hour
+
+    def _accepts(self, asked: dict[str, str]) -> bool:
+        given = asked.get("api_key", "")
+        return given == self._key if self._key is not None else bool(given)
+
+    def _find(self, query: str) -> list[dict[str, Any]]:
+        """Return the pictures of the species that a query names; of "Mew" and "Mewtwo" the longer name."""
+        query = query.casefold()
+        named = [name for name in {picture["species"] for picture in self._pictures} if name.casefold() in query]
+        species = max(named, key=len, default=None)
+        return [picture for picture in self._pictures if picture["species"] == species]
+
+    def _result(self, position: int, picture: dict[str, Any]) -> dict[str, Any]:
+        address = f"{self.address.images}/{quote(picture['file'])}"
+        result = {
+            "position": position,
+            "thumbnail": address,
+            "source": urlsplit(self.address.serpapi).hostname,
+            "title": picture["title"],
+            "link": self.address.serpapi + quote(picture["page"]),
+            "original": address,
+            "is_product": False,
+        }
+        try:
+            with Image.open(self._folder / picture["file"]) as image:
+                size = {"original_width": image.width, "original_height": image.height}
+        except Exception:
+            size = {}  # the file is meant to be none, or no image
+        return result | size
+
+    def _image(self, file: str) -> Answer:
+        self.address.fetched.append(file)
+        time.sleep(self._delay)
+        picture = self._by_file.get(file)
+        path = self._folder / file
+        if picture is None or not path.is_file():
+            return Answer(404, "text/plain", f"{NOTE}\nno such picture".encode())
+        content_type = picture.get("content_type") or mimetypes.guess_type(file)[0] or "application/octet-stream"
+        return Answer(200, content_type, path.read_bytes(), picture.get("headers") or {})
+
+    def _page(self, picture: dict[str, Any]) -> Answer:
+        title, source = html.escape(picture["title"]), html.escape(f"/images/{quote(picture['file'])}")
+        text = (
+            f"<!doctype html><meta charset=utf-8><title>{title}</title><h1>{title}</h1><p>{NOTE}<p><img src='{source}'>"
+        )
+        return Answer(200, "text/html; charset=utf-8", text.encode())
+
+
+def _json(status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+    named = {"stand_in": True} | dict(content)
+    return Answer(status, JSON_TYPE, json.dumps(named, ensure_ascii=False).encode(), headers or {})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "PokeFA-stand-in"
+    sys_version = ""
+    stand_in: StandIn  # set on the subclass that each server has
+
+    def do_GET(self) -> None:
+        answer = self.stand_in.answer(self.path)
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("X-Stand-In", "PokeFA")
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass  # the caller's stdout and stderr have other uses
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # So many scraper threads may knock at once.
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that was killed while it read is part of the tests
+
+
+@contextmanager
+def serve(
+    catalogue: Path,
+    *,
+    port: int = 0,
+    key: str | None = None,
+    page_size: int = PAGE_SIZE,
+    searches: int = SEARCHES,
+    per_hour: int | None = None,
+    hour: float = HOUR_S,
+    failures: Iterable[Failure] = (),
+    delay: float = 0.0,
+) -> Iterator[Address]:
+    """Run the stand-in on 127.0.0.1 while the block lasts; port 0 takes any that is free. Others: see StandIn.
+
+    Raises:
+        OSError: the port is taken, or the catalogue cannot be read.
+    """
+    with _Server(("127.0.0.1", port), _Handler) as server:
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+        stand_in = StandIn(
+            catalogue,
+            base,
+            key=key,
+            page_size=page_size,
+            searches=searches,
+            per_hour=per_hour,
+            hour=hour,
+            failures=failures,
+            delay=delay,
+        )
+        server.RequestHandlerClass = type("Handler", (_Handler,), {"stand_in": stand_in})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield stand_in.address
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalogue", type=Path, required=True, help="catalogue.json that demo.art.draw wrote")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes any that is free")
+    parser.add_argument("--page-size", type=int, default=PAGE_SIZE, help="results on a page (default: 100)")
+    args = parser.parse_args(argv)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with serve(args.catalogue, port=args.port, page_size=args.page_size) as address:
+        print(json.dumps({"stand-in": True, "serpapi": address.serpapi, "images": address.images}), flush=True)
+        ended.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,190 @@
+"""The cluster that `pokefa.engine.ray_map` works on: how the driver reaches it, and what its nodes get and run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pokefa.engine.work import Cluster, Pool, Work, set_up, try_batch
+from pokefa.errors import InputError, PokefaError, RunError, first_line
+from pokefa.images.decoding import Limits, use_limits
+from pokefa.machine import available_cores
+from pokefa.setup.environments import CHECKOUT, file_lock, requirements_of
+
+CONNECT_LIMIT_S = 10.0
+
+# Results are a few hundred bytes an image, so Ray's own third of the memory is of more use to the models.
+OBJECT_STORE_BYTES = 256 * 2**20
+# A node installs a stage's packages once; PyTorch may take longer than Ray's own limit of ten minutes.
+INSTALL_LIMIT_S = 3600
+
+
+@contextmanager
+def connected(pool: Pool, cluster: Cluster) -> Iterator[Any]:
+    """Connect to the cluster, or start one on this machine; yields the module `ray`."""
+    # Neither is for a cluster that somebody else runs: these take effect where Ray is started here.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local: dict[str, Any] = {}
+    if cluster.address is None:
+        cores = max(available_cores(), (pool.workers or 0) * cluster.cpus)
+        local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    elif cluster.address != "auto":
+        check_address(cluster.address)
+    ray: Any = importlib.import_module("ray")
+    with redirect_stdout(sys.stderr):  # Ray tells of dead nodes on stdout, where the summary alone belongs
+        with tempfile.TemporaryDirectory(prefix="pokefa-code-") as folder, _own_sigterm():
+            try:
+                ray.init(
+                    address=cluster.address or "local",
+                    runtime_env=runtime_environment(cluster, copy_code(Path(folder))),
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **local,
+                )
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                raise InputError(
+                    f"--engine ray: no cluster to work on: {first_line(error)} (one that `ray start` has started lets "
+                    "in who has RAY_AUTH_MODE=token and its ~/.ray/auth_token)"
+                ) from None
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """See that something answers there: Ray itself would go on asking for a quarter of an hour.
+
+    Raises:
+        InputError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        raise InputError(f"--ray-address {address}: give HOST:PORT, the address that `ray start --head` has printed")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_LIMIT_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"--ray-address {address}: no Ray cluster answers there ({error}): start its head with `ray start --head`"
+        ) from None
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's own answer to SIGTERM, which `ray.init` would replace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def runtime_environment(cluster: Cluster, code: Path) -> dict[str, Any]:
+    """Return what Ray gives each node before the work: the code, and the stage's requirements.
+
+    No variable of this process goes along, so no API key does.
+
+    Args:
+        code: folder that becomes the workers' first place to import from.
+    """
+    # The driver's own node, a head perhaps that does no work, installs nothing unless a worker is placed there.
+    config = {"setup_timeout_seconds": INSTALL_LIMIT_S, "eager_install": False}
+    given: dict[str, Any] = {"working_dir": str(code), "config": config}
+    if cluster.install:
+        packages, _ = requirements_of(cluster.requirements)
+        given["pip"] = {"packages": list(packages), "pip_check": False}
+    return given
+
+
+def copy_code(folder: Path) -> Path:
+    """Copy the checkout's packages, their Python files alone, into `folder`; return it."""
+    for package in CHECKOUT.glob("*/__init__.py"):
+        for path in package.parent.rglob("*.py"):
+            target = folder / path.relative_to(CHECKOUT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    return folder
+
+
+# What a worker brings for an item: its result, or the one-line reason why there is none.
+Answer = tuple[Any, str | None]
+
+
+class Worker:
+    """The actor. It returns the errors that end a run, as Ray would wrap a raised one in a traceback."""
+
+    def __init__(self) -> None:
+        self._work: Work[Any, Any] | None = None
+
+    def start(
+        self,
+        make_work: Callable[[], Work[Any, Any]],
+        folder: str,
+        shared: Path | None,
+        without_dependencies: list[str],
+        limits: Limits,
+    ) -> PokefaError | None:
+        """Call the factory, in the driver's working folder where the node has it, so that relative paths hold."""
+        try:
+            if shared is not None and not shared.is_dir():
+                raise PokefaError(f"there is no {shared}: it must be storage that every node sees at the same place")
+            with suppress(OSError):
+                os.chdir(folder)
+            install_without_dependencies(without_dependencies)
+            use_limits(limits)
+            self._work = set_up(make_work)
+        except PokefaError as error:
+            return type(error)(f"{error} (on node {platform.node()})")
+        return None
+
+    def run(self, batch: list[Any]) -> list[Answer] | RunError:
+        assert self._work is not None
+        try:
+            return [(outcome.result, outcome.error) for outcome in try_batch(self._work, batch)]
+        except RunError as error:
+            return error
+
+
+def install_without_dependencies(packages: Sequence[str]) -> None:
+    """Install what a stage needs without its dependencies into this worker's environment, which Ray made for the job.
+
+    Ray's pip takes one set of options for all packages, so it cannot do this.
+
+    Args:
+        packages: as `name==version`.
+
+    Raises:
+        PokefaError: pip failed.
+    """
+    with file_lock(Path(sys.prefix) / "pokefa-no-deps.lock"):
+        missing = [package for package in packages if not _is_installed(*package.split("=="))]
+        if not missing:
+            return
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        done = subprocess.run([*pip, *missing], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR")] or ["no message"]
+        raise PokefaError(f"pip could not install {' '.join(missing)}: {errors[0]}")
+
+
+def _is_installed(name: str, wanted: str) -> bool:
+    try:
+        return version(name) == wanted
+    except PackageNotFoundError:
+        return False

@@ -1,0 +1,270 @@
+"""The map of `pokefa.engine` over a Ray cluster.
+
+Each worker is a Ray actor that loads its model once. The driver hands an actor at most `Pool.queued` batches at a time
+and takes results as they come, so neither the input nor the results pile up. Ray restarts nothing here: when an actor
+dies, with its node or because of an image, this module starts another one and decides what becomes of the batches.
+
+Ray has two such maps of its own, and with either this would be more code. `ray.util.ActorPool` takes in its whole
+input, starts no actor for one that died, and grows with no cluster. Ray Data wants rows as Arrow blocks, which would
+have to be turned into ours and back, and answers a dead worker with a new try of its block: it has no result for the
+one image that kills whoever opens it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic
+
+from pokefa.engine.ray_cluster import Worker, connected
+from pokefa.engine.work import WORKER_DIED, Cluster, Item, Outcome, Pool, Result, Work, batched, check_deaths
+from pokefa.errors import PokefaError, RunError, one_line
+from pokefa.images.decoding import limits_in_use
+from pokefa.setup.environments import requirements_of
+
+# A worker may die with its node, so an item is not to blame at once: it gets this many workers for itself.
+TRIES_ALONE = 3
+
+# How often the nodes are counted: a node that joins has work after so many seconds.
+COUNT_NODES_S = 2.0
+WAIT_S = 0.2
+# Packages may have to be installed first; without a worker after this time, the user is told what is waited for.
+PATIENCE_S = 60.0
+
+log = logging.getLogger("pokefa")
+
+
+def run_on_ray(
+    make_work: Callable[[], Work[Item, Result]],
+    items: Iterable[Item],
+    pool: Pool,
+    cluster: Cluster,
+    should_stop: Callable[[], bool],
+) -> Iterator[Outcome[Item, Result]]:
+    """Yield an outcome for each item, as they come in; see `pokefa.engine.run_batches`.
+
+    Raises:
+        InputError: there is no such cluster.
+        PokefaError: a worker could not start, or workers do nothing but die.
+        RunError: the work says that no further item can succeed.
+    """
+    with connected(pool, cluster) as ray:
+        yield from _Crew(ray, make_work, pool, cluster).map(items, should_stop)  # its actors end with the connection
+
+
+@dataclass(eq=False)
+class _Batch(Generic[Item]):
+    """Items that go to a worker together; a suspect is one item that has a worker for itself."""
+
+    items: list[Item]
+    suspect: bool = False
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class _Member(Generic[Item]):
+    """An actor: `starting` until its model is loaded, then at the first of its batches, by the reference of each."""
+
+    actor: Any
+    starting: Any
+    nodes: frozenset[str]  # those that Ray took for alive when it was hired, one of them its own
+    batches: dict[Any, _Batch[Item]] = field(default_factory=dict)
+
+    def references(self) -> list[Any]:
+        return [self.starting] if self.starting is not None else list(self.batches)
+
+
+class _Crew(Generic[Item, Result]):
+    """The actors of one map, and what each of them holds."""
+
+    def __init__(self, ray: Any, make_work: Callable[[], Work[Item, Result]], pool: Pool, cluster: Cluster) -> None:
+        self._ray = ray
+        self._pool = pool
+        self._cluster = cluster
+        self._make_work = ray.put(make_work)
+        self._without = list(requirements_of(cluster.requirements)[1]) if cluster.install else []
+        self._members: list[_Member[Item]] = []
+        self._todo: deque[_Batch[Item]] = deque()
+        self._suspects: deque[_Batch[Item]] = deque()
+        self._deaths = 0
+        self._size = 0
+        self._cpus = cluster.cpus
+        self._next_count = 0.0
+        self._alive: dict[str, dict[str, float]] = {}
+        self._patient_until = time.monotonic() + PATIENCE_S
+
+    def map(self, items: Iterable[Item], should_stop: Callable[[], bool]) -> Iterator[Outcome[Item, Result]]:
+        batches = batched(items, self._pool.batch_size)
+        while not should_stop():
+            self._count_nodes()
+            free = self._size * self._pool.queued - self._outstanding()
+            self._todo.extend(_Batch(batch) for batch in islice(batches, max(0, free)))
+            if not self._outstanding():
+                return
+            self._hire()
+            self._hand_out()
+            yield from self._collect(self._wait(WAIT_S))
+        yield from self._finish_started(self._pool.grace)
+
+    # -- members ------------------------------------------------------------------------------------------------------
+
+    def _count_nodes(self) -> None:
+        """Set how many workers there are to be: --workers, or as many as the nodes that are alive have room for."""
+        if time.monotonic() < self._next_count:
+            return
+        self._next_count = time.monotonic() + COUNT_NODES_S
+        self._alive = self._nodes_alive()
+        nodes = list(self._alive.values())
+        # On nodes smaller than a worker wants, a worker takes what there is.
+        largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
+        self._cpus = max(1, min(self._cluster.cpus, largest or self._cluster.cpus))
+        self._size = self._pool.workers or max(1, sum(self._room(node) for node in nodes))
+
+    def _nodes_alive(self) -> dict[str, dict[str, float]]:
+        """Return what each node that Ray takes for alive has, by its id."""
+        return {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
+
+    def _room(self, node: dict[str, float]) -> int:
+        room = node.get("CPU", 0) / self._cpus
+        if self._cluster.gpus:
+            room = min(room, node.get("GPU", 0) / self._cluster.gpus)
+        return int(room)
+
+    def _hire(self) -> None:
+        """Start actors until there is one for each batch, or as many as there are to be."""
+        while len(self._members) < min(self._size, self._outstanding()):
+            options = {"num_cpus": self._cpus, "num_gpus": self._cluster.gpus, "max_restarts": 0}
+            actor = self._ray.remote(Worker).options(scheduling_strategy="SPREAD", **options).remote()
+            limits = limits_in_use()
+            starting = actor.start.remote(self._make_work, str(Path.cwd()), self._cluster.shared, self._without, limits)
+            self._members.append(_Member(actor, starting, frozenset(self._alive)))
+        if time.monotonic() > self._patient_until and all(member.starting is not None for member in self._members):
+            self._patient_until = time.monotonic() + 10 * PATIENCE_S
+            gpus = f" and {self._cluster.gpus:g} GPUs" if self._cluster.gpus else ""
+            log.warning(
+                "no worker has started yet: the nodes are still installing packages, or none has %d cores%s free",
+                self._cpus,
+                gpus,
+            )
+
+    def _end(self, member: _Member[Item]) -> None:
+        with suppress(Exception):  # it may have died, or the cluster with it
+            self._ray.kill(member.actor)
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+
+    def _outstanding(self) -> int:
+        return len(self._todo) + len(self._suspects) + sum(len(member.batches) for member in self._members)
+
+    def _hand_out(self) -> None:
+        """Give batches to members that have room. A suspect waits for a member with nothing else to lose."""
+        ready = [member for member in self._members if member.starting is None]
+        ready.sort(key=lambda member: len(member.batches))
+        kept = len(self._suspects)  # so many members get nothing else, and so become free for them
+        for member in ready[:kept]:
+            if not member.batches:
+                self._give(member, self._suspects.popleft())
+        open_to_all = [member for member in ready[kept:] if not any(one.suspect for one in member.batches.values())]
+        for held in range(self._pool.queued):
+            for member in open_to_all:
+                if self._todo and len(member.batches) <= held:
+                    self._give(member, self._todo.popleft())
+
+    def _give(self, member: _Member[Item], batch: _Batch[Item]) -> None:
+        member.batches[member.actor.run.remote(batch.items)] = batch
+
+    def _wait(self, seconds: float) -> list[Any]:
+        """Return the references that are ready, after a short wait for the first."""
+        references = [reference for member in self._members for reference in member.references()]
+        ready, _ = self._ray.wait(references, timeout=min(seconds, WAIT_S))
+        if ready:
+            ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        return list(ready)
+
+    def _collect(self, ready: Sequence[Any]) -> Iterator[Outcome[Item, Result]]:
+        """Yield what became of batches, and see to members that have died.
+
+        Raises:
+            PokefaError: a worker could not start, or workers do nothing but die.
+            RunError: the work says that no further item can succeed.
+        """
+        owners = {reference: member for member in self._members for reference in member.references()}
+        errors = self._ray.exceptions
+        for reference in ready:
+            member = owners[reference]
+            if member not in self._members:
+                continue  # it was found dead a moment ago, and another of its references told so
+            try:
+                answer = self._ray.get(reference)
+            except errors.RayActorError:
+                yield from self._bury(member)
+                continue
+            except errors.ObjectLostError:  # its node went down after the work was done
+                self._todo.appendleft(member.batches.pop(reference))
+                continue
+            except errors.RayTaskError as error:
+                what = "could not start" if reference == member.starting else "failed"
+                raise PokefaError(f"a worker {what}: {one_line(error.cause)}") from None
+            except errors.RayError as error:
+                raise PokefaError(f"the Ray cluster cannot do the work: {_one_line(error)}") from None
+            if reference == member.starting:
+                if answer is not None:
+                    raise answer
+                member.starting = None
+                continue
+            batch = member.batches.pop(reference)
+            if isinstance(answer, RunError):
+                yield from self._finish_started(self._pool.grace)
+                raise answer
+            self._deaths = 0
+            for item, (result, failure) in zip(batch.items, answer, strict=True):
+                yield Outcome(item, result, failure)
+
+    def _bury(self, member: _Member[Item]) -> Iterator[Outcome[Item, Result]]:
+        """Take a dead member out; each item that it held is tried alone, and becomes an error after TRIES_ALONE."""
+        self._members.remove(member)
+        self._end(member)
+        # Ray needs seconds to see that a node is gone, and until then starts actors there: no fault of theirs.
+        if member.starting is not None and member.nodes <= self._nodes_alive().keys():
+            self._deaths += 1
+            check_deaths(self._deaths)
+        for batch in member.batches.values():
+            batch.deaths += batch.suspect
+            if batch.deaths < TRIES_ALONE:
+                self._suspects.extend(_Batch([item], True, batch.deaths) for item in batch.items)
+                continue
+            self._deaths += 1
+            check_deaths(self._deaths)
+            yield Outcome(batch.items[0], error=WORKER_DIED)
+
+    def _finish_started(self, grace: float) -> Iterator[Outcome[Item, Result]]:
+        """Yield what batches that have started still bring within `grace` seconds; the others are called off."""
+        for member in self._members:
+            for reference in list(member.batches)[1:]:
+                self._ray.cancel(reference)
+                del member.batches[reference]
+        self._members = [member for member in self._members if member.batches]
+        deadline = time.monotonic() + grace
+        while self._members and (left := deadline - time.monotonic()) > 0:
+            for reference in self._wait(left):
+                member = next(one for one in self._members if reference in one.batches)
+                batch = member.batches.pop(reference)
+                with suppress(self._ray.exceptions.RayError):
+                    answer = self._ray.get(reference)
+                    if not isinstance(answer, RunError):
+                        for item, (result, failure) in zip(batch.items, answer, strict=True):
+                            yield Outcome(item, result, failure)
+                self._end(member)
+            self._members = [member for member in self._members if member.batches]
+
+
+def _one_line(error: BaseException) -> str:
+    """Return Ray's own message, whose first line often says nothing, as one line of reasonable length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 600 else f"{text[:300]} … {text[-300:]}"

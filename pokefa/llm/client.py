@@ -1,0 +1,256 @@
+"""One question, one call: the openai package against OpenAI's server, or any that speaks one of its APIs.
+
+OPENAI_BASE_URL is the address, OPENAI_API_KEY the key. What goes wrong with one picture becomes its error, which
+starts with a slug: `refusal`, `incomplete`, `invalid_json`, `server_error`, `rate_limited`, `timeout`,
+`connection_cut`, `bad_request`. What no other picture can escape, such as a refused key or a quota that is used up,
+ends the run. The SDK repeats what is worth repeating: 5xx, 408, 409, 429 (after the wait that the server asks for),
+time-outs and cut connections, with backoff and jitter.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
+from pokefa.llm.prices import TOKENS, cost_of, facts_of
+from pokefa.llm.prompt import Answer, AnswerError, Question, expected_tokens, parse_answer, plain, request_hash
+from pokefa.llm.rate_limit import INTERRUPTED, MOST_REST_S, Pace, retry_after
+from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, request_body, text_of, tokens_of
+from pokefa.secrets import secret_from_environment
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+ADDRESS_VARIABLE = "OPENAI_BASE_URL"
+DEFAULT_ADDRESS = "https://api.openai.com/v1"
+
+MAX_RETRIES = 6  # with the SDK's backoff of 0.5 s, doubled up to 8 s: about half a minute
+TIMEOUT_S = 120.0
+CONNECT_TIMEOUT_S = 10.0
+
+QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
+# A 400 with one of these is about the request as such, so every picture would meet it.
+REQUEST_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter", "invalid_json_schema")
+
+# How often an answer that was paid for and cannot be used is asked for again at once. A model that has refused refuses
+# again; what was cut short or is no JSON comes out right at the next try as a rule.
+TRIES_AGAIN: Mapping[str, int] = {"refusal": 0, "incomplete": 1, "invalid_json": 1, "server_error": 1}
+
+T = TypeVar("T")
+
+
+class Model:
+    """The connection to a model; one serves all threads.
+
+    Raises:
+        InputError: the key or the address in the environment is missing or malformed.
+        PokefaError: the openai package is not installed.
+    """
+
+    def __init__(self, form: Form, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self.form = form
+        self.facts = facts_of(form.model)
+        self._should_stop = should_stop
+        self._pace = Pace(should_stop)
+        self._mine = threading.local()  # this thread's client, and the tokens that it is about to send
+        key, address = _key(), server_address()
+        self.host = host_of(address)
+        self._openai = load_openai()
+        self._http = importlib.import_module(self._openai.DefaultHttpxClient.__bases__[0].__module__.partition(".")[0])
+        self._tls = self._http.create_ssl_context()
+        self._key = key
+        self._address = address
+
+    @property
+    def sdk(self) -> Any:
+        """The SDK's client for this thread.
+
+        Each thread has one connection of its own: in a shared pool of hundreds, every call looks at every connection.
+        """
+        found = getattr(self._mine, "sdk", None)
+        if found is None:
+            hooks = {"request": [self._before_request], "response": [self._on_response]}
+            one = self._http.Limits(max_connections=1, max_keepalive_connections=1)
+            found = self._mine.sdk = self._openai.OpenAI(
+                api_key=self._key,
+                base_url=self._address,
+                timeout=self._openai.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+                max_retries=MAX_RETRIES,
+                http_client=self._openai.DefaultHttpxClient(event_hooks=hooks, limits=one, verify=self._tls),
+            )
+        return found
+
+    def ask(self, question: Question[T], jpeg: bytes, note: str = "", size: tuple[int, int] = (0, 0)) -> Answer[T]:
+        """Ask about one picture and return the answer, asked for again where it cannot be used.
+
+        Args:
+            size: width and height of the picture, for the expected tokens.
+
+        Raises:
+            AnswerError: no answer came, for a reason that lies with this picture or with the moment.
+            RunError: no answer can come for any picture.
+        """
+        spent = dict.fromkeys(TOKENS, 0)
+        tries: dict[str, int] = {}
+        answer: Answer[T] | None = None
+        while True:
+            try:
+                answer = self._ask_once(question, jpeg, note, size)
+            except (AnswerError, Interrupted) as error:
+                if answer is None:
+                    raise
+                answer = replace(answer, problem=str(error))  # what was paid for before still counts
+                break
+            for name in spent:
+                spent[name] += answer.usage[name]
+            slug = (answer.problem or "").partition(":")[0]
+            tries[slug] = tries.get(slug, 0) + 1
+            if answer.value is not None or tries[slug] > TRIES_AGAIN.get(slug, -1) or self._should_stop():
+                break
+        usage = {**answer.usage, **spent}
+        if self.facts is not None:
+            usage["usd"] = round(cost_of(self.facts, spent), 9)
+        return Answer(answer.value, answer.problem, answer.model, usage, answer.raw)
+
+    def _ask_once(self, question: Question[T], jpeg: bytes, note: str, size: tuple[int, int]) -> Answer[T]:
+        body = request_body(self.form, question, jpeg, note)
+        self._mine.tokens = expected_tokens(question, note, size, self.facts)
+        try:
+            # The SDK's typed methods walk through the whole request and take twice the processor time for it.
+            response = self.sdk.post(PATHS[self.form.api], body=body, cast_to=self._http.Response)
+        except self._openai.OpenAIError as error:
+            raise self.explain(error) from None
+        reply = parse_body(response.content)
+        if reply is None:
+            raise AnswerError("invalid_json", f"{self.host} did not answer with a JSON object: does it speak this API?")
+        answer = read_reply(reply, self.form, question, request_hash(self.form.model, question, jpeg, note))
+        self._pace.settle(self._mine.tokens, answer.usage["input_tokens"] + answer.usage["output_tokens"])
+        return answer
+
+    def _before_request(self, request: object) -> None:
+        """Wait for the server's limits; send nothing more, no repetition either, once the run is to stop."""
+        self._pace.wait(getattr(self._mine, "tokens", 0))
+
+    def _on_response(self, response: Any) -> None:
+        """Learn the limits, and take the waiting after a 429 from the SDK, which does not look at the stop sign.
+
+        An account that cannot pay is no reason to repeat: only the body tells that from a limit.
+        """
+        self._pace.learn(response.headers)
+        if response.status_code != 429:
+            return
+        response.read()
+        error = as_mapping((parse_body(response.content) or {}).get("error"))
+        seconds = retry_after(response.headers)
+        if error.get("code") in QUOTA_CODES or error.get("type") in QUOTA_CODES or (seconds or 0) > MOST_REST_S:
+            response.headers["x-should-retry"] = "false"
+        elif seconds is not None:
+            self._pace.rest(seconds)
+            response.headers["retry-after-ms"] = "1"
+
+    def explain(self, error: Exception) -> PokefaError:
+        """Return the error of a call as one that ends the run, or as one of this picture."""
+        openai = self._openai
+        detail = plain(str(getattr(error, "message", "") or error))
+        code = str(getattr(error, "code", "") or "")
+        if isinstance(error.__cause__, Interrupted):
+            return Interrupted(INTERRUPTED)
+        if isinstance(error, openai.APITimeoutError):
+            return AnswerError("timeout", f"no answer from {self.host} within {TIMEOUT_S:.0f} s")
+        if isinstance(error, openai.APIConnectionError):
+            # By name, for the class belongs to the HTTP library that the SDK happens to bring.
+            if type(error.__cause__).__name__ == "ConnectError":
+                return RunError(
+                    f"{self.host} cannot be reached ({plain(str(error.__cause__))}): check the network and "
+                    f"{ADDRESS_VARIABLE}, then run the same command again"
+                )
+            return AnswerError("connection_cut", f"{type(error.__cause__).__name__}: {error.__cause__}")
+        status = getattr(error, "status_code", None)
+        headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
+        if status == 401:
+            return RunError(f"{self.host} refuses the key (401): set {KEY_VARIABLE} to a valid key and run again")
+        if code in QUOTA_CODES:
+            return BudgetReached(
+                f"the quota of the account at {self.host} is used up ({code}): what was finished is saved; add credit "
+                "or raise the limit, then run the same command again"
+            )
+        if status in (403, 404) or code in REQUEST_CODES:
+            return RunError(f"{self.host} refuses every request to the model {self.form.model} ({status}): {detail}")
+        if status == 429:
+            seconds = retry_after(headers)
+            if (seconds or 0) > MOST_REST_S:
+                return BudgetReached(f"{self.host} asks to wait for {seconds:.0f} s: run the same command again then")
+            return AnswerError("rate_limited", f"still refused after {MAX_RETRIES} repetitions: {detail}")
+        if isinstance(status, int) and status >= 500:
+            return AnswerError("server_error", f"{status} after {MAX_RETRIES} repetitions: {detail}")
+        return AnswerError("bad_request", f"{status}: {detail}")
+
+
+def read_reply(reply: Mapping[str, Any], form: Form, question: Question[T], request: str) -> Answer[T]:
+    """Return the answer that a server's JSON object holds, usable or not, with what it cost."""
+    model = plain(str(reply.get("model") or form.model))
+    usage = {
+        "model": model,
+        "question": question.version,
+        "request": request,
+        "response": plain(str(reply.get("id", ""))),
+        **tokens_of(reply),
+    }
+    try:
+        raw = parse_answer(text_of(reply), question.schema)
+        return Answer(question.read(raw), None, model, usage, raw)
+    except AnswerError as error:
+        return Answer(None, str(error), model, usage, None)
+
+
+def load_openai() -> Any:
+    """Return the openai package.
+
+    Raises:
+        PokefaError: it is not installed.
+    """
+    try:
+        return importlib.import_module("openai")
+    except ImportError:
+        raise PokefaError(
+            "the openai package is not installed: python -m pip install -r requirements/requirements_score.txt"
+        ) from None
+
+
+def server_address() -> str:
+    """Return the server's address, OpenAI's where the environment names no other."""
+    return os.environ.get(ADDRESS_VARIABLE, "").strip() or DEFAULT_ADDRESS
+
+
+def is_openai(host: str) -> bool:
+    """Tell whether a host is one of OpenAI's own."""
+    name = host.partition(":")[0]
+    return name == "openai.com" or name.endswith(".openai.com")
+
+
+def host_of(address: str) -> str:
+    """Return host and port of a server's address, without the name and password that an address can hold.
+
+    Raises:
+        InputError: it is no http or https address.
+    """
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise InputError(f"{ADDRESS_VARIABLE} is not an address that starts with http:// or https://: correct it")
+    return f"{host}:{port}" if port else host
+
+
+def _key() -> str:
+    """Return the API key, having checked that it can stand in a header: errors about headers would quote it."""
+    key = secret_from_environment(KEY_VARIABLE)
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InputError(f"{KEY_VARIABLE} holds characters that no key has: set it again")
+    return key

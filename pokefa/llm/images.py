@@ -1,0 +1,91 @@
+"""Pictures as small as the model sees them, so that nothing is sent that the server would only scale down."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from pokefa.images.decoding import in_decoder, readable
+from pokefa.images.files import flatten, open_image
+from pokefa.llm.prices import UNKNOWN_MOST_PATCHES, UNKNOWN_PATCH, ModelFacts
+
+JPEG_QUALITY = 90
+LOW_SIDE = 512  # with detail "low" a picture is seen within a square of so many pixels
+
+Detail = Literal["high", "low", "auto"]
+DETAILS: tuple[Detail, ...] = ("high", "low", "auto")
+
+
+@dataclass(frozen=True)
+class View:
+    """How much of a picture a model gets to see.
+
+    Args:
+        facts: of the model, for the most that it takes.
+        detail: how closely it looks.
+        max_side: pictures are sent with no longer side than so many pixels; None = as large as the model takes them.
+    """
+
+    facts: ModelFacts | None = None
+    detail: Detail = "high"
+    max_side: int | None = None
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height in which a picture is sent."""
+        sides = [self.max_side] if self.max_side else []
+        sides += [LOW_SIDE] if self.detail == "low" else []
+        scale = min([1.0, *(side / max(width, height) for side in sides)])
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        if self.facts is None:
+            return fit_patches(width, height, UNKNOWN_PATCH, UNKNOWN_MOST_PATCHES)
+        return fit_patches(width, height, self.facts.patch, self.facts.most_patches)
+
+
+def load_picture(path: Path, view: View) -> tuple[bytes, tuple[int, int]]:
+    """Return a picture of any file as the JPEG that is sent, and its (width, height).
+
+    Raises:
+        ImageError: the file cannot be opened.
+    """
+    return in_decoder(make_jpeg, readable(path), view)
+
+
+def make_jpeg(source: Path | bytes, view: View) -> tuple[bytes, tuple[int, int]]:
+    """Return `load_picture` of a file or its bytes; a decoder calls it.
+
+    Raises:
+        ImageError: the file cannot be opened.
+    """
+    image = flatten(open_image(source))
+    return encode_jpeg(image, view), view.size(*image.size)
+
+
+def encode_jpeg(image: Image.Image, view: View = View()) -> bytes:
+    """Return an RGB image as JPEG, scaled down so that the model sees all of what is sent."""
+    size = view.size(*image.size)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=JPEG_QUALITY)
+    return stream.getvalue()
+
+
+def fit_patches(width: int, height: int, patch: int, most: int) -> tuple[int, int]:
+    """Return the size, of the same shape, to which a picture is scaled down so that `most` squares cover it.
+
+    The rule is that of OpenAI's guide to images: scale to the area of the squares, then down to whole squares on the
+    side that this shortens more.
+    """
+    if math.ceil(width / patch) * math.ceil(height / patch) <= most:
+        return width, height
+    scale = min(1.0, math.sqrt(patch * patch * most / (width * height)))
+    columns, rows = width * scale / patch, height * scale / patch
+    scale *= min(max(math.floor(columns), 1) / columns, max(math.floor(rows), 1) / rows, 1.0)
+    # Only a picture thinner than one square can still be too long: it is cut to length, and loses its shape.
+    longest = patch * most
+    return min(max(1, math.floor(width * scale)), longest), min(max(1, math.floor(height * scale)), longest)

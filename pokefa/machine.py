@@ -1,0 +1,76 @@
+"""What the system allows, looked at before it is missed: address space, open files, and paths that a user names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pokefa.errors import InputError, PokefaError
+
+# With less, Polars aborts, panics or waits for ever, as its threads cannot be started: seen at 1.0 GB on two cores.
+LEAST_BYTES = 1_400_000_000
+BYTES_PER_CORE = 50_000_000
+
+# Standard streams, the ledger's lock, the journal, a table, the store of answers and its journal, and some to spare.
+FILES_OF_ITS_OWN = 14
+
+
+def check_address_space() -> None:
+    """Check that `ulimit -v` leaves enough to begin with.
+
+    Raises:
+        PokefaError: it does not.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    least = LEAST_BYTES + BYTES_PER_CORE * (os.cpu_count() or 1)
+    if limit != resource.RLIM_INFINITY and limit < least:
+        raise PokefaError(
+            f"this process may have {limit / 1e9:.1f} GB of address space, and needs {least / 1e9:.1f}: raise "
+            f"the limit (ulimit -v {least // 1024}) or take it away"
+        )
+
+
+def check_path(what: str, path: Path) -> None:
+    """Check that the system takes a path, whether there is anything or not.
+
+    Args:
+        what: the flag or variable that names it.
+
+    Raises:
+        InputError: it is too long, leads through a file or a folder that is closed to us, or is no path at all.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{what} {path} cannot be used ({problem}): name another path") from None
+
+
+def most_at_once(wanted: int, files_each: int) -> int:
+    """Return how many things, up to `wanted` and at least 1, can be done at once with so many open files each."""
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, (limit - max(FILES_OF_ITS_OWN, open_files())) // files_each))
+
+
+def open_files() -> int:
+    """Return how many files this process has open; 0 where the system does not tell."""
+    folder = Path("/dev/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use, which a container may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

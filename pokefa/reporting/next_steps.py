@@ -1,0 +1,129 @@
+"""What to run next, as commands that can be copied: with the flags that the stage was run with before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from metadata.review import command as command_line
+from pokefa.ledger.runs import Run, last_run_of_each_stage, repeated_arguments
+from pokefa.ledger.table import KEY
+from pokefa.reporting.open_runs import OpenRun
+from pokefa.reporting.spending import waiting_batches
+from pokefa.shards.layout import listed_ids, lists_packed, read_stats
+from pokefa.species.coverage import QUOTAS_FILE
+from pokefa.stage.funnel import DECIDED_BY, StepCount, Tables
+from pokefa.stage.rows import ORDER, STEPS, Step
+
+# Extra words that a step's script needs on its command line.
+SUBCOMMANDS = {"ocr_detect": ("run",), "ocr_inpaint": ("run",)}
+
+# What a recorded command line may have in their place, before, between or behind its flags.
+HALVES = ("detect", "inpaint", "run")
+
+# Steps that decide over the whole table: a run that was killed has to begin again.
+WHOLE_TABLE = (*DECIDED_BY, "webdataset")
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the commands depend on, beside the counts.
+
+    Args:
+        arguments: of the last run of each stage, by owner.
+        running: stages that are under way now, by owner.
+        killed: stages whose last run was killed or interrupted, by owner.
+        batches: stages with batches to be collected, by owner.
+    """
+
+    root: Path
+    arguments: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    running: Collection[str] = ()
+    killed: Collection[str] = ()
+    batches: Collection[str] = ()
+
+
+def read_situation(root: Path, runs: Sequence[Run], open_now: Mapping[str, OpenRun]) -> Situation:
+    last = last_run_of_each_stage(runs)
+    interrupted = {run.stage for run in last if (run.summary or {}).get("interrupted")}
+    return Situation(
+        root,
+        {run.stage: run.arguments for run in last},
+        {stage for stage, one in open_now.items() if one.running},
+        {stage for stage, one in open_now.items() if one.running is False} | interrupted,
+        set(waiting_batches(root)),
+    )
+
+
+def unpacked_steps(tables: Tables, root: Path) -> list[str]:
+    """Return the steps that bring the shards up to base.csv; none where they hold its split, or there is none.
+
+    Raises:
+        InputError: split_stats.json is damaged.
+    """
+    in_set = tables.base.filter(pl.col("drop_reason").is_null())
+    listed = listed_ids(root)
+    sides = {split: set(in_set.filter(pl.col("split") == split)[KEY]) for split in listed}
+    if listed != sides:
+        return ["split", "webdataset"]
+    stats = read_stats(root)
+    packed = stats is not None and lists_packed(root, stats)
+    return [] if packed or not any(sides.values()) else ["webdataset"]
+
+
+def next_commands(counts: Sequence[StepCount], images: int, unpacked: Sequence[str], situation: Situation) -> list[str]:
+    """Return the commands that bring the dataset on, in order; none where every step is done or the next one runs.
+
+    Args:
+        counts: from `count_steps`.
+        images: rows of the ledger.
+        unpacked: the steps that bring the shards up to base.csv, once no image is pending.
+    """
+    names = next_steps(counts, images, unpacked, situation)
+    if any(STEPS[name].owner in situation.running for name in names):
+        return []
+    commands = [command(STEPS[name], situation) for name in names]
+    if names[:1] == ["scrape"] and not (situation.root / QUOTAS_FILE).is_file():
+        commands.insert(0, command_line("quotas/allocate.py", situation.root, []))
+    return commands
+
+
+def next_steps(counts: Sequence[StepCount], images: int, unpacked: Sequence[str], situation: Situation) -> list[str]:
+    """Return the names of the steps that come next, whether they run already or not."""
+    if not images:
+        return ["scrape"]
+    waiting = {count.name for count in counts if count.pending}
+    waiting |= {name for name in WHOLE_TABLE if name in situation.killed}
+    first = next((name for name in ORDER if name in waiting), None)
+    names = list(unpacked) if first is None else [first]
+    if first == "webdataset":
+        names = list(unpacked) or ["webdataset"]
+    if first == "hybrid_captions":
+        names = ["cap_filter", first]  # what it drops needs no hybrid caption
+    # No row says that a species was not searched yet; a run that was killed does.
+    return ["scrape", *names] if "scrape" in situation.killed else names
+
+
+def retry_commands(counts: Sequence[StepCount], situation: Situation) -> list[str]:
+    """Return the commands that try failed images again, of stages that are not running."""
+    failed = [STEPS[count.name] for count in counts if count.errors]
+    idle = [step for step in failed if step.owner not in situation.running]
+    return list(dict.fromkeys(f"{command(step, situation, collect=False)} --retry-errors" for step in idle))
+
+
+def command(step: Step, situation: Situation, *, collect: bool = True) -> str:
+    """Return the command line of a step, as typed at the checkout's top.
+
+    Args:
+        collect: ask for the answers of batches that wait, rather than to ask about the images anew.
+    """
+    recorded = situation.arguments.get(step.owner, ())
+    if step.name in SUBCOMMANDS:
+        recorded = [word for word in recorded if word not in HALVES]
+    words = [*SUBCOMMANDS.get(step.name, ()), *repeated_arguments(recorded)]
+    if collect and step.owner in situation.batches:
+        words += ["--batch", "collect"]
+    return command_line(step.script, situation.root, words)

@@ -1,0 +1,174 @@
+"""The stages that can be reviewed, and what can be done about the images that a person ticks.
+
+Where a stage has no word of a person's that outranks it, the action is what exists: for duplicates and the filter the
+settings that would have kept the ticked images, for captions another try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pokefa.ledger.runs import gates_of, last_arguments, names_flag
+from pokefa.reporting.review_data import Dataset, Flagged
+from pokefa.reporting.review_find import find_captions, find_duplicates, find_left_out, find_nsfw, find_text
+from pokefa.stage.rows import filled
+
+
+@dataclass(frozen=True)
+class Action:
+    """What can be done about the ticked images.
+
+    Args:
+        words: the command up to what the page appends: the ids, or the settings that it computes.
+        kind: what is appended: `ids`, `threshold` (of rm_dups.py) or `gates` (of filter.py).
+        note: what the command does, for whoever is about to run it.
+        settings: numbers that the page computes with.
+    """
+
+    label: str
+    words: tuple[str, ...]
+    note: str
+    kind: str = "ids"
+    settings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage whose flags can be looked through.
+
+    Args:
+        ask: what is to be ticked.
+        score: what `Flagged.score` is.
+        wide: its images have two pictures side by side.
+        cleared: the column of a person's word.
+    """
+
+    title: str
+    ask: str
+    score: str
+    find: Callable[[Dataset], list[Flagged]]
+    actions: Callable[[Dataset], list[Action]]
+    wide: bool = False
+    cleared: str | None = None
+
+
+def flags_kept(arguments: Sequence[str], dropped: Sequence[str]) -> tuple[str, ...]:
+    """Return a recorded command line without some flags, each of which has a value or none.
+
+    >>> flags_kept(["--root", "x", "--linkage=single", "--thresh", "4"], ("--root", "--threshold"))
+    ('--linkage=single',)
+    """
+    kept: list[str] = []
+    place = 0
+    while place < len(arguments):
+        flag, joined, _ = arguments[place].partition("=")
+        values = 0 if joined else 1
+        if any(names_flag(flag, name) for name in dropped):
+            following = arguments[place + 1 : place + 1 + values]
+            place += 1 + len([word for word in following if not word.startswith("--")])
+        else:
+            kept.append(arguments[place])
+            place += 1
+    return tuple(kept)
+
+
+# What a run's own command line may hold and the one on the page must not repeat.
+ABOUT_THE_RUN = ("--root", "--dry-run", "--strict", "--quiet", "--log-level")
+
+
+def duplicate_actions(data: Dataset) -> list[Action]:
+    flags = flags_kept(last_arguments(data.runs, "rm_dups"), ("--threshold", *ABOUT_THE_RUN))
+    return [
+        Action(
+            "a threshold that keeps them apart",
+            ("preprocess/dup/rm_dups.py", *flags),
+            "No single duplicate can be brought back by hand. This is the highest threshold at which the ticked images "
+            "are no duplicates of the kept ones; --dry-run lists all that would come back. Leave it off to do it.",
+            "threshold",
+        )
+    ]
+
+
+def filter_actions(data: Dataset) -> list[Action]:
+    gates = gates_of(data.runs)
+    passing = data.tables.images.filter(filled("filter_rank")).height
+    flags = flags_kept(
+        last_arguments(data.runs, "filter"), ("--min-relevance", "--min-aesthetic", "--top-n", *ABOUT_THE_RUN)
+    )
+    return [
+        Action(
+            "gates that let them in",
+            ("preprocess/filter/filter.py", *flags),
+            "No single image can be let in by hand. These are the highest gates that the ticked images pass; --dry-run "
+            "counts all that would join. Leave it off to do it.",
+            "gates",
+            {**gates, "passing": passing},
+        ),
+        Action(
+            "score them again",
+            ("preprocess/score/score.py", "--redo", "--ids"),
+            "Asks the model about these images again, which is paid for; run preprocess/filter/filter.py afterwards.",
+        ),
+    ]
+
+
+def unflag_action(script: str, note: str) -> Callable[[Dataset], list[Action]]:
+    return lambda data: [Action("clear them", (script, "--ids"), note)]
+
+
+STAGES = {
+    "nsfw": Stage(
+        title="Flagged as NSFW",
+        ask="Tick what was flagged wrongly.",
+        score="score",
+        find=find_nsfw,
+        actions=unflag_action(
+            "preprocess/nsfw/nsfw_unflag.py",
+            "Clears the ticked images for good. The summary names the stages to run again.",
+        ),
+        cleared="nsfw_override",
+    ),
+    "ocr": Stage(
+        title="Text was found",
+        ask="Tick the images whose original is to be used.",
+        score="sureness",
+        find=find_text,
+        actions=unflag_action(
+            "preprocess/ocr/ocr_unflag.py",
+            "Uses the original of the ticked images. The summary names the stages to run again.",
+        ),
+        wide=True,
+        cleared="ocr_override",
+    ),
+    "dup": Stage(
+        title="Removed as duplicates",
+        ask="Tick the images that are no duplicates of the kept one.",
+        score="distance",
+        find=find_duplicates,
+        actions=duplicate_actions,
+        wide=True,
+    ),
+    "filter": Stage(
+        title="Left out by the filter",
+        ask="Tick the images that belong in the set.",
+        score="points missing",
+        find=find_left_out,
+        actions=filter_actions,
+    ),
+    "caption": Stage(
+        title="Captions found wanting",
+        ask="Tick the images to be captioned again.",
+        score="words",
+        find=find_captions,
+        actions=lambda data: [
+            Action(
+                "caption them again",
+                ("caption/sentence_tags.py", "--redo", "--ids"),
+                "Asks the model for new captions of these images, which is paid for, and puts them in place of the old "
+                "ones. Run caption/cap_filter.py afterwards (with --drop, it takes dropped images back whose captions "
+                "have become good), then caption/hybrid_captions.py.",
+            )
+        ],
+    ),
+}

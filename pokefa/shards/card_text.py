@@ -1,0 +1,142 @@
+"""The text of the dataset card: what is in the set, how it was made, by which models and thresholds, and its limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from pokefa.ledger.runs import Run
+from pokefa.shards.card_history import stage_lines
+from pokefa.shards.croissant import Publication
+from pokefa.stage.funnel import Tables
+
+# Columns of images.csv that name a model or its thresholds.
+MODELS = {
+    "NSFW screening": "nsfw_model",
+    "NSFW thresholds": "nsfw_threshold",
+    "text detection": "ocr_model",
+    "text removal": "ocr_inpainter",
+    "scores": "ae_model",
+    "captions": "caption_model",
+}
+STEP_OF_SCORES = 10
+TOP_SPECIES = 10
+
+LOADING = """## Loading
+
+```python
+from datasets import load_dataset
+
+dataset = load_dataset("path/to/this/folder")  # splits: train, validation; of jpg, png and webp one holds the image
+```
+
+```python
+import webdataset
+
+shards = "path/to/this/folder/data/train-{00000..%05d}.tar"
+dataset = webdataset.WebDataset(shards, shardshuffle=100).shuffle(1000)
+dataset = dataset.decode("pil").to_tuple("jpg;png;webp", "txt", "json")
+```
+"""
+
+BIASES = """## Biases and limits
+
+- The images come from an English-speaking image search: what it ranks high is what is here.
+- Popular species were given more images on purpose; the table above says how uneven it is.
+- Relevance and aesthetics are one model's taste, and the filter kept what it liked.
+- Captions and species are a model's answers. They are wrong at times, above all for rare species and forms.
+- Screening for NSFW content misses things. Look before you show the images to anyone.
+- Text was painted over by a model, which leaves traces in places.
+"""
+
+
+def tell_story(
+    about: Publication,
+    stats: Mapping[str, Any],
+    base: pl.DataFrame,
+    images: pl.DataFrame,
+    runs: Sequence[Run],
+    whole: Tables,
+) -> str:
+    """Return the card's text.
+
+    Args:
+        stats: what split_stats.json says.
+        base, images: cell texts of the images that stand in the shards.
+        runs: of the whole dataset, the oldest first.
+        whole: both tables with all their rows.
+    """
+    counts = stats["samples"]
+    last = max((int(name[-9:-4]) for name in stats["shards"] if name.startswith("train-")), default=0)
+    parts = [
+        f"\n# {about.title}\n",
+        f"{counts['train']} images to train on and {counts['val']} to validate with, each with a caption, tags, the "
+        f"species it shows, scores, and the address it came from.\n",
+        LOADING % last,
+        "## How it was made\n",
+        "Made with PokeFA. Of the stages that choose or change images all settings are told, of the others the flags "
+        "that were given. Settings that nobody gave are the defaults of the code that wrote this card. An image counts "
+        "once for each stage, under the settings that had the last word.\n",
+        table(("stage", "code", "settings", "what became of the images"), stage_lines(runs, whole, stats)),
+        "### Models and thresholds\n",
+        table(("for", "which", "images"), model_lines(images)),
+        "## Scores\n",
+        table(("score", "relevance", "aesthetics"), score_lines(base)),
+        "## Species\n",
+        species_text(base),
+        BIASES,
+        rights(about),
+    ]
+    return "\n".join(parts)
+
+
+def model_lines(images: pl.DataFrame) -> Iterator[tuple[str, str, str]]:
+    for what, column in MODELS.items():
+        if column in images.columns:
+            found = Counter(images[column].drop_nulls())
+            yield from ((what, f"`{name}`", str(count)) for name, count in sorted(found.items()))
+
+
+def score_lines(base: pl.DataFrame) -> Iterator[tuple[str, str, str]]:
+    """Yield the number of images in each ten points of both scores, and of those without one."""
+    counts = [steps_of(base[name]) for name in ("ae_relevance", "ae_aesthetic")]
+    for step in range(0, 100, STEP_OF_SCORES):
+        name = f"{step} to {step + STEP_OF_SCORES - (step + STEP_OF_SCORES < 100)}"
+        yield name, *(str(count[step]) for count in counts)  # type: ignore[misc]
+    yield "none", *(str(count[None]) for count in counts)  # type: ignore[misc]
+
+
+def steps_of(scores: pl.Series) -> Counter[int | None]:
+    """Return how many scores of 0 to 100 lie in each step; 100 belongs to the last."""
+    last = 100 - STEP_OF_SCORES
+    return Counter(None if text is None else min(last, int(text) // STEP_OF_SCORES * STEP_OF_SCORES) for text in scores)
+
+
+def species_text(base: pl.DataFrame) -> str:
+    shown = Counter(name for names in base["species"].drop_nulls() for name in set(names.split(",")))
+    ranked = sorted(shown.items(), key=lambda item: (-item[1], item[0]))[:TOP_SPECIES]
+    lines = [(name, str(count), f"{count / len(base):.1%}") for name, count in ranked]
+    once = sum(count == 1 for count in shown.values())
+    return (
+        f"{len(shown)} species, {once} of them in one image alone; all in `manifests/train_species.csv` and "
+        f"`val_species.csv`. The most frequent:\n\n{table(('species', 'images', 'of all'), lines)}"
+    )
+
+
+def rights(about: Publication) -> str:
+    return (
+        "## Rights, and how to have an image removed\n\n"
+        "Pokémon is a trademark of Nintendo, Creatures and Game Freak, who have no part in this. The images belong to "
+        "the artists who made them; being in this set gives nobody a right to them. `source_url` names where each "
+        f"came from.\n\nTo have an image removed write to {about.contact} and name its address or its image_id. "
+        "It is taken out of the next version, and is not collected again.\n"
+    )
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)

@@ -1,0 +1,312 @@
+"""The command-line options that every script shares, and the parent parsers that offer them."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from pokefa.engine.work import Cluster
+from pokefa.errors import InputError
+from pokefa.images.decoding import SECONDS, Limits
+from pokefa.images.structure import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, Caps
+from pokefa.images.weights import Trust
+from pokefa.machine import check_address_space, check_path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user asked of the run itself, apart from the stage's own settings."""
+
+    root: Path = Path()
+    limit: int | None = None
+    ids: tuple[str, ...] | None = None
+    redo: bool = False
+    retry_errors: bool = False
+    dry_run: bool = False
+    workers: int | None = None
+    batch_size: int | None = None
+    cluster: Cluster | None = None
+    data_root: str | None = None
+    decoding: Limits = field(default_factory=Limits)
+    strict: bool = False
+    quiet: bool = False
+    log_level: str = "INFO"
+
+    @property
+    def node_threads(self) -> int | None:
+        """Threads that a worker may use on a node of the cluster; None where the workers share this machine's cores."""
+        return self.cluster.cpus if self.cluster else None
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, [], ()):
+            return action.help  # "(default: None)" tells nobody anything
+        return super()._get_help_string(action)
+
+
+def stage_parser(doc: str | None, *, rows: bool = True, workers: bool = False) -> argparse.ArgumentParser:
+    """Return a parser with the shared options; `doc`, the script's docstring, is the text of --help.
+
+    Args:
+        rows: offer the choice of rows (--ids, --limit, --redo, --retry-errors).
+        workers: offer --workers.
+    """
+    parser = argparse.ArgumentParser(description=inspect.cleandoc(doc or ""), formatter_class=_Formatter)
+    shared = parser.add_argument_group("options that every script shares")
+    shared.add_argument("--root", type=Path, default=Path(), help="folder of the dataset")
+    if rows:
+        shared.add_argument("--ids", nargs="+", metavar="ID", help="only these images; the beginning of an id will do")
+        shared.add_argument("--ids-file", type=Path, metavar="FILE", help="only the images named in FILE, one a line")
+        shared.add_argument("--limit", type=positive_int, metavar="N", help="at most N images")
+        shared.add_argument("--redo", action="store_true", help="also images that are done; overrides stay")
+        shared.add_argument("--retry-errors", action="store_true", help="also images that failed before")
+    shared.add_argument("--dry-run", action="store_true", help="show what would be done and change nothing")
+    if workers:
+        shared.add_argument("--workers", type=positive_int, metavar="N", help="how many at once (default: all cores)")
+    shared.add_argument("--strict", action="store_true", help="exit 1 when an image failed")
+    shared.add_argument("--quiet", action="store_true", help="no progress bar, and warnings only")
+    shared.add_argument(
+        "--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"], default="INFO", help="what is logged to stderr"
+    )
+    return parser
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Offer to read and write the images elsewhere than under the root."""
+    parser.add_argument(
+        "--data-root",
+        metavar="ADDRESS",
+        help="where the images lie, if not under --root: a folder, or an address such as s3://bucket/folder; the "
+        "ledger stays under --root",
+    )
+
+
+def add_trust_options(parser: argparse.ArgumentParser) -> None:
+    """Offer to run model files that are not the pinned ones."""
+    group = parser.add_argument_group("model files other than the pinned ones")
+    group.add_argument(
+        "--trust-model-file",
+        action="store_true",
+        help="run one although its SHA-256 is not the pinned one, in a process that cannot write, read your files or "
+        "open connections",
+    )
+    group.add_argument(
+        "--unconfined-model-file",
+        action="store_true",
+        help="with --trust-model-file: run it with all of your rights, also where the system could confine it",
+    )
+
+
+def trust_from(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Trust:
+    """Return what a parsed command line lets a model file do; exits where it contradicts itself."""
+    if args.unconfined_model_file and not args.trust_model_file:
+        parser.error("--unconfined-model-file is for a file that you trust: add --trust-model-file")
+    return Trust(args.trust_model_file, args.unconfined_model_file)
+
+
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    """Offer what `limits_from` reads."""
+    group = parser.add_argument_group("what decoding one image may cost")
+    group.add_argument(
+        "--decode-seconds", type=number(0.1, 86_400), default=SECONDS, metavar="S", help="processor time for an image"
+    )
+    group.add_argument(
+        "--decode-memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="memory for all large images that are decoded at the same time, as 512M or 8G (default: half of what the "
+        "machine or its container has)",
+    )
+    for part, most, meaning in (
+        ("scans", MAX_SCANS, "scans of a JPEG"),
+        ("segments", MAX_SEGMENTS, "segments of a JPEG"),
+        ("chunks", MAX_CHUNKS, "chunks of a PNG or WebP, strips of a TIFF"),
+    ):
+        group.add_argument(f"--max-{part}", type=positive_int, default=most, metavar="N", help=f"most {meaning}")
+
+
+def limits_from(args: argparse.Namespace) -> Limits:
+    """Return the limits that a parsed command line names, or the usual ones where it offers none."""
+    given = vars(args)
+    if "decode_seconds" not in given:
+        return Limits()
+    return Limits(args.decode_seconds, args.decode_memory, Caps(args.max_scans, args.max_segments, args.max_chunks))
+
+
+def add_cluster_options(
+    parser: argparse.ArgumentParser, requirements: str, *, cpus: int = 1, batches: bool = False, builds: bool = False
+) -> None:
+    """Offer the stage's work on a Ray cluster.
+
+    Args:
+        requirements: the stage's file is requirements/requirements_<requirements>.txt.
+        cpus: default of --cpus-per-worker.
+        batches: offer --batch-size.
+        builds: the work writes under --root, and not only where the images lie.
+    """
+    parser.set_defaults(requirements=requirements, builds=builds)
+    group = parser.add_argument_group("on a Ray cluster")
+    group.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="this machine's processes, or Ray's on many machines",
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="the cluster's head as HOST:PORT, or auto on a node of it (default: $RAY_ADDRESS, else Ray is started on "
+        "this machine for the run)",
+    )
+    group.add_argument(
+        "--ray-runtime-env",
+        choices=["stage", "code"],
+        help="what a node gets first: the stage's requirements and this code, or the code alone where the nodes have "
+        "the requirements (default: stage, or code when Ray is started for the run)",
+    )
+    group.add_argument(
+        "--cpus-per-worker", type=positive_int, metavar="N", help=f"cores that each worker takes (default: {cpus})"
+    )
+    group.add_argument(
+        "--gpus-per-worker", type=number(0), metavar="X", help="GPUs that each worker takes; 0.5 lets two share one"
+    )
+    if batches:
+        group.add_argument(
+            "--batch-size",
+            dest="items_at_once",
+            type=positive_int,
+            metavar="N",
+            help="images that a worker gets at once; more cost a large cluster's driver less",
+        )
+    parser.set_defaults(default_cpus=cpus)
+
+
+def cluster_from(args: argparse.Namespace) -> Cluster | None:
+    """Return the cluster that a parsed command line names, or None for this machine's processes.
+
+    Raises:
+        InputError: Ray is not installed, or the options contradict each other.
+    """
+    given = vars(args)
+    if given.get("engine", "local") == "local":
+        flags = ("--ray-address", "--ray-runtime-env", "--cpus-per-worker", "--gpus-per-worker")
+        for flag in flags:
+            if given.get(flag[2:].replace("-", "_")) is not None:
+                raise InputError(f"{flag} is for a Ray cluster: add --engine ray, or leave it out")
+        return None
+    address = args.ray_address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None and "://" in address:
+        raise InputError(f"--ray-address {address}: give HOST:PORT, and run this on a node of the cluster")
+    if find_spec("ray") is None:
+        raise InputError(
+            "--engine ray needs Ray, which is not installed here: pip install -r requirements/requirements_ray.txt"
+        )
+    wanted = args.ray_runtime_env or ("stage" if address else "code")
+    data_root = args.data_root
+    on_objects = data_root is not None and "://" in data_root
+    shared = args.root if args.builds or data_root is None else None if on_objects else Path(data_root)
+    return Cluster(
+        address,
+        f"{args.requirements}+data_root" if on_objects else args.requirements,
+        install=wanted == "stage",
+        cpus=args.cpus_per_worker or args.default_cpus,
+        gpus=args.gpus_per_worker or 0.0,
+        shared=shared.absolute() if shared else None,
+    )
+
+
+def options_from(args: argparse.Namespace) -> Options:
+    """Unpack the shared options of a parsed command line.
+
+    Raises:
+        InputError: a path cannot be used, or the options of the cluster contradict each other.
+        PokefaError: the system leaves this process too little to begin with.
+    """
+    check_address_space()
+    given = vars(args)
+    check_path("--root", args.root)
+    if (data_root := given.get("data_root")) is not None and "://" not in data_root:
+        check_path("--data-root", Path(data_root))
+    cluster = cluster_from(args)
+    return Options(
+        root=args.root.absolute() if cluster else args.root,  # a node has another working folder
+        limit=given.get("limit"),
+        ids=read_ids(given.get("ids"), given.get("ids_file")),
+        redo=given.get("redo", False),
+        retry_errors=given.get("retry_errors", False),
+        dry_run=args.dry_run,
+        workers=given.get("workers"),
+        batch_size=given.get("items_at_once"),
+        cluster=cluster,
+        data_root=given.get("data_root"),
+        decoding=limits_from(args),
+        strict=args.strict,
+        quiet=args.quiet,
+        log_level=args.log_level,
+    )
+
+
+def read_ids(ids: list[str] | None, ids_file: Path | None) -> tuple[str, ...] | None:
+    """Return the ids named on the command line and in a file, without repeats; None when neither was given.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if ids is None and ids_file is None:
+        return None
+    named = list(ids or [])
+    if ids_file is not None:
+        try:
+            named += ids_file.read_text(encoding="utf-8-sig").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--ids-file {ids_file} cannot be read: {error}") from None
+    return tuple(dict.fromkeys(named))
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers in a range, both ends included, for argparse."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or int(text) < low or (high is not None and int(text) > high):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {_span(low, high)}")
+        return int(text)
+
+    return parse
+
+
+def memory_size(text: str) -> int:
+    """Parse an amount of memory, for argparse: bytes, or with K, M, G or T behind a number that many times 1024."""
+    found = re.fullmatch(r"([1-9][0-9]{0,12})([KMGT]?)", text.upper())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of memory such as 512M or 8G")
+    return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
+
+
+def number(low: float, high: float | None = None) -> Callable[[str], float]:
+    """Return a parser of numbers in a range, both ends included, for argparse."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= low and (high is None or value <= high)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {_span(low, high)}")
+        return value
+
+    return parse
+
+
+def _span(low: float, high: float | None) -> str:
+    return f"of {low:g} or more" if high is None else f"from {low:g} to {high:g}"
+
+
+positive_int = whole_number(1)

@@ -1,0 +1,180 @@
+"""`unflag_main`: the command with which a person overrules a model's flag, one image at a time.
+
+What the model said stays in its own column; the person's word goes into an override column beside it, which outranks
+the flag everywhere and which no automatic stage writes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from pokefa.errors import InputError
+from pokefa.ledger.columns import TAKEN_DOWN, is_true
+from pokefa.ledger.table import KEY
+from pokefa.stage.options import options_from, stage_parser
+from pokefa.stage.rows import ANY_ROW, ORDER, STEPS, filled, find_ids, name_some, stale_columns
+from pokefa.stage.runner import StageRun, run_stage
+
+UNFLAGGED = "unflagged"
+
+log = logging.getLogger("pokefa")
+
+
+@dataclass(frozen=True)
+class Overrule:
+    """What an unflag command changes.
+
+    Args:
+        flag: the model's column, True or False.
+        override: the person's column.
+        stale: later stages whose images.csv cells were made from what the flag led to, and must be made anew.
+        again: the first stage to run again; the first stale one by default.
+        again_undone: the same after an undo.
+        stale_where: the images of which this is so; of the others nothing is made anew.
+        stale_where_undone: the same after an undo.
+        undo: empty the override instead of setting it.
+        note: kept in the journal with the images that were changed.
+        ignore_unknown: go on without ids that the ledger does not hold.
+    """
+
+    flag: str
+    override: str
+    stale: tuple[str, ...] = ()
+    again: str | None = None
+    again_undone: str | None = None
+    stale_where: pl.Expr = ANY_ROW
+    stale_where_undone: pl.Expr = ANY_ROW
+    undo: bool = False
+    note: str | None = None
+    ignore_unknown: bool = False
+
+
+def unflag_main(
+    doc: str | None,
+    *,
+    step: str,
+    flag: str,
+    override: str,
+    stale: Sequence[str],
+    again: str | None = None,
+    again_undone: str | None = None,
+    stale_where: pl.Expr = ANY_ROW,
+    stale_where_undone: pl.Expr = ANY_ROW,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run an unflag script and return its exit code.
+
+    Args:
+        doc: the script's docstring, the text of --help.
+        step: name of the step in pokefa.stage.rows.STEPS, which owns `override`.
+        flag, override, stale, again, again_undone, stale_where, stale_where_undone: as in `Overrule`.
+        argv: the command line; sys.argv by default.
+    """
+    parser = stage_parser(doc, rows=False)
+    parser.add_argument("--ids", nargs="+", metavar="ID", help="these images; the beginning of an id will do")
+    parser.add_argument("--ids-file", type=Path, metavar="FILE", help="the images named in FILE, one a line")
+    parser.add_argument("--undo", action="store_true", help="take the override back: the model's flag counts again")
+    parser.add_argument("--note", metavar="TEXT", help="why; kept in the run's journal")
+    parser.add_argument("--ignore-unknown", action="store_true", help="pass over ids that the ledger does not hold")
+    args = parser.parse_args(argv)
+    if args.ids is None and args.ids_file is None:
+        parser.error("name the images with --ids or --ids-file")
+    order = Overrule(
+        flag,
+        override,
+        tuple(stale),
+        again,
+        again_undone or again,
+        stale_where,
+        stale_where_undone,
+        args.undo,
+        args.note,
+        args.ignore_unknown,
+    )
+    return run_stage(
+        step,
+        lambda: options_from(args),
+        lambda run: overrule(run, order),
+        arguments=argv,
+        keeps_away=stale,  # what they are about to record would be what is overruled here
+    )
+
+
+def overrule(run: StageRun, order: Overrule) -> None:
+    """Set or empty the override of the images that the run's options name.
+
+    Raises:
+        InputError: an id is unknown or stands for several images; nothing has been changed.
+    """
+    table = run.table()
+    verdicts = table.select(KEY, is_true(order.flag).alias("flagged"), filled(order.override).alias("overruled"))
+    flags = {image_id: (flagged, overruled) for image_id, flagged, overruled in verdicts.iter_rows()}
+    wanted, unknown = find_ids(run.options.ids or (), list(flags))
+    if unknown and not order.ignore_unknown:
+        raise InputError(
+            f"not in {run.ledger.images.schema.path}: {name_some(unknown)}; nothing was changed: correct the ids, or "
+            "leave them out with --ignore-unknown"
+        )
+    if not wanted and not unknown:
+        raise InputError("no image is named: give ids with --ids, or in the file of --ids-file")
+    for image_id in unknown:
+        run.counts["unknown"] += 1
+        log.warning("%s: not in the ledger", image_id)
+    run.seen = len(wanted)
+    gone = set(table.filter(TAKEN_DOWN)[KEY])
+    made_anew = order.stale_where_undone if order.undo else order.stale_where
+    full = table.filter(pl.col(KEY).is_in(wanted) & made_anew).select(KEY, *stale_cells(order.stale, run.step.name))
+    cells = {row.pop(KEY): row for row in full.to_dicts()}
+    changed = []
+    for image_id in wanted:
+        reason = _verdict(*flags[image_id], order.undo)
+        if image_id in gone:
+            reason = "taken_down"
+        if reason != ("undone" if order.undo else UNFLAGGED):
+            log.info("%s: %s", image_id, reason)
+            run.counts[reason] += 1
+            continue
+        emptied = [name for name, text in cells.get(image_id, {}).items() if text is not None]
+        log.info("%s: %s%s", image_id, reason, f", and emptied {', '.join(emptied)}" if emptied else "")
+        run.record(image_id, {order.override: None if order.undo else UNFLAGGED}, reason=reason)
+        if order.stale and image_id in cells:
+            run.clear(image_id, order.stale, reason=reason)
+        changed.append(image_id)
+    if changed and order.note is not None:
+        run.note({"text": order.note, "image_ids": changed})
+    again = order.again_undone if order.undo else order.again
+    run.extra["run_again"] = later_stages(run.step.name, order.stale, again) if cells.keys() & changed else []
+    if changed and run.options.dry_run:
+        log.info("dry run: nothing was changed")
+
+
+def stale_cells(stages: Sequence[str], step: str) -> list[str]:
+    """Return the columns of images.csv that hold nothing true once a decision of `step` was overturned."""
+    return [name for stage in stages for name in stale_columns(stage, after=step)]
+
+
+def later_stages(step: str, stale: Sequence[str], again: str | None = None) -> list[str]:
+    """Return the stages to run again once an override of `step` has changed: from `again` on.
+
+    Without it, from the first stale stage on. Without stale stages all that come after are meant: their cells of a
+    flagged image are empty.
+    """
+    first = min((ORDER.index(stage) for stage in stale), default=ORDER.index(step) + 1)
+    if again is not None:
+        first = ORDER.index(again)
+    by_hand = ("nsfw_unflag", "ocr_unflag", "takedown")
+    return list(dict.fromkeys(STEPS[name].owner for name in ORDER[first:] if name not in by_hand))
+
+
+def _verdict(flagged: bool, overruled: bool, undo: bool) -> str:
+    """Return what is to be done with one image, or why nothing is, as a slug."""
+    if undo:
+        return "undone" if overruled else "not_unflagged"
+    if overruled:
+        return "already_unflagged"
+    return UNFLAGGED if flagged else "not_flagged"

@@ -1,0 +1,47 @@
+"""What a run's journal says first: which stage, with which arguments, code, libraries and host."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pokefa import __version__
+from pokefa.ledger.journal import utc_now
+from pokefa.secrets import redact
+
+
+def run_header(stage: str, run_id: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Describe a run for the first line of its journal."""
+    return {
+        "run_id": run_id,
+        "stage": stage,
+        "started": utc_now(),
+        "arguments": [redact(argument) for argument in arguments],
+        "code": _code_version(),
+        "python": platform.python_version(),
+        "libraries": {found.name: found.version for found in importlib.metadata.distributions()},
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "pid": os.getpid(),
+    }
+
+
+def _code_version() -> str:
+    """Return the version of the code, with the commit where it runs from a git checkout."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{commit}"

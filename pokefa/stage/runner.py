@@ -1,0 +1,440 @@
+"""The stage runner: what happens around a stage's own work, the same for every script.
+
+A script's `main` parses its arguments and calls `run_stage` with a body. The body asks the `StageRun` for rows, maps
+them and records each result; the runner opens the ledger, handles signals, merges every so often, prints the summary
+and turns errors into one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from types import FrameType
+from typing import Any, TypeVar
+
+import polars as pl
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from pokefa.console import prepare_console, print_json, printable
+from pokefa.engine.local import run_batches
+from pokefa.engine.work import Pool, Work
+from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError, one_line
+from pokefa.files import BadPathError, locate
+from pokefa.images.decoding import end_decoders, use_limits
+from pokefa.images.storage import data_folder
+from pokefa.ledger.cells import Value
+from pokefa.ledger.columns import SCHEMAS
+from pokefa.ledger.journal import Journal, new_run_id, utc_now
+from pokefa.ledger.table import KEY, with_missing
+from pokefa.ledger.tables import Ledger
+from pokefa.secrets import RedactingFormatter, redact
+from pokefa.stage.locks import holding
+from pokefa.stage.options import Options
+from pokefa.stage.provenance import run_header
+from pokefa.stage.rows import STEPS, Step, choose_ids, find_ids, name_some, pending_rows, require_columns, stale_columns
+
+Row = dict[str, Value]
+Result = TypeVar("Result")
+
+# A merge reads and writes the whole table, so it may take this share of the time, and no more.
+MERGE_EVERY_S = 30.0
+MERGE_SHARE = 0.05
+
+log = logging.getLogger("pokefa")
+
+
+class StageRun:
+    """One run of one stage: its rows, its journal, its counts."""
+
+    def __init__(self, step: Step, options: Options, ledger: Ledger, arguments: Sequence[str] = ()) -> None:
+        self.step = step
+        self.options = options
+        self.ledger = ledger
+        self.root = options.root
+        # The folder under which the paths of images begin.
+        self.data = data_folder(options.data_root, options.root)
+        self.run_id = new_run_id(step.owner)
+        self.seen = 0
+        self.done = 0
+        self.errors = 0
+        self.counts: Counter[str] = Counter()
+        self.extra: dict[str, Any] = {}
+        self._journal = Journal(self.root, self.run_id, run_header(step.owner, self.run_id, arguments))
+        self._started = time.monotonic()
+        self._next_merge = self._started + MERGE_EVERY_S
+        self._stop_asked = False
+        self._bar: tqdm[Any] | None = None
+
+    # -- choosing rows ------------------------------------------------------------------------------------------
+
+    def table(self, step: Step | None = None) -> pl.DataFrame:
+        """Return the whole table of `step`, as cell texts, with the images.csv columns that selection needs.
+
+        Raises:
+            InputError: the table, or a column that the step reads, is missing.
+        """
+        step = step or self.step
+        images = self.ledger.images.read_keyed()
+        if step.table == "images":
+            require_columns(images, step)
+        images = with_missing(images, SCHEMAS["images"].names)
+        if step.table == "images":
+            return images
+        if not self.ledger.base.exists():
+            raise InputError(f"no {self.ledger.base.path}: run {STEPS['filter'].script} first")
+        frame = self.ledger.base.read_keyed()
+        require_columns(frame, step)
+        from_images = [KEY, "drop_reason", *([step.error] if step.error else [])]
+        return frame.join(images.select(from_images), on=KEY, how="left", maintain_order="left")
+
+    def rows(self, columns: Sequence[str], step: Step | None = None) -> list[Row]:
+        """Return the rows to work on, as typed values of `columns` and the key.
+
+        With --dry-run they are only counted and named on stderr, and none is returned.
+
+        Raises:
+            InputError: a column is missing, one of its cells is not of its type, or an id is unknown.
+        """
+        step = step or self.step
+        table = self.table(step)
+        ids = self.named_ids(table)
+        frame = pending_rows(table, step, redo=self.options.redo, retry_errors=self.options.retry_errors)
+        frame = choose_ids(frame, ids, None)
+        if ids is not None and len(frame) < len(ids):
+            idle = len(ids) - len(frame)
+            log.info("%s has nothing to do for %d of the %d images named", step.name, idle, len(ids))
+        frame = choose_ids(frame, None, self.options.limit)
+        self.seen += len(frame)
+        if self.options.dry_run:
+            some = ", ".join(frame[KEY].head(5))
+            log.info("dry run: %s would work on %d images%s", step.name, len(frame), f" ({some}, …)" if some else "")
+            return []
+        return [row for row in decode_rows(frame, columns, step) if self._has_good_paths(row)]
+
+    def _has_good_paths(self, row: Row) -> bool:
+        """Tell whether every file that a row names lies in the data folder; a row of which one does not has failed."""
+        try:
+            for name in SCHEMAS[self.step.table].path_names:
+                if row.get(name) is not None:
+                    locate(self.data, row[name])
+        except BadPathError as error:
+            self.fail(str(row[KEY]), str(error))
+            return False
+        return True
+
+    def named_ids(self, table: pl.DataFrame) -> list[str] | None:
+        """Return the ids that --ids and --ids-file stand for, or None where neither was given.
+
+        Raises:
+            InputError: one is not in the table, or is the beginning of several ids.
+        """
+        if self.options.ids is None:
+            return None
+        found, unknown = find_ids(self.options.ids, table[KEY].to_list())
+        if unknown:
+            path = SCHEMAS[self.step.table].path
+            raise InputError(f"not in {path}: {name_some(unknown)}; nothing was done: correct the ids")
+        return found
+
+    # -- recording ----------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        image_id: str,
+        values: Mapping[str, Value],
+        *,
+        reason: str | None = None,
+        drop: str | None = None,
+        detail: str | None = None,
+        table: str | None = None,
+        durable: bool = False,
+        usage: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Journal one finished result; the tables follow with the next merge.
+
+        Args:
+            values: the stage's own columns; None empties a cell.
+            reason: slug that is counted in the summary and kept in the journal.
+            drop: reason slug of a row for drops.csv, with `detail`.
+            table: `images` or `base`; the step's own by default.
+            durable: the result is paid for: it reaches the disk before this returns.
+            usage: what the result cost, kept in the journal.
+
+        Raises:
+            ValueError: a column belongs to another stage.
+            InputError: a value does not fit its column.
+        """
+        values = dict(values)
+        table = table or self.step.table
+        if table == "images" and self.step.run_id:
+            values.setdefault(self.step.run_id, self.run_id)
+        if table == "images" and self.step.error and (self.options.redo or self.options.retry_errors):
+            values.setdefault(self.step.error, None)
+        entry: dict[str, Any] = {
+            "table": table,
+            KEY: image_id,
+            "set": SCHEMAS[table].encode_cells(self.step.owner, values),
+            "ts": utc_now(),
+        }
+        if reason or drop:
+            entry["reason"] = reason or drop
+            self.counts[entry["reason"]] += 1
+        if drop:
+            entry["drop"] = {"reason": drop, "detail": detail}
+        if usage:
+            entry["usage"] = dict(usage)
+        self._append(entry, durable=durable)
+        self.done += 1
+
+    def set_cells(self, table: str, image_id: str, values: Mapping[str, Value]) -> None:
+        """Journal cells of another table that belong to the same result; `record` counts it."""
+        encoded = SCHEMAS[table].encode_cells(self.step.owner, values)
+        self._append({"table": table, KEY: image_id, "set": encoded, "ts": utc_now()})
+
+    def record_row(self, values: Mapping[str, Value], *, reason: str) -> None:
+        """Journal a new row of images.csv; `values` holds its image_id."""
+        cells = SCHEMAS["images"].encode_cells(self.step.owner, values)
+        entry = {"table": "images", KEY: cells[KEY], "add": True, "set": cells, "reason": reason, "ts": utc_now()}
+        self.counts[reason] += 1
+        self._append(entry)
+        self.done += 1
+
+    def replace_rows(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
+        """Journal the new set of rows of a table, in order; columns of later stages are kept for rows that stay.
+
+        A stage that owns none of the columns gives the keys of the rows that stay, and nothing else of them changes.
+        """
+        schema = SCHEMAS[table]
+        owned = schema.owned_by(self.step.owner)
+        encoded = [schema.encode_cells(self.step.owner, row) for row in rows] if owned else [dict(row) for row in rows]
+        self._append({"table": table, "rows": encoded, "columns": owned or [KEY], "ts": utc_now()})
+
+    def fail(self, image_id: str, message: str, *, usage: Mapping[str, Any] | None = None) -> None:
+        """Record that an image failed: its error column says why, and the run goes on.
+
+        Args:
+            usage: what the failure cost, kept in the journal; it reaches the disk before this returns.
+        """
+        message = redact(" ".join(message.split()).replace("\0", ""))
+        log.warning("%s: %s", image_id, message)
+        self.errors += 1
+        error = self.step.error
+        if error is None:
+            self.counts["failed"] += 1
+            return
+        cells = {error: message} | ({self.step.run_id: self.run_id} if self.step.run_id else {})
+        encoded = SCHEMAS["images"].encode_cells(self.step.owner, cells)
+        entry = {"table": "images", KEY: image_id, "set": encoded, "reason": "error", "ts": utc_now()}
+        self._append(entry | ({"usage": dict(usage)} if usage else {}), durable=bool(usage))
+
+    def clear(self, image_id: str, stages: Sequence[str], *, reason: str) -> None:
+        """Empty the images.csv cells of later stages that a manual decision has made stale; they become pending."""
+        cells = {name: None for stage in stages for name in stale_columns(stage, after=self.step.name)}
+        self._append({"table": "images", KEY: image_id, "set": cells, "reason": reason, "ts": utc_now()})
+
+    def note(self, entry: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Keep a remark in the journal, such as the --note of a manual decision; `durable` as in `record`."""
+        self._append({"note": dict(entry), "ts": utc_now()}, durable=durable)
+
+    def save(self) -> None:
+        """Merge what is journalled into the tables."""
+        self._journal.sync()
+        began = time.monotonic()
+        if self._journal.started:
+            self.ledger.merge()
+        now = time.monotonic()
+        self._next_merge = now + max(MERGE_EVERY_S, (now - began) / MERGE_SHARE)
+
+    def _append(self, entry: Mapping[str, Any], *, durable: bool = False) -> None:
+        if self.options.dry_run:
+            return
+        if not self._journal.started:
+            self.ledger.begin()
+        self._journal.append(entry, durable=durable)
+        if time.monotonic() >= self._next_merge:
+            self.save()
+
+    # -- working ------------------------------------------------------------------------------------------------
+
+    def map(
+        self, make_work: Callable[[], Work[Row, Result]], rows: Sequence[Row], pool: Pool
+    ) -> Iterator[tuple[Row, Result]]:
+        """Yield (row, result) as workers finish; a row that fails is recorded as an error and not yielded.
+
+        Raises:
+            Interrupted: a signal asked to stop, and all that was in flight has been yielded.
+        """
+        with self.progress(len(rows)) as advance:
+            for outcome in run_batches(make_work, rows, self.spread(pool), self.stop_asked):
+                advance()
+                if outcome.error is not None:
+                    self.fail(str(outcome.item[KEY]), outcome.error)
+                else:
+                    yield outcome.item, outcome.result  # type: ignore[misc]
+        self.check_stop()
+
+    def spread(self, pool: Pool) -> Pool:
+        """Return a stage's pool as --engine and --batch-size want it; a cluster has other cores than this machine."""
+        cluster = self.options.cluster
+        return replace(
+            pool,
+            cluster=cluster,
+            workers=self.options.workers if cluster else pool.workers,
+            batch_size=self.options.batch_size or pool.batch_size,
+        )
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[Callable[[], object]]:
+        """Show a progress bar on a terminal; yields the function that moves it on by one."""
+        hidden = self.options.quiet or not sys.stderr.isatty()
+        with logging_redirect_tqdm(), tqdm(total=total, desc=self.step.name, unit="img", disable=hidden) as bar:
+            self._bar = bar
+            yield bar.update
+            self._bar = None
+
+    def show(self, **figures: object) -> None:
+        """Show figures, such as the running cost, beside the progress bar."""
+        if self._bar is not None:
+            self._bar.set_postfix({name: str(figure) for name, figure in figures.items()}, refresh=False)
+
+    def stop_asked(self) -> bool:
+        return self._stop_asked
+
+    def check_stop(self) -> None:
+        """Raise Interrupted if a signal has asked the run to stop: call it between pieces of work."""
+        if self._stop_asked:
+            way_on = "; run the same command again to go on"
+            if self.options.redo:
+                way_on = "; the same command would start over, since --redo takes finished images too"
+            raise Interrupted(f"interrupted: what was finished is saved{way_on}")
+
+    @contextmanager
+    def handling_signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks the run to stop at the next safe point, the second stops it at once."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self._stop_asked:
+                raise KeyboardInterrupt
+            self._stop_asked = True
+            log.warning("%s: stopping; what is finished will be saved", signal.Signals(number).name)
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, Any]:
+        """Return the JSON summary that ends the run's stdout."""
+        return {
+            "stage": self.step.name,
+            "run_id": self.run_id,
+            "seen": self.seen,
+            "done": self.done,
+            "errors": self.errors,
+            **({"dry_run": True} if self.options.dry_run else {}),
+            **({"interrupted": True} if self._stop_asked else {}),
+            "counts": dict(sorted(self.counts.items())),
+            **self.extra,
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+
+    def finish(self) -> None:
+        """Journal the summary, merge, and close the journal; a run that recorded nothing leaves no file."""
+        if self._journal.started:
+            self._journal.append({"summary": self.summary(), "ts": utc_now()})
+            self.save()
+        self._journal.close()
+
+
+def run_stage(
+    name: str,
+    options: Options | Callable[[], Options],
+    body: Callable[[StageRun], None],
+    *,
+    arguments: Sequence[str] | None = None,
+    create: bool = False,
+    reads_only: bool = False,
+    keeps_away: Sequence[str] = (),
+) -> int:
+    """Run `body` as the stage `name` and return the process's exit code.
+
+    Args:
+        options: the shared options, or a function that reads them and may raise InputError.
+        arguments: the command line, for the journal; sys.argv by default.
+        create: start a ledger where there is none.
+        reads_only: the body changes nothing, as with --dry-run, so other runs of the stage are not in its way.
+        keeps_away: other steps that must not run meanwhile.
+    """
+    run: StageRun | None = None
+    code = EXIT_DONE
+    prepare_console()
+    try:
+        options = options() if callable(options) else options
+        set_up_logging(options)
+        use_limits(options.decoding)
+        if create:
+            options.root.mkdir(parents=True, exist_ok=True)
+        step, ledger = STEPS[name], Ledger.open(options.root, create=create)
+        with nullcontext() if reads_only or options.dry_run else holding(options.root, name, *keeps_away):
+            run = StageRun(step, options, ledger, sys.argv[1:] if arguments is None else arguments)
+            with run.handling_signals():
+                try:
+                    body(run)
+                finally:
+                    end_decoders()
+                    run.finish()
+        if options.strict and run.errors:
+            code = EXIT_FAILED
+    except PokefaError as error:
+        code = report_error(error)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except (Exception, pl.exceptions.PanicException) as error:
+        code = report_error(error)
+    if run is not None:
+        print_json(run.summary())
+    return code
+
+
+def report_error(error: BaseException) -> int:
+    """Print an error as one line on stderr and return its exit code."""
+    log.debug("traceback", exc_info=error)
+    print(f"error: {printable(redact(' '.join(one_line(error).split())))}", file=sys.stderr)
+    return error.exit_code if isinstance(error, PokefaError) else EXIT_FAILED
+
+
+def decode_rows(frame: pl.DataFrame, columns: Iterable[str], step: Step) -> list[Row]:
+    """Return the rows of a frame of cell texts as typed values of `columns` and the key."""
+    schema = SCHEMAS[step.table]
+    wanted = list(dict.fromkeys([KEY, *columns]))
+    for name in wanted:
+        if name not in frame.columns:
+            raise InputError(f"{schema.path} has no column {name}: run the stage that writes it first")
+    typed = [(name, schema.column(name)) for name in wanted]
+    rows: list[Row] = []
+    for texts in frame.select(wanted).iter_rows(named=True):
+        try:
+            rows.append({name: column.decode(texts[name]) if column else texts[name] for name, column in typed})
+        except InputError as error:
+            raise InputError(f"{schema.path}, image {texts[KEY]}, {error}") from None
+    return rows
+
+
+def set_up_logging(options: Options) -> None:
+    """Log to stderr, secrets redacted."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel("WARNING" if options.quiet else options.log_level)

@@ -1,0 +1,108 @@
+"""What is decided about images: which ones look the same, and which of them is kept.
+
+Tables of images hold typed values, as rm_dups' `typed_rows` returns them. The order of the rows changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from pokefa.images.hamming import Numbers
+from pokefa.images.near_hashes import Hashes, add_links, collect, hashes_of, looks_of, near_looks, with_flat
+from pokefa.ledger.table import KEY
+from preprocess.dup.embeddings import Embeddings, cosine_pairs
+from preprocess.dup.linkage import Linkage, link
+
+CRITERIA = ("aesthetic", "pixels", "ts", KEY)
+DESCENDING = (True, True, False, False)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What makes two images near-duplicates, and near-duplicates a group."""
+
+    threshold: int
+    linkage: Linkage
+    variants: bool = False
+    embeddings: Embeddings | None = None
+    min_cosine: float = 1.0
+
+
+def rank(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return typed rows best first, with CRITERIA as columns; missing values come last."""
+    pixels = (pl.col("w") * pl.col("h")).fill_null(0)
+    criteria = rows.with_columns(pl.col("ae_aesthetic").alias("aesthetic"), pixels.alias("pixels"))
+    return criteria.sort(CRITERIA, descending=DESCENDING, nulls_last=True)
+
+
+def links_of(images: pl.DataFrame, rules: Rules) -> Numbers:
+    """Return (Q, 2) int64: the pairs of images, by their places, whose embeddings are near; none for flat images."""
+    if rules.embeddings is None:
+        return np.empty((0, 2), np.int64)
+    ids = pl.DataFrame({KEY: rules.embeddings.ids}, {KEY: pl.String}).with_row_index("row")
+    searched = images.with_row_index("place").filter(~pl.col("flat")).join(ids, on=KEY, maintain_order="left")
+    vectors = rules.embeddings.vectors[searched["row"].to_numpy()]
+    return searched["place"].to_numpy().astype(np.int64)[collect(cosine_pairs(vectors, rules.min_cosine))]
+
+
+def decide(rows: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return image_id and rm_dups' columns, but for the run, of every row, and some counts.
+
+    Args:
+        rows: typed, as `typed_rows` returns them.
+    """
+    images = with_flat(rows)
+    hashes = hashes_of(images)
+    looks = looks_of(images)
+    searched = np.flatnonzero((looks == np.arange(len(looks))) & ~images["flat"].to_numpy())
+    near = near_looks(hashes, searched, rules.threshold)
+    links = links_of(images, rules)
+    counts = {"flat": int(images["flat"].sum()), "pairs": len(near)}
+    if rules.embeddings is not None:
+        counts["pairs_by_embedding"] = len(links)
+    looks, near = add_links(looks, near, links)
+    # Ranking costs more than the search, and only images that have company need it.
+    company = np.bincount(looks, minlength=len(looks)) > 1
+    company[near] = True
+    ranked = rank(images.with_row_index("row").filter(pl.Series(company[looks], dtype=pl.Boolean)))
+    places = ranked["row"].to_numpy()
+    numbers, best, of_place = np.unique(looks[places], return_index=True, return_inverse=True)
+    kept = link(rules.linkage, len(places), best[np.searchsorted(numbers, near)])[best[of_place]]
+    grouped = describe_groups(ranked, Hashes(hashes.own[places], hashes.turned[places]), kept)
+    alone = images.filter(pl.Series(~company[looks], dtype=pl.Boolean)).select(KEY)
+    unique = alone.with_columns(pl.lit("unique").alias("dupe_flag"), pl.lit(False).alias("dupe_removed"))
+    return pl.concat([grouped, unique], how="diagonal"), counts
+
+
+def describe_groups(images: pl.DataFrame, hashes: Hashes, kept: Numbers) -> pl.DataFrame:
+    """Return image_id and the decided columns of ranked images, given the place of the image kept for each."""
+    places = np.arange(len(kept))
+    removed = kept != places
+    losers = np.flatnonzero(removed)
+    kept_ones, second_best = np.unique(kept[losers], return_index=True)
+    rival = kept.copy()  # with whom an image is compared to tell why: a loser with the kept one, that with the next
+    rival[kept_ones] = losers[second_best]
+    grouped = removed.copy()
+    grouped[kept_ones] = True
+    same = hashes.own == hashes.own[kept]
+    others = images[rival.tolist()] if len(images) else images
+    reason = pl.coalesce(pl.when(images[name].ne_missing(others[name])).then(pl.lit(name)) for name in CRITERIA)
+    decided = images.select(
+        pl.col(KEY),
+        pl.when(pl.Series(grouped)).then(images[KEY].gather(kept)).alias("dupe_group"),
+        pl.when(pl.Series(grouped)).then(pl.Series(hashes.distances(places, kept))).alias("dupe_distance"),
+        pl.when(~pl.Series(grouped))
+        .then(pl.lit("unique"))
+        .when(~pl.Series(removed))
+        .then(pl.lit("kept"))
+        .when(pl.Series(same))
+        .then(pl.lit("identical"))
+        .otherwise(pl.lit("near"))
+        .alias("dupe_flag"),
+        pl.Series("dupe_removed", removed),
+        pl.when(pl.Series(grouped)).then(reason).alias("dupe_keep_reason"),
+    )
+    return decided.insert_column(2, decided["dupe_group"].alias("dupe_rep_image"))
