@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 from benchmarks.findings import Findings
 from benchmarks.measuring import (
@@ -42,9 +43,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from preprocess.dup.linkage import Linkage
+
     Pairs = NDArray[np.int64]
 
 THRESHOLDS = (3, 6, 10)
+LINKAGES: tuple[Linkage, ...] = ("star", "single")
 PLANTED_DISTANCES = 13
 PARTS = ("rivals", "search", "limits", "shapes", "decisions")
 
@@ -302,12 +306,13 @@ def print_shapes(folder: Path, rounds: int, count: int) -> None:
     print(table(["hashes", "seconds, median (least to most)", "near pairs", "peak memory"], rows), end="")
 
 
-def decisions(path: Path, threshold: int, linkage: str) -> tuple[float, float]:
+def decisions(path: Path, threshold: int, linkage: Linkage) -> tuple[float, float]:
     """Return the seconds of everything that rm_dups decides, and the share of them that is the search."""
     import numpy as np
     import polars as pl
 
-    from preprocess.dup import grouping as deciding
+    from pokefa.images.near_hashes import Hashes, near_looks
+    from preprocess.dup import grouping
 
     hashes = np.load(path)
     count = len(hashes)
@@ -325,19 +330,18 @@ def decisions(path: Path, threshold: int, linkage: str) -> tuple[float, float]:
         }
     )
     searching = 0.0
-    near_looks = deciding.near_looks
 
-    def clocked(*arguments: object) -> Pairs:
+    def clocked(hashes: Hashes, searched: Pairs, threshold: int) -> Pairs:
         nonlocal searching
         began = time.perf_counter()
-        near = near_looks(*arguments)
+        near = near_looks(hashes, searched, threshold)
         searching += time.perf_counter() - began
         return near
 
-    deciding.near_looks = clocked
-    began = time.perf_counter()
-    deciding.decide(rows, deciding.Rules(threshold, linkage))
-    seconds = time.perf_counter() - began
+    with patch.object(grouping, "near_looks", clocked):
+        began = time.perf_counter()
+        grouping.decide(rows, grouping.Rules(threshold, linkage))
+        seconds = time.perf_counter() - began
     return seconds, searching / seconds
 
 
@@ -346,7 +350,7 @@ def print_decisions(folder: Path, rounds: int, count: int) -> None:
     path = make_hashes(folder, count)
     runs = {
         f"{linkage}, threshold {threshold}": partial(measured, decisions, path, threshold, linkage)
-        for linkage in ("star", "single")
+        for linkage in LINKAGES
         for threshold in THRESHOLDS[:2]
     }
     samples = interleaved(rounds, runs)

@@ -58,7 +58,9 @@ def make_pictures(folder: Path, different: int, count: int) -> None:
 
 
 def make_picture(folder: Path, number: int) -> Path:
-    from demo.art.draw import SCENES, SPECIES, Plan, compose
+    from demo.art.creatures import SPECIES
+    from demo.art.draw import Plan, compose
+    from demo.art.scenes import SCENES
 
     form = FORMATS[number % len(FORMATS)]
     size = SIZES[(number // len(FORMATS) + 3 * number) % len(SIZES)]
@@ -84,7 +86,7 @@ def plain_loop(options: dict[str, dict[str, Any]], source: Path, out: Path) -> i
     """Open, resize and save the first LOOPED files, one after the other."""
     files = sorted(source.iterdir())[:LOOPED]
     for path in files:
-        image = Image.open(path)
+        image: Image.Image = Image.open(path)
         form = str(image.format)
         size = target_size(*image.size)
         if size != image.size:

@@ -107,12 +107,12 @@ def print_speed(measured: Mapping[str, Any], findings: Findings) -> None:
     print("\n### Pictures per second")
     print(table(["what", "pictures per second", "processor seconds a picture"], rows), end="")
     print(f"\nThe worker held at most {mebibytes(measured['peak'])}.")
-    rows = []
+    compared: list[list[object]] = []
     for ours, beside, wanted in COMPARISONS:
         ratios = [theirs[0] / mine[0] for mine, theirs in zip(rounds[ours], rounds[beside], strict=True)]
-        rows.append([ours, beside, spread(ratios), wanted or ""])
+        compared.append([ours, beside, spread(ratios), wanted or ""])
         findings.compare(f"detection: {ours}", beside, median(ratios), bound=beside == CORE_EACH, wanted=wanted)
-    print(table(["pictures per second of", "over those of", "ratio", "wanted at least"], rows), end="")
+    print(table(["pictures per second of", "over those of", "ratio", "wanted at least"], compared), end="")
     per_second = median(1 / wall for wall, _ in rounds[STAGE])
     findings.rate("ocr_pipeline.py detect", per_second, available_cores(), measured["peak"])
 

@@ -93,6 +93,9 @@ def _try(
         looked = [polygon for polygon in looked if polygon.score >= setting.rules.least_score]
         asked: list[TextPolygon] = []
 
+        def found_before(_: Image.Image, looked: list[TextPolygon] = looked) -> list[TextPolygon]:
+            return looked
+
         def ask(image: Image.Image, polygons: Sequence[TextPolygon], asked: list[TextPolygon] = asked) -> Any:
             for polygon in polygons:
                 if polygon not in read:
@@ -104,7 +107,7 @@ def _try(
 
         found, _ = find_text(
             picture.image,
-            lambda image, looked=looked: looked,
+            found_before,
             setting.rules,
             None if setting.rules.verify == "none" else ask,
         )

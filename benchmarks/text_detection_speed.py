@@ -48,6 +48,7 @@ from preprocess.ocr.views import Looks, views_of
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
     Inputs = list[list[NDArray[np.uint8]]]
 
@@ -106,9 +107,14 @@ def inputs(paths: Sequence[Path]) -> tuple[Inputs, Inputs]:
         bgr = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
         views.append([view.cut(bgr) for view in views_of(image.size, Looks())])
         asked: list[TextPolygon] = []
-        find_text(
-            image, detector, TextRules(), lambda image, these, to=asked: (to.extend(these), reader(image, these))[1]
-        )
+
+        def read(
+            image: Image.Image, polygons: Sequence[TextPolygon], asked: list[TextPolygon] = asked
+        ) -> list[tuple[str, float]]:
+            asked.extend(polygons)
+            return reader(image, polygons)
+
+        find_text(image, detector, TextRules(), read)
         lines.append([line for polygon in asked for line in straighten(bgr, polygon)])
     return views, lines
 

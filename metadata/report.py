@@ -136,8 +136,8 @@ def cost_section(costs: Sequence[StageCost]) -> Section:
         if cost.asked
     ]
     if spent:
-        headings = ("stage", "dollars", "per 1,000 images", "input tokens", "output tokens", "searches")
-        figures.append(Figure("Money", "", Table(headings, spent), wide=True))
+        money = ("stage", "dollars", "per 1,000 images", "input tokens", "output tokens", "searches")
+        figures.append(Figure("Money", "", Table(money, spent), wide=True))
     return Section("runs", "Time and cost", f"Dollars are {BY_LIST_PRICE}." if spent else "", figures)
 
 

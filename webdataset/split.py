@@ -36,8 +36,7 @@ from pathlib import Path
 import polars as pl
 
 from pokefa.files import write_text
-from pokefa.images.near_hashes import HASHES, look_alikes
-from pokefa.images.phash import HIGHEST_THRESHOLD, THRESHOLD
+from pokefa.images.phash import HASH_COLUMNS, HIGHEST_THRESHOLD, THRESHOLD
 from pokefa.ledger.table import KEY, with_missing
 from pokefa.shards.layout import MANIFESTS
 from pokefa.shards.sides import (
@@ -79,7 +78,7 @@ def read_pictures(run: StageRun, threshold: int, *, reassign: bool) -> tuple[lis
     Args:
         reassign: no picture has a side yet.
     """
-    facts = (*LINKS, *HASHES, "ts")
+    facts = (*LINKS, *HASH_COLUMNS, "ts")
     images = with_missing(run.ledger.images.read_keyed(), facts).select(KEY, *facts)
     table = with_missing(run.table(), ["split"]).select(KEY, "species", "split", "drop_reason")
     before: dict[str, str | None] = dict(table.select(KEY, "split").iter_rows())
@@ -89,6 +88,8 @@ def read_pictures(run: StageRun, threshold: int, *, reassign: bool) -> tuple[lis
     wanted = pl.DataFrame({KEY: list(dict.fromkeys([*species, *sides]))}, schema={KEY: pl.String})
     known = wanted.join(images, on=KEY, how="left", maintain_order="left")
     alike: dict[str, list[str]] = {}
+    from pokefa.images.near_hashes import look_alikes  # NumPy, which --help does without
+
     pairs = look_alikes(known, threshold)
     run.extra["look_alikes"] = len(pairs)
     for one, other in pairs:

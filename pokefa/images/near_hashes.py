@@ -168,8 +168,8 @@ def look_alikes(images: pl.DataFrame, threshold: int) -> list[tuple[str, str]]:
     """Return pairs of image_ids that join, directly or through others, all images within `threshold` bits.
 
     Args:
-        images: cell texts of image_id and HASHES. Images without a hash, and flat ones, whose hash says nothing, are
-            like no other.
+        images: cell texts of image_id and HASH_COLUMNS. Images without a hash, and flat ones, whose hash says nothing,
+            are like no other.
 
     Raises:
         PokefaError: the threshold is so high that too many pairs are near.

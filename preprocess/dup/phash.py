@@ -23,6 +23,7 @@ from pathlib import Path
 from pokefa.engine.work import Pool, Work, each
 from pokefa.images.decoding import in_decoder, readable, use_limits
 from pokefa.images.phash import Hashed, hash_file
+from pokefa.ledger.cells import Value
 from pokefa.stage.options import add_cluster_options, add_data_option, add_decoding_options, options_from, stage_parser
 from pokefa.stage.runner import Row, StageRun, run_stage
 
@@ -49,7 +50,7 @@ def hash_images(run: StageRun, *, with_variants: bool) -> None:
     use_limits(run.options.decoding, run.options.workers)
     pool = Pool("thread", workers=run.options.workers, batch_size=8)
     for row, hashed in run.map(HashRows(run.data, with_variants), rows, pool):
-        cells = {
+        cells: dict[str, Value] = {
             "phash64": hashed.phash,
             "phash_contrast": hashed.contrast,
             "phash_variants": hashed.variants,

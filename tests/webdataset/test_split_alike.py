@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pokefa.images.near_hashes import HASHES, look_alikes
+from pokefa.images.near_hashes import look_alikes
+from pokefa.images.phash import HASH_COLUMNS
 from pokefa.shards.sides import Picture, linked_groups
 
 SCRIPT = "webdataset/split.py"
@@ -33,7 +34,12 @@ def text(value: int) -> str:
 
 def table(hashes: list[int], **columns: list[str | None]) -> pl.DataFrame:
     ids = [f"i{number}" for number in range(len(hashes))]
-    cells = {"image_id": ids, **dict.fromkeys(HASHES, [None] * len(ids)), "phash64": list(map(text, hashes)), **columns}
+    cells = {
+        "image_id": ids,
+        **dict.fromkeys(HASH_COLUMNS, [None] * len(ids)),
+        "phash64": list(map(text, hashes)),
+        **columns,
+    }
     return pl.DataFrame(cells, schema=dict.fromkeys(cells, pl.String))
 
 
