@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from pokefa.engine import local as engine
 from pokefa.engine import ray_cluster
 from pokefa.engine import ray_map as ray_engine
+from pokefa.engine import work as engine
 from pokefa.engine.local import run_batches
 from pokefa.engine.work import WORKER_DIED, Cluster, Outcome, Pool, each
 from pokefa.errors import InputError, PokefaError, RunError
