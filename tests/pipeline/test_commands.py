@@ -29,7 +29,7 @@ from tests.pipeline.conftest import free_ports
 pytestmark = pytest.mark.timeout(600)
 
 PORT = free_ports()
-FOLDERS = ("pokefa", "quotas", "scraping", "preprocess", "caption", "webdataset", "shards", "metadata", "demo")
+FOLDERS = ("pokefa", "quotas", "scraping", "preprocess", "caption", "webdataset", "metadata", "demo")
 MODULES = ("benchmarks", "requirements")
 SERVERS = ("demo.standins.openai_standin", "demo.standins.serpapi_standin", "demo.standins.services")
 
