@@ -1,9 +1,10 @@
-"""PokeFA's one entry for set-up: builds environments, runs the stages in order, the demo, and the tests.
+"""Builds the environments, and runs the stages in order, one script by its name, the demo and the tests.
 
     python3 pipeline.py demo                          everything, on drawn pictures and stand-in services
     python3 pipeline.py test [STAGE ...]              all tests, each stage's in its own environment
     python3 pipeline.py run --root DIR                the ten stages with the real services
     python3 pipeline.py run --root DIR --plan         only print the commands
+    python3 pipeline.py status --root DIR             one script by its name, in its environment
     python3 pipeline.py setup all                     only build the environments
 
 Needs Python 3.11 or newer and nothing else.
@@ -32,7 +33,8 @@ from pokefa.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError, InputErrors
 from pokefa.setup.config import read_config
 from pokefa.setup.environments import CHECKOUT, ensure, environment, environment_names
 from pokefa.setup.preflight import check_all
-from pokefa.setup.steps import STEPS, Command, Runner, checkout_variables, choose_steps
+from pokefa.setup.runner import Runner, checkout_variables, choose_steps, run_by_name
+from pokefa.setup.steps import COMMANDS, Step, steps_in_run
 
 # Test folders that are not named like the environment that they need.
 TEST_ENVIRONMENTS = {
@@ -62,13 +64,13 @@ def run_stages(root: Path, first: str | None, last: str | None, config: Path | N
     """
     problems: list[str] = []
     flags: dict[str, list[str]] = {}
-    steps: list[Command] = []
+    steps: list[Step] = []
     try:
         steps = choose_steps(first, last)
     except InputError as error:
         problems += problems_of(error)
     try:
-        flags = read_config(config, [step.name for step in STEPS]) if config else {}
+        flags = read_config(config, [step.command for step in steps_in_run()]) if config else {}
     except InputError as error:
         problems += problems_of(error)
     if problems:
@@ -171,7 +173,12 @@ def closing_line(counts: Counter[str]) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    scripts = "\n".join(f"  {step.command:<16} {step.script}" for step in COMMANDS.values())
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"scripts by name, each with its own --help:\n{scripts}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="run all stages on drawn pictures and stand-in services")
@@ -200,8 +207,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    name, *arguments = (sys.argv[1:] if argv is None else argv) or [""]
+    args = None if name in COMMANDS else build_parser().parse_args(argv)
     try:
+        if args is None:
+            run_by_name(COMMANDS[name], arguments)
         if args.command == "demo":
             run_demo(args.root, args.port)
         elif args.command == "test":
@@ -215,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {problem}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: {error.filename or args.command}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {error.filename or name}: {error.strerror or error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -32,7 +32,7 @@ from benchmarks.measuring import (
     table,
     tell,
 )
-from pokefa.setup.steps import checkout_variables
+from pokefa.setup.runner import checkout_variables
 
 LATENCY_S = 1.0
 LOOPED = 10  # calls of the loop

@@ -68,8 +68,8 @@ def merge_results(root: Path, results: int = RESULTS_PER_MERGE) -> None:
 
 def journal_results(root: Path, results: int) -> None:
     from pokefa.ledger.tables import Ledger
+    from pokefa.setup.steps import STEPS
     from pokefa.stage.options import Options
-    from pokefa.stage.rows import STEPS
     from pokefa.stage.runner import StageRun
 
     ledger = Ledger.open(root)

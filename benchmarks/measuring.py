@@ -31,7 +31,7 @@ from typing import Any
 import psutil
 
 from pokefa.setup.environments import CHECKOUT, ensure, environment
-from pokefa.setup.steps import checkout_variables
+from pokefa.setup.runner import checkout_variables
 
 MEMORY_LOOKS_S = 0.25  # a look at a process of 500 MiB takes milliseconds
 

@@ -30,7 +30,7 @@ from benchmarks.measuring import stage_python, table, tell
 from pokefa.errors import InputError, PokefaError
 from pokefa.files import replacing
 from pokefa.setup.environments import CHECKOUT
-from pokefa.setup.steps import checkout_variables
+from pokefa.setup.runner import checkout_variables
 
 README_MARKS = ("<!-- begin: written by benchmarks/run.py -->\n", "<!-- end: written by benchmarks/run.py -->\n")
 

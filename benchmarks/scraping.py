@@ -43,7 +43,7 @@ from benchmarks.measuring import (
 from benchmarks.scraping_rivals import decode, event_loop, one_at_a_time, only_receive
 from benchmarks.scraping_server import ADDRESSES, SIZES, addresses, make_pictures
 from pokefa.setup.environments import environment
-from pokefa.setup.steps import checkout_variables
+from pokefa.setup.runner import checkout_variables
 
 LATENCY_S = 0.1
 IMG2DATASET = "benchmarks_img2dataset"

@@ -23,8 +23,9 @@ from pokefa.console import show
 from pokefa.errors import InputError
 from pokefa.ledger.table import KEY
 from pokefa.llm.recaps import RECAP_CAPTIONS_FILE, RecapCaption, read_recap_captions
+from pokefa.setup.steps import STEPS
 from pokefa.stage.options import options_from, stage_parser
-from pokefa.stage.rows import STEPS, eligible_rows
+from pokefa.stage.rows import eligible_rows
 from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
 
 

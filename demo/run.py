@@ -13,16 +13,15 @@ from typing import Any
 
 from pokefa.errors import InputError, PokefaError
 from pokefa.images.confined import can_confine
-from pokefa.setup.steps import STEPS, Command, Runner
+from pokefa.setup.runner import Runner
+from pokefa.setup.steps import STEPS, Step, steps_in_run
 
 DEMO_PORT = 18765
 
-DRAW = Command("draw", None, "core", ("-m", "demo.art.draw"))
-NSFW_MODEL = Command("nsfw_model", None, "nsfw", ("-m", "demo.standins.nsfw_model"))
-INPAINT_MODEL = Command("inpaint_model", None, "ocr", ("-m", "demo.standins.inpaint_model"))
-SERVICES = Command("services", None, "core", ("-m", "demo.standins.services"))
-UNFLAG = Command("nsfw_unflag", 2, "nsfw", ("preprocess/nsfw/nsfw_unflag.py",))
-REPORT = Command("report", None, "metadata", ("metadata/report.py",))
+DRAW = Step("draw", "demo.art.draw", "core")
+NSFW_MODEL = Step("nsfw_model", "demo.standins.nsfw_model", "nsfw")
+INPAINT_MODEL = Step("inpaint_model", "demo.standins.inpaint_model", "ocr")
+SERVICES = Step("services", "demo.standins.services", "core")
 
 # The demo makes its models itself.
 TRUST = ["--trust-model-file", *([] if can_confine() else ["--unconfined-model-file"])]
@@ -67,13 +66,15 @@ def run_demo(root: Path, port: int) -> None:
         pictures: list[dict[str, Any]] = json.loads(catalogue_path.read_text())["pictures"]
         species = sorted({picture["species"] for picture in pictures})
         with services(runner, catalogue_path, port):
-            for step in STEPS:
+            for step in steps_in_run():
                 runner.run(step, *(["--allow-private", "--species", *species] if step.name == "scrape" else []))
-                if step.name == "nsfw":
+                if step.name == "nsfw_filter":
                     # What a person would do after looking through the flagged images.
                     cleared = sorted(picture["md5"] for picture in pictures if picture["kind"] == "nsfw_false_alarm")
-                    runner.run(UNFLAG, "--ids", *cleared, "--note", "a balloon, not what the model took it for")
-            runner.run(REPORT)
+                    runner.run(
+                        STEPS["nsfw_unflag"], "--ids", *cleared, "--note", "a balloon, not what the model took it for"
+                    )
+            runner.run(STEPS["report"])
     print(f"\nshards   {root / 'webdataset' / 'data'}")
     print(f"ledger   {root / 'metadata' / 'images.csv'}")
     print(f"report   {root / 'metadata' / 'report.html'}")
@@ -83,14 +84,14 @@ def prepare(runner: Runner, folder: Path) -> None:
     """Draw the pictures and build the small models, each unless it is there already."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "standin.txt").write_text("This dataset was made by `pipeline.py demo` with stand-in services.\n")
-    for command, target in (
+    for step, target in (
         (DRAW, folder / "art"),
         (NSFW_MODEL, folder / "nsfw_model"),
         (INPAINT_MODEL, folder / "inpaint_model.pt"),
     ):
-        marker = folder / f".{command.name}.done"
+        marker = folder / f".{step.name}.done"
         if not marker.exists():
-            runner.run(command, "--out", str(target))
+            runner.run(step, "--out", str(target))
             marker.touch()
 
 

@@ -20,7 +20,6 @@ Writes  metadata/review-<stage>.html
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +32,7 @@ from pokefa.reporting.pages import render
 from pokefa.reporting.review_data import Dataset, Flagged
 from pokefa.reporting.review_pictures import small_pictures
 from pokefa.reporting.review_stages import STAGES, Action
-from pokefa.setup.environments import CHECKOUT
+from pokefa.setup.runner import command_line
 from pokefa.stage.options import positive_int
 from pokefa.stage.reader import Reading, reading_parser, run_reading
 
@@ -80,7 +79,7 @@ def action_data(action: Action, root: Path) -> dict[str, Any]:
     """Return an action for the page's script, its command as typed at the checkout's top."""
     script, *flags = action.words
     by_ids = flags[-1:] == ["--ids"]
-    start = command(script, root, flags[:-1] if by_ids else flags)
+    start = command_line(script, root, flags[:-1] if by_ids else flags)
     return {
         "label": action.label,
         "note": action.note,
@@ -89,12 +88,6 @@ def action_data(action: Action, root: Path) -> dict[str, Any]:
         "file": f"{start} --ids-file" if by_ids else None,
         "settings": action.settings,
     }
-
-
-def command(script: str, root: Path, flags: Sequence[str]) -> str:
-    if Path.cwd() != CHECKOUT:
-        root = root.absolute()  # what is relative here is not relative to the checkout's top
-    return shlex.join(["python", script, *(["--root", str(root)] if root != Path() else []), *flags])
 
 
 def write_review(reading: Reading, name: str, limit: int) -> None:

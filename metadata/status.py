@@ -29,10 +29,11 @@ from pokefa.reporting.next_steps import next_commands, next_steps, read_situatio
 from pokefa.reporting.open_runs import OpenRun, open_runs
 from pokefa.reporting.species_coverage import BandCoverage, read_coverage, sum_bands
 from pokefa.reporting.spending import BY_LIST_PRICE, StageCost, cost_stages, searches_left, total_usd, waiting_batches
+from pokefa.setup.steps import STEPS
 from pokefa.shards.layout import read_stats
 from pokefa.stage.funnel import KEPT, StepCount, Tables, count_fates, count_steps, left_out, read_tables
 from pokefa.stage.reader import Reading, add_json_flag, reading_parser, run_reading
-from pokefa.stage.rows import ORDER, STEPS, eligible_rows
+from pokefa.stage.rows import eligible_rows
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _step_lines(status: Status) -> Iterator[str]:
     """Yield a line for each step that counts rows or has run, with the last run of its stage."""
     counts = {step.name: step for step in status.steps}
     runs = {run.stage: run for run in status.last_runs}
-    for name in ORDER:
+    for name in STEPS:
         step, run = counts.get(name), runs.get(STEPS[name].owner)
         if step is None and run is None:
             continue

@@ -37,10 +37,10 @@ from pokefa.ledger.tables import Ledger, Snapshot
 from pokefa.reporting.check_files import check_base, check_files, check_sums, check_temporaries, missing_files
 from pokefa.reporting.check_shards import check_shards
 from pokefa.reporting.open_runs import UnderWay
+from pokefa.setup.steps import STEPS
 from pokefa.stage.funnel import join_tables, read_tables
 from pokefa.stage.options import Options
 from pokefa.stage.reader import Reading, add_json_flag, reading_parser, run_reading
-from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun
 from pokefa.takedown.asked import check_answers
 from pokefa.takedown.proof import check_gone

@@ -8,24 +8,15 @@ from pathlib import Path
 
 import polars as pl
 
-from metadata.review import command as command_line
 from pokefa.ledger.runs import Run, last_run_of_each_stage, repeated_arguments
 from pokefa.ledger.table import KEY
 from pokefa.reporting.open_runs import OpenRun
 from pokefa.reporting.spending import waiting_batches
+from pokefa.setup.runner import command_line
+from pokefa.setup.steps import STEPS, Step
 from pokefa.shards.layout import listed_ids, lists_packed, read_stats
 from pokefa.species.coverage import QUOTAS_FILE
-from pokefa.stage.funnel import DECIDED_BY, StepCount, Tables
-from pokefa.stage.rows import ORDER, STEPS, Step
-
-# Extra words that a step's script needs on its command line.
-SUBCOMMANDS = {"ocr_detect": ("run",), "ocr_inpaint": ("run",)}
-
-# What a recorded command line may have in their place, before, between or behind its flags.
-HALVES = ("detect", "inpaint", "run")
-
-# Steps that decide over the whole table: a run that was killed has to begin again.
-WHOLE_TABLE = (*DECIDED_BY, "webdataset")
+from pokefa.stage.funnel import StepCount, Tables
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,7 @@ def next_commands(counts: Sequence[StepCount], images: int, unpacked: Sequence[s
         return []
     commands = [command(STEPS[name], situation) for name in names]
     if names[:1] == ["scrape"] and not (situation.root / QUOTAS_FILE).is_file():
-        commands.insert(0, command_line("quotas/allocate.py", situation.root, []))
+        commands.insert(0, command(STEPS["quotas"], situation))
     return commands
 
 
@@ -96,8 +87,8 @@ def next_steps(counts: Sequence[StepCount], images: int, unpacked: Sequence[str]
     if not images:
         return ["scrape"]
     waiting = {count.name for count in counts if count.pending}
-    waiting |= {name for name in WHOLE_TABLE if name in situation.killed}
-    first = next((name for name in ORDER if name in waiting), None)
+    waiting |= {step.name for step in STEPS.values() if step.whole_table and step.name in situation.killed}
+    first = next((name for name in STEPS if name in waiting), None)
     names = list(unpacked) if first is None else [first]
     if first == "webdataset":
         names = list(unpacked) or ["webdataset"]
@@ -120,10 +111,8 @@ def command(step: Step, situation: Situation, *, collect: bool = True) -> str:
     Args:
         collect: ask for the answers of batches that wait, rather than to ask about the images anew.
     """
-    recorded = situation.arguments.get(step.owner, ())
-    if step.name in SUBCOMMANDS:
-        recorded = [word for word in recorded if word not in HALVES]
-    words = [*SUBCOMMANDS.get(step.name, ()), *repeated_arguments(recorded)]
+    recorded = [word for word in situation.arguments.get(step.owner, ()) if word not in step.subcommands]
+    words = [*step.subcommands[:1], *repeated_arguments(recorded)]
     if collect and step.owner in situation.batches:
         words += ["--batch", "collect"]
     return command_line(step.script, situation.root, words)

@@ -20,7 +20,8 @@ from pathlib import Path
 from pokefa.errors import EXIT_USAGE, InputError, InputErrors
 from pokefa.secrets import secret_from_environment
 from pokefa.setup.environments import CHECKOUT, ensure, environments_folder
-from pokefa.setup.steps import Command, Runner, checkout_variables
+from pokefa.setup.runner import Runner, checkout_variables
+from pokefa.setup.steps import Step
 
 # The key that a step's client reads, and the flags with which it asks nobody.
 KEYS = {
@@ -43,7 +44,7 @@ ELSEWHERE = "--data-root"
 STEPS_AT_ONCE = 4
 
 
-def check_all(runner: Runner, steps: Sequence[Command], *, disk: bool = True) -> None:
+def check_all(runner: Runner, steps: Sequence[Step], *, disk: bool = True) -> None:
     """Check all that can be known before the first step runs; environments that are missing are built on the way.
 
     Args:
@@ -85,7 +86,7 @@ def check_root(root: Path) -> list[str]:
     return []
 
 
-def check_keys(runner: Runner, steps: Iterable[Command]) -> list[str]:
+def check_keys(runner: Runner, steps: Iterable[Step]) -> list[str]:
     """Return the keys that are missing. The clients send one to every server, and so want one for any."""
     problems = []
     for step in steps:
@@ -99,7 +100,7 @@ def check_keys(runner: Runner, steps: Iterable[Command]) -> list[str]:
     return problems
 
 
-def check_building(runner: Runner, steps: Iterable[Command]) -> list[str]:
+def check_building(runner: Runner, steps: Iterable[Step]) -> list[str]:
     """Return what keeps missing environments from being built."""
     if all(runner.environment(step).is_complete() for step in steps):
         return []
@@ -115,7 +116,7 @@ def check_building(runner: Runner, steps: Iterable[Command]) -> list[str]:
     return problems
 
 
-def check_disk(runner: Runner, steps: Sequence[Command]) -> list[str]:
+def check_disk(runner: Runner, steps: Sequence[Step]) -> list[str]:
     """Return where disk space will run out: roughly, by the usual sizes."""
     wanted: dict[Path, list[tuple[float, str]]] = {}
     places = [runner.environment(step) for step in steps]
@@ -143,7 +144,7 @@ def check_disk(runner: Runner, steps: Sequence[Command]) -> list[str]:
     return problems
 
 
-def images_to_come(runner: Runner, steps: Sequence[Command]) -> int:
+def images_to_come(runner: Runner, steps: Sequence[Step]) -> int:
     """Return how many images the steps will add to the root, as far as can be told; 0 where that is not known."""
     scrape = next((step for step in steps if step.name == "scrape"), None)
     if scrape is None or any(given(runner.flags_of(step), ELSEWHERE) for step in steps):
@@ -167,19 +168,19 @@ def wanted_images(quotas: Path) -> int:
         return USUAL_IMAGES
 
 
-def check_steps(runner: Runner, steps: Sequence[Command]) -> list[str]:
+def check_steps(runner: Runner, steps: Sequence[Step]) -> list[str]:
     """Return what the steps themselves find wrong with their flags, models and addresses."""
     with ThreadPoolExecutor(STEPS_AT_ONCE) as threads:
         return [problem for found in threads.map(partial(check_step, runner), steps) for problem in found]
 
 
-def check_step(runner: Runner, step: Command) -> list[str]:
+def check_step(runner: Runner, step: Step) -> list[str]:
     """Return what a step finds wrong, each problem with the step's name."""
     python, *words = runner.words(step)
     done = subprocess.run(
         [python, "-m", "pokefa.stage.check_step", *words],
         cwd=CHECKOUT,
-        env=checkout_variables() | dict(runner.variables.get(step.name, {})),
+        env=checkout_variables() | dict(runner.variables.get(step.command, {})),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -187,11 +188,11 @@ def check_step(runner: Runner, step: Command) -> list[str]:
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
-        return [f"{step.name}: {problem}" for problem in json.loads(lines[-1])]
+        return [f"{step.command}: {problem}" for problem in json.loads(lines[-1])]
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     if done.returncode == EXIT_USAGE:
-        return [f"{step.name}: {last.partition(': error: ')[2] or last}"]
-    return [f"{step.name}: its flags cannot be checked ({last}): run it by itself to see why"]
+        return [f"{step.command}: {last.partition(': error: ')[2] or last}"]
+    return [f"{step.command}: its flags cannot be checked ({last}): run it by itself to see why"]
 
 
 def given(flags: Iterable[str], flag: str) -> bool:

@@ -1,217 +1,199 @@
-"""The pipeline's steps as commands: their order, the environment of each, and how one is run and reported.
+"""The steps of the pipeline and its tools, each declared once, in pipeline order.
 
-Standard library only: `pipeline.py` uses this before any environment exists.
+Everything that depends on a step reads it here: which rows it takes, which columns say that it is done, which lock it
+holds, how it is run. A new stage is one more entry. Standard library only: `pipeline.py` uses this before any
+environment exists.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shlex
-import signal
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
-from typing import Any
-
-from pokefa.errors import EXIT_INTERRUPTED, InputError, InputErrors, PokefaError
-from pokefa.setup.config import unknown_step
-from pokefa.setup.environments import CHECKOUT, Environment, ensure, environment, file_lock
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Command:
-    """One command of the pipeline: a script or `-m module`, the environment it runs in, and its first arguments."""
+class Step:
+    """One script, or one of its halves.
 
-    name: str
-    stage: int | None
-    environment: str
-    script: tuple[str, ...]
-
-
-def _step(name: str, stage: int, environment: str, *script: str) -> Command:
-    return Command(name, stage, environment, script)
-
-
-STEPS = (
-    _step("quotas", 0, "quotas", "quotas/allocate.py"),
-    _step("scrape", 1, "scraping", "scraping/scrape.py"),
-    _step("nsfw", 2, "nsfw", "preprocess/nsfw/nsfw_filter.py"),
-    _step("ocr", 3, "ocr", "preprocess/ocr/ocr_pipeline.py", "run"),
-    _step("resize", 4, "resize", "preprocess/resize/resize.py"),
-    _step("score", 5, "score", "preprocess/score/score.py"),
-    _step("phash", 6, "dup", "preprocess/dup/phash.py"),
-    _step("rm_dups", 6, "dup", "preprocess/dup/rm_dups.py"),
-    _step("filter", 7, "filter", "preprocess/filter/filter.py"),
-    _step("sentence_tags", 8, "caption", "caption/sentence_tags.py"),
-    _step("cap_filter", 8, "caption", "caption/cap_filter.py"),
-    _step("hybrid_captions", 8, "caption", "caption/hybrid_captions.py"),
-    _step("species", 9, "webdataset", "webdataset/species.py"),
-    _step("split", 9, "webdataset", "webdataset/split.py"),
-    _step("webdataset", 9, "webdataset", "webdataset/webdataset.py"),
-)
-
-
-# What a step's flags add to its environment.
-ADDED_FOR = {r"--engine ray\b": "ray", r"--data-root \w+://": "data_root"}
-
-
-class CommandFailed(PokefaError):
-    """A command ended with an exit code other than 0; the pipeline ends with the same."""
-
-    def __init__(self, command: Command, code: int) -> None:
-        name = " ".join(command.script)
-        super().__init__(f"{name} ended with exit code {code}: see above, then run the same command again")
-        self.exit_code = EXIT_INTERRUPTED if code < 0 else code
-
-
-@dataclass
-class Runner:
-    """Runs commands on one root, each printed before it runs so that it can be copied.
+    A step is done with a row when `done` is filled, and has failed on it when `error` is filled. A step that has
+    `decides` instead decides over all rows at once, and fills that column.
 
     Args:
-        root: the dataset's folder.
-        flags: the user's own flags by step name.
-        variables: environment variables by step name.
+        name: of the step in the table, the journal and the summary.
+        script: its path from the repository root, or a module for `python -m`, which then takes no --root.
+        environment: what it runs in.
+        number: of its stage; None for a tool.
+        command: its name on the command line of pipeline.py; the step's name by default.
+        in_run: `pipeline.py run` runs it.
+        subcommands: the words that its script takes before its flags, the usual one first.
+        owner: the name under which it owns columns; the step's name by default.
+        table: `images` or `base`; empty if it works on no rows.
+        rows: which rows it takes: columns that must be filled, and conditions of `pokefa.stage.rows`.
+        needs: columns that it reads besides.
+        done, error, run_id: the columns described above, and the one that names the run.
+        decides: the column that it fills for all rows at once.
+        finished: columns and conditions that the filter waits for.
+        adds_rows: it makes the rows of images.csv, and names its run in new rows only.
+        whole_table: a run that was killed has to begin again.
+        manual: a person names the images.
+        lock: what it holds while it runs; its owner's by default, none if it works on no rows.
+        outcome: the column, as `table.column`, that says what became of a row; `done` or `decides` by default.
+        words: what the card calls the cells of `outcome`: one word for all that are filled, or one for each text.
+            None: the cells are words already.
+        settings_matter: its settings say what is in the set and how it looks, so the card lists its defaults too.
     """
 
-    root: Path
-    flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    _inherited: list[int] = field(default_factory=list)
+    name: str
+    script: str
+    environment: str
+    number: int | None = None
+    command: str = ""
+    in_run: bool = False
+    subcommands: tuple[str, ...] = ()
+    owner: str = ""
+    table: str = ""
+    rows: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    done: str = ""
+    error: str = ""
+    run_id: str = ""
+    decides: str = ""
+    finished: tuple[str, ...] = ()
+    adds_rows: bool = False
+    whole_table: bool = False
+    manual: bool = False
+    lock: str = ""
+    outcome: str = ""
+    words: str | Mapping[str, str] | None = None
+    settings_matter: bool = False
 
-    def show(self, command: Command, *arguments: str) -> str:
-        """Return a command as one line for a shell at the checkout's top."""
-        variables = {"PYTHONPATH": ".", **self.variables.get(command.name, {})}
-        return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in variables.items()),
-                         shlex.join(self.words(command, arguments))])  # fmt: skip
+    def __post_init__(self) -> None:
+        column = self.decides or self.done
+        for name, usual in (
+            ("command", self.name),
+            ("owner", self.name),
+            ("lock", (self.owner or self.name) if self.table else ""),
+            ("outcome", column and f"{self.table}.{column}"),
+        ):
+            object.__setattr__(self, name, getattr(self, name) or usual)
 
-    def run(self, command: Command, *arguments: str) -> dict[str, Any]:
-        """Run a command, print its result as one line, and return its JSON summary.
+    @property
+    def marks(self) -> str:
+        """The column that says of a row that the step has worked on it; empty if none does."""
+        return self.done or self.decides
 
-        Raises:
-            CommandFailed: it ended with another exit code than 0.
-        """
-        number = "" if command.stage is None else f"{command.stage} "
-        print(f"\n[{number}{command.name}]\n  {self.show(command, *arguments)}", flush=True)
-        ensure(self.environment(command))
-        code, stdout = self._run_child(command, arguments)
-        lines = stdout.strip().splitlines()
-        summary: dict[str, Any] = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-        if "done" in summary:
-            print(f"  {describe(summary)}", flush=True)
-        if code:
-            raise CommandFailed(command, code)
-        return summary
+    @property
+    def start(self) -> tuple[str, ...]:
+        """The words that start it, without the interpreter."""
+        program = (self.script,) if self.takes_root else ("-m", self.script)
+        return (*program, *self.subcommands[:1])
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the root for one pipeline at a time.
-
-        The commands inherit the lock, so one that outlives a killed pipeline is waited for by the next.
-        """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with file_lock(self.root / ".pipeline.lock") as descriptor:
-            self._inherited.append(descriptor)
-            try:
-                yield
-            finally:
-                self._inherited.remove(descriptor)
-
-    def start(self, command: Command, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command with its stdin and stdout as pipes, and leave it running."""
-        print(f"\n[{command.name}, in the background]\n  {self.show(command, *arguments)}", flush=True)
-        ensure(self.environment(command))
-        return subprocess.Popen(
-            self.words(command, arguments),
-            cwd=CHECKOUT,
-            env=self._variables(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the stages; they may still need the services to finish
-        )
-
-    def flags_of(self, command: Command) -> Sequence[str]:
-        """Return the user's own flags for a command."""
-        return self.flags.get(command.name, ())
-
-    def environment(self, command: Command) -> Environment:
-        """Return the environment that a command runs in, with what its flags add to it."""
-        flags = " ".join(self.flags_of(command)).replace("=", " ")
-        added = [name for words, name in ADDED_FOR.items() if re.search(words, flags)]
-        return environment("+".join([command.environment, *added]))
-
-    def words(self, command: Command, arguments: Sequence[str] = ()) -> list[str]:
-        """Return a command as the words that start it, the interpreter first."""
-        python = str(self.environment(command).python)
-        root = () if command.script[0] == "-m" else ("--root", str(self.root))
-        return [python, *command.script, *root, *self.flags_of(command), *arguments]
-
-    def _variables(self, command: Command) -> dict[str, str]:
-        return checkout_variables() | dict(self.variables.get(command.name, {}))
-
-    def _run_child(self, command: Command, arguments: Sequence[str]) -> tuple[int, str]:
-        """Run a command to its end; return (exit code, stdout).
-
-        A signal that asks this process to stop is handed on, and the child saves what it has finished.
-        """
-        child = subprocess.Popen(
-            self.words(command, arguments),
-            cwd=CHECKOUT,
-            env=self._variables(command),
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=self._inherited,
-        )
-
-        def hand_on(number: int, frame: FrameType | None) -> None:
-            if number == signal.SIGTERM:  # Ctrl-C in a terminal reaches the child by itself
-                child.send_signal(number)
-
-        before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            stdout, _ = child.communicate()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        return child.returncode, stdout
+    @property
+    def takes_root(self) -> bool:
+        return self.script.endswith(".py")
 
 
-def checkout_variables() -> dict[str, str]:
-    """Return the variables for a child process: this checkout's code, whatever environment it runs in."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return {**clean, "PYTHONPATH": str(CHECKOUT)}
+_TEXT_CHECKED = ("screened", "text_checked")
+_RESIZED = (*_TEXT_CHECKED, "path_resized")
+_OCR_COMMANDS = ("run", "detect", "inpaint")
+_FINAL_SET = "final_set"  # the builders of the final set would each remove what the other has built
+
+_TABLE = (
+    Step("quotas", "quotas/allocate.py", "quotas", 0, in_run=True),
+    Step(
+        "scrape", "scraping/scrape.py", "scraping", 1, in_run=True, table="images",
+        done="path_raw", run_id="scrape_run_id", adds_rows=True, words="saved",
+    ),
+    # Empties cells of later stages whose files are missing.
+    Step("verify", "metadata/verify.py", "metadata", table="images"),
+    Step(
+        "nsfw_filter", "preprocess/nsfw/nsfw_filter.py", "nsfw", 2, command="nsfw", in_run=True, table="images",
+        rows=("path_raw",), done="is_nsfw", error="nsfw_error", run_id="nsfw_run_id", finished=("is_nsfw",),
+        words={"True": "nsfw", "False": "clean"}, settings_matter=True,
+    ),
+    Step("nsfw_unflag", "preprocess/nsfw/nsfw_unflag.py", "nsfw", 2, table="images", rows=("nsfw",), manual=True),
+    Step(
+        "ocr_detect", "preprocess/ocr/ocr_pipeline.py", "ocr", 3, command="ocr", in_run=True, subcommands=_OCR_COMMANDS,
+        owner="ocr_pipeline", table="images", rows=("screened",), done="has_ocr", error="ocr_error",
+        run_id="ocr_run_id", finished=("text_checked",), words={"True": "text_found", "False": "no_text"},
+        settings_matter=True,
+    ),
+    Step(
+        "ocr_inpaint", "preprocess/ocr/ocr_pipeline.py", "ocr", 3, subcommands=_OCR_COMMANDS, owner="ocr_pipeline",
+        table="images", rows=("screened", "to_inpaint"), done="ocr_inpainted_path", error="ocr_error",
+        run_id="ocr_run_id",
+    ),
+    Step("ocr_unflag", "preprocess/ocr/ocr_unflag.py", "ocr", 3, table="images", rows=("has_text",), manual=True),
+    Step(
+        "resize", "preprocess/resize/resize.py", "resize", 4, in_run=True, table="images", rows=_TEXT_CHECKED,
+        done="path_resized", error="resize_error", run_id="resize_run_id",
+        finished=("path_resized", "resized_w", "resized_h"), outcome="images.resize_action", settings_matter=True,
+    ),
+    Step(
+        "score", "preprocess/score/score.py", "score", 5, in_run=True, table="images", rows=_RESIZED,
+        done="ae_aesthetic", error="score_error", run_id="score_run_id", finished=("ae_relevance", "ae_aesthetic"),
+        words="scored",
+    ),
+    Step(
+        "phash", "preprocess/dup/phash.py", "dup", 6, in_run=True, table="images", rows=_RESIZED,
+        done="phash64", error="phash_error", run_id="phash_run_id", finished=("phash64",), words="hashed",
+    ),
+    Step(
+        "rm_dups", "preprocess/dup/rm_dups.py", "dup", 6, in_run=True, table="images", rows=(*_RESIZED, "phash64"),
+        decides="dupe_flag", run_id="dupe_run_id", finished=("dupe_removed",), whole_table=True, settings_matter=True,
+    ),
+    Step(
+        "filter", "preprocess/filter/filter.py", "filter", 7, in_run=True, table="images",
+        decides="filter_decision", run_id="filter_run_id", whole_table=True, lock=_FINAL_SET, settings_matter=True,
+    ),
+    Step(
+        "sentence_tags", "caption/sentence_tags.py", "caption", 8, in_run=True, table="base", rows=("path",),
+        done="caption", error="caption_error", run_id="caption_run_id", outcome="images.base_caption",
+        words="captioned",
+    ),
+    Step("cap_filter", "caption/cap_filter.py", "caption", 8, in_run=True, table="base"),
+    Step("recap_merge", "caption/recap_merge.py", "caption", 8, table="base"),
+    Step(
+        "hybrid_captions", "caption/hybrid_captions.py", "caption", 8, in_run=True, table="base", rows=("caption",),
+        needs=("tags",), done="hybrid_caption", words="written",
+    ),
+    Step(
+        "species", "webdataset/species.py", "webdataset", 9, in_run=True, table="base", rows=("tags",),
+        done="species", words="named",
+    ),
+    Step(
+        "split", "webdataset/split.py", "webdataset", 9, in_run=True, table="base", rows=("species",),
+        decides="split", whole_table=True, lock=_FINAL_SET, settings_matter=True,
+    ),
+    Step(
+        "webdataset", "webdataset/webdataset.py", "webdataset", 9, in_run=True, table="base",
+        rows=("split", "hybrid_caption"), whole_table=True, lock=_FINAL_SET,
+    ),
+    Step("takedown", "metadata/takedown.py", "metadata", table="images", manual=True),
+    Step("card", "webdataset/card.py", "webdataset"),
+    Step("status", "metadata/status.py", "metadata"),
+    Step("report", "metadata/report.py", "metadata", lock="report"),
+    Step("review", "metadata/review.py", "metadata", lock="review"),
+    Step("history", "metadata/history.py", "metadata"),
+)  # fmt: skip
+
+STEPS: Mapping[str, Step] = {step.name: step for step in _TABLE}
+# One for each script: a script with two halves runs both.
+_BY_SCRIPT = {step.script: step for step in reversed(_TABLE)}
+COMMANDS: Mapping[str, Step] = {step.command: step for step in reversed(_BY_SCRIPT.values())}
 
 
-def describe(summary: Mapping[str, Any]) -> str:
-    """Return a stage's summary as one line."""
-    counts = ", ".join(f"{reason} {count}" for reason, count in summary.get("counts", {}).items())
-    line = f"done {summary.get('done', 0)}, errors {summary.get('errors', 0)}"
-    return f"{line}{f' ({counts})' if counts else ''}, {summary.get('seconds', 0):.1f} s"
+def steps_in_run() -> list[Step]:
+    """Return the steps of `pipeline.py run`, in order."""
+    return [step for step in STEPS.values() if step.in_run]
 
 
-def choose_steps(first: str | None, last: str | None) -> list[Command]:
-    """Return the steps from `first` to `last`, each a step's name or a stage's number.
-
-    Raises:
-        InputErrors: there are no such steps, or the first comes after the last.
-    """
-    starts, ends = _positions(first), _positions(last)
-    names = [step.name for step in STEPS]
-    unknown = [(flag, name) for flag, name, found in (("--from", first, starts), ("--to", last, ends)) if not found]
-    if unknown:
-        raise InputErrors(
-            [f"{flag}: {unknown_step(str(name), names)}, or their numbers 0 to 9" for flag, name in unknown]
-        )
-    if starts[0] > ends[-1]:
-        raise InputError(f"--from {first} comes after --to {last}")
-    return list(STEPS[starts[0] : ends[-1] + 1])
+def steps_before(name: str) -> list[str]:
+    """Return the names of the steps that come before another."""
+    names = list(STEPS)
+    return names[: names.index(name)]
 
 
-def _positions(name: str | None) -> list[int]:
-    return [index for index, step in enumerate(STEPS) if name in (None, step.name, str(step.stage))]
+def first_step_of(owner: str) -> Step:
+    """Return the first step that owns columns under a name; one without columns if this version knows none."""
+    return next((step for step in STEPS.values() if step.owner == owner), Step(owner, "", ""))

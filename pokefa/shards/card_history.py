@@ -20,41 +20,17 @@ import polars as pl
 
 from pokefa.ledger.runs import Run, repeated_arguments
 from pokefa.setup.environments import CHECKOUT
-from pokefa.stage.funnel import DECIDED_BY, Tables
+from pokefa.setup.steps import Step, first_step_of
+from pokefa.stage.funnel import Tables
 from pokefa.stage.options import add_cluster_options, add_data_option, add_decoding_options, stage_parser
-from pokefa.stage.rows import STEPS, filled
+from pokefa.stage.rows import filled
 
 # Flags that say where things lie or who ran them, and not how the set was made.
 PRIVATE = ("--root", "--ids", "--ids-file", "--contact", "--ray-address", "--config")
 PUBLIC_VALUE = re.compile(r"[\w.,:=+-]{1,60}")
 
-# Stages whose settings say what is in the set and how it looks: told with those that were not given too.
-TOLD_IN_FULL = ("nsfw_filter", "ocr_pipeline", "resize", "rm_dups", "filter", "split")
 NO_FLAGS = ("halves",)  # of them, what stands on the command line without its name
 ABOUT_THE_WORK = ("batch_size", "redecide")  # their settings that change no result
-
-# What the tables say of the images that a stage is done with: the table, the column, and the words for its cells, or
-# one word for every filled cell; without words a cell speaks for itself.
-OUTCOMES: Mapping[str, tuple[str, str, Mapping[str, str] | str | None]] = {
-    "scrape": ("images", "path_raw", "saved"),
-    "nsfw_filter": ("images", "is_nsfw", {str(True): "nsfw", str(False): "clean"}),
-    "ocr_pipeline": ("images", "has_ocr", {str(True): "text_found", str(False): "no_text"}),
-    "resize": ("images", "resize_action", None),
-    "score": ("images", "ae_aesthetic", "scored"),
-    "phash": ("images", "phash64", "hashed"),
-    "sentence_tags": ("images", "base_caption", "captioned"),
-    "hybrid_captions": ("base", "hybrid_caption", "written"),
-    "species": ("base", "species", "named"),
-    **{name: (STEPS[name].table, column, None) for name, column in DECIDED_BY.items()},
-}
-
-# The columns that name the run which did an image. Stages without one look at all images in every run: the settings of
-# the last run hold for all.
-RUN_IDS = {"scrape": "scrape_run_id"} | {
-    step.owner: step.run_id for step in STEPS.values() if step.run_id and step.name not in DECIDED_BY
-}
-SCRIPTS = {step.owner: step.script for step in STEPS.values()}
-ERRORS = {step.owner: step.error for step in STEPS.values() if step.error}
 
 
 def stage_lines(runs: Sequence[Run], whole: Tables, stats: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -67,8 +43,9 @@ def stage_lines(runs: Sequence[Run], whole: Tables, stats: Mapping[str, Any]) ->
     """
     for stage in dict.fromkeys(run.stage for run in runs):
         own = [run for run in runs if run.stage == stage]
-        if stage not in RUN_IDS and (stage in OUTCOMES or stage == "webdataset"):
-            own = own[-1:]
+        step = first_step_of(stage)
+        if not _names_run(step) and (step.outcome or step.whole_table):
+            own = own[-1:]  # each run decides anew over all images
         counts = count_images(stage, own, whole, stats)
         lines: dict[str, list[Run]] = {}
         for run in own:
@@ -93,26 +70,32 @@ def count_images(stage: str, own: Sequence[Run], whole: Tables, stats: Mapping[s
     if stage == "webdataset":
         left_out = Counter(reason.split(":")[0] for reason in stats["left_out"].values())
         return {own[-1].run_id: Counter(packed=sum(stats["samples"].values())) + left_out}
-    if stage not in OUTCOMES:  # it drops, merges or mends, and no column tells by which run
+    step = first_step_of(stage)
+    if not step.outcome:  # it drops, merges or fixes, and no column says which run did
         return {run.run_id: Counter((run.summary or {}).get("counts", {})) for run in own}
-    table, column, words = OUTCOMES[stage]
-    if words is None:
+    table, column = step.outcome.split(".")
+    if step.words is None:
         word = pl.col(column)
-    elif isinstance(words, str):
-        word = pl.when(filled(column)).then(pl.lit(words))
+    elif isinstance(step.words, str):
+        word = pl.when(filled(column)).then(pl.lit(step.words))
     else:
-        word = pl.col(column).replace(words)
+        word = pl.col(column).replace(step.words)
     dropped = pl.when(pl.col("drop_reason").str.starts_with(f"{stage}:")).then(
         pl.col("drop_reason").str.strip_prefix(f"{stage}:")
     )
-    failed = [pl.when(filled(ERRORS[stage])).then(pl.lit("error"))] if stage in ERRORS else []
-    run_id = pl.col(RUN_IDS[stage]).fill_null("") if stage in RUN_IDS else pl.lit(own[-1].run_id)
+    failed = [pl.when(filled(step.error)).then(pl.lit("error"))] if step.error else []
+    run_id = pl.col(step.run_id).fill_null("") if _names_run(step) else pl.lit(own[-1].run_id)
     frame = whole.images if table == "images" else whole.base
     what = frame.select(run_id.alias("run"), pl.coalesce(dropped, word, *failed).alias("what"))
     counts: dict[str, Counter[str]] = {}
     for run, became, count in what.drop_nulls().group_by("run", "what").len().sort("run", "what").iter_rows():
         counts.setdefault(run, Counter())[became] = count
     return counts
+
+
+def _names_run(step: Step) -> bool:
+    """Tell whether a row says which run did it; a step that decides over all rows leaves the last run's name."""
+    return bool(step.run_id) and not step.decides
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -123,7 +106,7 @@ def settings_of(run: Run) -> list[str]:
 
     The defaults are those of this version of the stage. A command line that it no longer takes is told as it was.
     """
-    if run.stage in TOLD_IN_FULL:
+    if first_step_of(run.stage).settings_matter:
         with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
             return public_flags(as_flags(parser_of(run.stage).parse_args(list(run.arguments)), run.stage))
     return public_flags(repeated_arguments(run.arguments))
@@ -166,7 +149,7 @@ def usual_values(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def parser_of(stage: str) -> argparse.ArgumentParser:
     """Return the parser of a stage's script, by its path: webdataset/ cannot be imported from."""
-    parser = runpy.run_path(str(CHECKOUT / SCRIPTS[stage]))["build_parser"]()
+    parser = runpy.run_path(str(CHECKOUT / first_step_of(stage).script))["build_parser"]()
     assert isinstance(parser, argparse.ArgumentParser)
     return parser
 

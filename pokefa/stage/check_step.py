@@ -17,7 +17,8 @@ from types import ModuleType
 from pokefa.errors import PokefaError
 from pokefa.ledger.columns import IMAGES
 from pokefa.ledger.table import Table, with_missing
-from pokefa.stage.rows import STEPS, pending_rows
+from pokefa.setup.steps import STEPS
+from pokefa.stage.rows import pending_rows
 
 
 def load_script(path: Path) -> ModuleType:

@@ -13,15 +13,13 @@ import polars as pl
 from pokefa.ledger.columns import BASE, IMAGES, PLACEHOLDER, TAKEN_DOWN, is_true
 from pokefa.ledger.table import KEY, with_missing
 from pokefa.ledger.tables import Ledger
-from pokefa.stage.rows import ANY_ROW, FLAGGED_NSFW, RESIZED, SCREENED, STEPS, TEXT_SETTLED, Step, eligible_rows, filled
-
-# Steps that decide over all rows at once have no `done` of their own; a filled cell here says they have decided.
-DECIDED_BY = {"rm_dups": "dupe_flag", "filter": "filter_decision", "split": "split"}
+from pokefa.setup.steps import STEPS, Step
+from pokefa.stage.rows import ANY_ROW, FLAGGED_NSFW, RESIZED, SCREENED, TEXT_CHECKED, all_of, eligible_rows, filled
 
 
 def _failed(step: Step) -> pl.Expr:
     """Return the rows that a step of images.csv may work on and has failed with."""
-    return step.eligible & pl.col(str(step.done)).is_null() & filled(str(step.error))
+    return all_of(step.rows) & pl.col(step.done).is_null() & filled(step.error)
 
 
 CAN_FAIL = [step for step in STEPS.values() if step.table == "images" and step.done and step.error]
@@ -87,7 +85,7 @@ def join_tables(images: pl.DataFrame, base: pl.DataFrame) -> Tables:
 
 def count_steps(tables: Tables) -> list[StepCount]:
     """Return the counts of each step that marks its rows, in pipeline order."""
-    return [count_step(tables, step) for step in STEPS.values() if step.done or step.name in DECIDED_BY]
+    return [count_step(tables, step) for step in STEPS.values() if step.marks]
 
 
 def count_step(tables: Tables, step: Step) -> StepCount:
@@ -100,7 +98,7 @@ def count_step(tables: Tables, step: Step) -> StepCount:
         return StepCount(step.name, seen, seen - len(undecided) - len(stale), len(undecided) + len(stale), 0)
     # An image that this step or a later one dropped has its answer, though the step's own cells are empty.
     open_rows = eligible.filter(pl.col("drop_reason").is_null())
-    undone = open_rows.filter(pl.col(step.done or DECIDED_BY[step.name]).is_null())
+    undone = open_rows.filter(pl.col(step.marks).is_null())
     errors = len(undone.filter(filled(step.error))) if step.error else 0
     return StepCount(step.name, len(eligible), len(eligible) - len(undone), len(undone) - errors, errors)
 
@@ -144,7 +142,7 @@ def count_levels(images: pl.DataFrame) -> list[tuple[str, int]]:
     levels = (
         ("downloaded", ANY_ROW),
         ("screened, not NSFW", SCREENED),
-        ("text settled", TEXT_SETTLED),
+        ("text settled", TEXT_CHECKED),
         ("resized", RESIZED),
         ("scored", filled("ae_aesthetic")),
         ("no duplicate", filled("dupe_flag") & ~is_true("dupe_removed")),

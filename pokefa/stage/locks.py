@@ -16,19 +16,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pokefa.errors import InputError
-from pokefa.stage.rows import STEPS
+from pokefa.setup.steps import STEPS
 
 FOLDER = "metadata/.locks"
 TAKEDOWN = "takedown"
 
-# Each lock and the scripts that take it: a stage its own, the builders of the final set one together.
-_FINAL_SET = {STEPS[name].owner: STEPS[name].script for name in ("filter", "split", "webdataset")}
-LOCKS: dict[str, list[str]] = {
-    TAKEDOWN: [],  # first, so that a second takedown is told of the first
-    **{step.owner: [step.script] for step in STEPS.values() if step.owner not in _FINAL_SET},
-    "final_set": list(_FINAL_SET.values()),
-    "report": ["metadata/report.py"],
-    "review": ["metadata/review.py"],
+# Each lock and the scripts that take it; the takedown's first, so that a second takedown is told of the first.
+LOCKS = {
+    lock: list(dict.fromkeys(step.script for step in STEPS.values() if step.lock == lock))
+    for lock in (TAKEDOWN, *(step.lock for step in STEPS.values() if step.lock))
 }
 
 
@@ -37,14 +33,14 @@ def holding(root: Path, *names: str) -> Iterator[None]:
     """Keep other runs of these stages away for as long as the block lasts; for a takedown, all other runs.
 
     Args:
-        names: steps by their names, `report` or `review`.
+        names: of steps.
 
     Raises:
         InputError: a run that is under way keeps this one away.
     """
     (root / FOLDER).mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        for lock in LOCKS if TAKEDOWN in names else dict.fromkeys(map(lock_of, names)):
+        for lock in LOCKS if TAKEDOWN in names else dict.fromkeys(STEPS[name].lock for name in names):
             try:
                 held.enter_context(FileLock(root / FOLDER / f"{lock}.lock", timeout=0))
             except Timeout:
@@ -53,12 +49,6 @@ def holding(root: Path, *names: str) -> Iterator[None]:
                     "or stop it with Ctrl-C, which saves what it has finished"
                 ) from None
         yield
-
-
-def lock_of(name: str) -> str:
-    """Return the lock of a step, a report or a review."""
-    owner = STEPS[name].owner if name in STEPS else name
-    return "final_set" if owner in _FINAL_SET else owner
 
 
 def holders(lock: str, refused: Collection[str]) -> list[str]:

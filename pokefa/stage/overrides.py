@@ -16,8 +16,9 @@ import polars as pl
 from pokefa.errors import InputError
 from pokefa.ledger.columns import TAKEN_DOWN, is_true
 from pokefa.ledger.table import KEY
+from pokefa.setup.steps import STEPS
 from pokefa.stage.options import options_from, stage_parser
-from pokefa.stage.rows import ANY_ROW, ORDER, STEPS, filled, find_ids, name_some, stale_columns
+from pokefa.stage.rows import ANY_ROW, filled, find_ids, name_some, stale_columns
 from pokefa.stage.runner import StageRun, run_stage
 
 UNFLAGGED = "unflagged"
@@ -164,11 +165,10 @@ def later_stages(step: str, stale: Sequence[str], again: str | None = None) -> l
     Without it, from the first stale stage on. Without stale stages all that come after are meant: their cells of a
     flagged image are empty.
     """
-    first = min((ORDER.index(stage) for stage in stale), default=ORDER.index(step) + 1)
-    if again is not None:
-        first = ORDER.index(again)
-    by_hand = ("nsfw_unflag", "ocr_unflag", "takedown")
-    return list(dict.fromkeys(STEPS[name].owner for name in ORDER[first:] if name not in by_hand))
+    names = list(STEPS)
+    first = names.index(again) if again else min(map(names.index, stale), default=names.index(step) + 1)
+    later = (STEPS[name] for name in names[first:])
+    return list(dict.fromkeys(each.owner for each in later if each.table and not each.manual))
 
 
 def _verdict(flagged: bool, overruled: bool, undo: bool) -> str:

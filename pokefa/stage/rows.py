@@ -1,19 +1,21 @@
-"""Which rows a stage works on: eligible (no earlier stage dropped them) and pending (not done yet).
+"""Which rows a step works on: eligible (no earlier step dropped them) and pending (not done yet).
 
-Both are defined here, once, for every stage. Frames hold the cell texts of the ledger; null is an empty cell.
+`pokefa.setup.steps` names the conditions; here they are expressions.
+
+Frames hold the cell texts of the ledger; null is an empty cell.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
 from pokefa.errors import InputError
 from pokefa.ledger.columns import SCHEMAS, is_true
 from pokefa.ledger.table import KEY
+from pokefa.setup.steps import STEPS, Step, steps_before
 
 
 def filled(name: str) -> pl.Expr:
@@ -31,103 +33,40 @@ HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").is_null()
 # Painted over, an image that is mostly text would be mostly the inpainter's work: it goes on as it is.
 TO_PAINT_OVER = HAS_TEXT & ~is_true("ocr_text_dominated")
 SCREENED = filled("is_nsfw") & ~FLAGGED_NSFW
-TEXT_SETTLED = filled("has_ocr") & (~TO_PAINT_OVER | filled("ocr_inpainted_path"))
-RESIZED = SCREENED & TEXT_SETTLED & filled("path_resized")
+TEXT_CHECKED = filled("has_ocr") & (~TO_PAINT_OVER | filled("ocr_inpainted_path"))
+RESIZED = SCREENED & TEXT_CHECKED & filled("path_resized")
 ANY_ROW = pl.lit(True)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the pipeline, as far as choosing its rows goes.
-
-    A step is done with a row when `done` is filled and has failed on it when `error` is filled. Steps without
-    `done` decide over all eligible rows at once (rm_dups, filter, split) or write no cells (webdataset).
-    """
-
-    name: str
-    table: str
-    script: str
-    eligible: pl.Expr
-    done: str | None = None
-    error: str | None = None
-    run_id: str | None = None
-    needs: tuple[str, ...] = field(default=())
-
-    @property
-    def owner(self) -> str:
-        """The name under which the step owns columns: both halves of OCR write as `ocr_pipeline`."""
-        return "ocr_pipeline" if self.name in ("ocr_detect", "ocr_inpaint") else self.name
 
 
 # A list of ids in a one-line message: the first few tell what went wrong.
 MOST_IDS_NAMED = 10
 
+# The conditions that steps name beside columns, each with the columns that it reads.
 _SCREEN = ("is_nsfw", "nsfw_override")
 _TEXT = (*_SCREEN, "has_ocr", "ocr_override", "ocr_inpainted_path")
+CONDITIONS: Mapping[str, tuple[pl.Expr, tuple[str, ...]]] = {
+    "screened": (SCREENED, _SCREEN),
+    "text_checked": (TEXT_CHECKED, _TEXT),
+    "to_inpaint": (TO_PAINT_OVER, _TEXT),
+    "nsfw": (is_true("is_nsfw"), ("is_nsfw",)),
+    "has_text": (is_true("has_ocr"), ("has_ocr",)),
+}
 
-STEPS = {
-    step.name: step
-    for step in (
-        Step("scrape", "images", "scraping/scrape.py", ANY_ROW, "path_raw"),
-        # Empties cells of later stages whose files are missing.
-        Step("verify", "images", "metadata/verify.py", ANY_ROW),
-        Step(
-            "nsfw_filter", "images", "preprocess/nsfw/nsfw_filter.py", filled("path_raw"),
-            "is_nsfw", "nsfw_error", "nsfw_run_id", ("path_raw",),
-        ),
-        Step("nsfw_unflag", "images", "preprocess/nsfw/nsfw_unflag.py", is_true("is_nsfw"), needs=("is_nsfw",)),
-        Step(
-            "ocr_detect", "images", "preprocess/ocr/ocr_pipeline.py", SCREENED,
-            "has_ocr", "ocr_error", "ocr_run_id", _SCREEN,
-        ),
-        Step(
-            "ocr_inpaint", "images", "preprocess/ocr/ocr_pipeline.py", SCREENED & TO_PAINT_OVER,
-            "ocr_inpainted_path", "ocr_error", "ocr_run_id", _TEXT,
-        ),
-        Step("ocr_unflag", "images", "preprocess/ocr/ocr_unflag.py", is_true("has_ocr"), needs=("has_ocr",)),
-        Step(
-            "resize", "images", "preprocess/resize/resize.py", SCREENED & TEXT_SETTLED,
-            "path_resized", "resize_error", "resize_run_id", _TEXT,
-        ),
-        Step(
-            "score", "images", "preprocess/score/score.py", RESIZED,
-            "ae_aesthetic", "score_error", "score_run_id", (*_TEXT, "path_resized"),
-        ),
-        Step(
-            "phash", "images", "preprocess/dup/phash.py", RESIZED,
-            "phash64", "phash_error", "phash_run_id", (*_TEXT, "path_resized"),
-        ),
-        Step(
-            "rm_dups", "images", "preprocess/dup/rm_dups.py", RESIZED & filled("phash64"),
-            run_id="dupe_run_id", needs=(*_TEXT, "path_resized", "phash64"),
-        ),
-        Step("filter", "images", "preprocess/filter/filter.py", ANY_ROW, run_id="filter_run_id"),
-        Step(
-            "sentence_tags", "base", "caption/sentence_tags.py", filled("path"),
-            "caption", "caption_error", "caption_run_id", ("path",),
-        ),
-        Step("cap_filter", "base", "caption/cap_filter.py", ANY_ROW),
-        Step("recap_merge", "base", "caption/recap_merge.py", ANY_ROW),
-        Step(
-            "hybrid_captions", "base", "caption/hybrid_captions.py", filled("caption"),
-            "hybrid_caption", needs=("caption", "tags"),
-        ),
-        Step("species", "base", "webdataset/species.py", filled("tags"), "species", needs=("tags",)),
-        Step("split", "base", "webdataset/split.py", filled("species"), needs=("species",)),
-        Step(
-            "webdataset", "base", "webdataset/webdataset.py", filled("split") & filled("hybrid_caption"),
-            needs=("split", "hybrid_caption"),
-        ),
-        Step("takedown", "images", "metadata/takedown.py", ANY_ROW),
-    )
-}  # fmt: skip
 
-ORDER = list(STEPS)
+def all_of(names: Iterable[str]) -> pl.Expr:
+    """Return the rows in which all these conditions hold and all these columns are filled."""
+    return pl.all_horizontal(ANY_ROW, *(CONDITIONS[name][0] if name in CONDITIONS else filled(name) for name in names))
+
+
+def needed_columns(step: Step) -> tuple[str, ...]:
+    """Return the columns that a step's choice of rows reads, and those that it needs besides."""
+    read = (column for name in step.rows for column in (CONDITIONS[name][1] if name in CONDITIONS else (name,)))
+    return tuple(dict.fromkeys((*read, *step.needs)))
 
 
 def not_dropped_before(step: Step) -> pl.Expr:
     """Return the rows whose `drop_reason`, `stage:reason`, names neither a takedown nor a step before this one."""
-    earlier = [*ORDER[: ORDER.index(step.name)], "takedown"]
+    earlier = [*steps_before(step.name), "takedown"]
     dropper = pl.col("drop_reason").str.split(":").list.first()
     return pl.col("drop_reason").is_null() | ~dropper.is_in(earlier)
 
@@ -138,7 +77,7 @@ def require_columns(frame: pl.DataFrame, step: Step) -> None:
     Raises:
         InputError: one is missing; the message names the script that writes it.
     """
-    for name in step.needs:
+    for name in needed_columns(step):
         if name in frame.columns:
             continue
         schema = SCHEMAS[step.table]
@@ -152,16 +91,16 @@ def eligible_rows(frame: pl.DataFrame, step: Step) -> pl.DataFrame:
 
     `frame` has the table's columns, and for base.csv also `drop_reason` and the step's error column of images.csv.
     """
-    return frame.filter(step.eligible & not_dropped_before(step))
+    return frame.filter(all_of(step.rows) & not_dropped_before(step))
 
 
 def pending_rows(frame: pl.DataFrame, step: Step, *, redo: bool = False, retry_errors: bool = False) -> pl.DataFrame:
     """Return the eligible rows that `step` has not done: all with `redo`, failed ones too with `retry_errors`."""
     rows = eligible_rows(frame, step)
-    if redo or step.done is None:
+    if redo or not step.done:
         return rows
     undone = pl.col(step.done).is_null() if step.done in rows.columns else pl.lit(True)
-    if step.error is not None and step.error in rows.columns and not retry_errors:
+    if step.error in rows.columns and not retry_errors:
         undone &= pl.col(step.error).is_null()
     return rows.filter(undone)
 
@@ -204,6 +143,6 @@ def name_some(names: Sequence[str]) -> str:
 
 def stale_columns(stage: str, *, after: str) -> list[str]:
     """Return the images.csv columns of `stage` that hold nothing true once a decision of `after` was overturned."""
-    if ORDER.index(stage) <= ORDER.index(after):
+    if stage not in STEPS or stage in (*steps_before(after), after):
         raise ValueError(f"{stage} does not come after {after}")
     return SCHEMAS["images"].owned_by(STEPS[stage].owner)

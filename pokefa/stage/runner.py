@@ -35,10 +35,11 @@ from pokefa.ledger.journal import Journal, new_run_id, utc_now
 from pokefa.ledger.table import KEY, with_missing
 from pokefa.ledger.tables import Ledger
 from pokefa.secrets import RedactingFormatter, redact
+from pokefa.setup.steps import STEPS, Step
 from pokefa.stage.locks import holding
 from pokefa.stage.options import Options
 from pokefa.stage.provenance import run_header
-from pokefa.stage.rows import STEPS, Step, choose_ids, find_ids, name_some, pending_rows, require_columns, stale_columns
+from pokefa.stage.rows import choose_ids, find_ids, name_some, pending_rows, require_columns, stale_columns
 
 Row = dict[str, Value]
 Result = TypeVar("Result")
@@ -173,7 +174,7 @@ class StageRun:
         """
         values = dict(values)
         table = table or self.step.table
-        if table == "images" and self.step.run_id:
+        if table == "images" and self.step.run_id and not self.step.adds_rows:
             values.setdefault(self.step.run_id, self.run_id)
         if table == "images" and self.step.error and (self.options.redo or self.options.retry_errors):
             values.setdefault(self.step.error, None)
@@ -226,7 +227,7 @@ class StageRun:
         log.warning("%s: %s", image_id, message)
         self.errors += 1
         error = self.step.error
-        if error is None:
+        if not error:
             self.counts["failed"] += 1
             return
         cells = {error: message} | ({self.step.run_id: self.run_id} if self.step.run_id else {})

@@ -34,8 +34,9 @@ from pokefa.images.storage import copy_file, is_remote
 from pokefa.ledger.cells import Value
 from pokefa.ledger.columns import BASE, DECISIONS, IMAGES, PLACEHOLDER, TAKEN_DOWN, is_true
 from pokefa.ledger.table import KEY
+from pokefa.setup.steps import STEPS
 from pokefa.stage.options import add_data_option, options_from, positive_int, stage_parser, whole_number
-from pokefa.stage.rows import FLAGGED_NSFW, TEXT_SETTLED, filled, leads_out
+from pokefa.stage.rows import FLAGGED_NSFW, all_of, filled, leads_out
 from pokefa.stage.runner import Row, StageRun, decode_rows, log, run_stage
 
 FOLDER = "data_clean/base"
@@ -46,15 +47,8 @@ OWN_DROPS = ("below_relevance", "below_aesthetic", "beyond_top_n")
 # An exported file, and nothing that a person may have put beside it.
 EXPORTED = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(SUFFIXES[form] for form in KEPT_FORMATS)})")
 
-# The stages before, each with its error column and with what it leaves in a row that it has finished with.
-STAGES = (
-    ("nsfw_filter", "nsfw_error", filled("is_nsfw")),
-    ("ocr_pipeline", "ocr_error", TEXT_SETTLED),
-    ("resize", "resize_error", filled("path_resized") & filled("resized_w") & filled("resized_h")),
-    ("score", "score_error", filled("ae_relevance") & filled("ae_aesthetic")),
-    ("phash", "phash_error", filled("phash64")),
-    ("rm_dups", None, filled("dupe_removed")),
-)
+# The steps before, each with its name, its error column, and what holds of a row that it has finished with.
+WAITS_FOR = [(step.owner, step.error, all_of(step.finished)) for step in STEPS.values() if step.finished]
 
 READ = ("species", "source_url", "path_resized", "resized_w", "resized_h", "ae_relevance", "ae_aesthetic", "phash64")
 DECIDED = ("filter_decision", "filter_score", "filter_rank")
@@ -108,9 +102,9 @@ def score_times_800(relevance: int, aesthetic: int) -> int:
 
 def decide_before_gates(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table with a column `decision`: of the rows that never reach the gates; null for the others."""
-    failed = pl.any_horizontal(filled(error) & ~finished for _, error, finished in STAGES if error)
+    failed = pl.any_horizontal(filled(error) & ~finished for _, error, finished in WAITS_FOR if error)
     failed |= leads_out("path_resized")
-    unfinished = pl.any_horizontal(~finished for _, _, finished in STAGES)
+    unfinished = pl.any_horizontal(~finished for _, _, finished in WAITS_FOR)
     return table.with_columns(
         pl.when(TAKEN_DOWN)
         .then(pl.lit("taken_down"))
@@ -236,9 +230,9 @@ def count(run: StageRun, table: pl.DataFrame, decisions: Mapping[str, Decision])
     waiting = table.filter(pl.col("decision") == "not_scored")
     if len(waiting):
         # A stage waits for the one before, so the first that has not finished is the one to run.
-        unfinished = pl.coalesce(pl.when(~finished).then(pl.lit(name)) for name, _, finished in STAGES)
+        unfinished = pl.coalesce(pl.when(~finished).then(pl.lit(name)) for name, _, finished in WAITS_FOR)
         first = Counter(waiting.select(unfinished.alias("stage"))["stage"].to_list())
-        run.extra["unfinished"] = {name: first[name] for name, _, _ in STAGES if first[name]}
+        run.extra["unfinished"] = {name: first[name] for name, _, _ in WAITS_FOR if first[name]}
         stages = ", ".join(f"{name} {number}" for name, number in run.extra["unfinished"].items())
         log.warning("%d images count as not_scored, because a stage has yet to work on them: %s", len(waiting), stages)
 

@@ -30,6 +30,7 @@ from pokefa.engine.work import Pool
 from pokefa.errors import ImageError
 from pokefa.images.weights import Trust, check_available, check_trust
 from pokefa.machine import available_cores
+from pokefa.setup.steps import STEPS
 from pokefa.stage.check_step import has_finished
 from pokefa.stage.options import (
     add_cluster_options,
@@ -43,7 +44,6 @@ from pokefa.stage.options import (
     trust_from,
     whole_number,
 )
-from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun, run_stage
 from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, Verify, boxes_path, mask_path, spread_rows
 from preprocess.ocr.inpaint import InpaintRows, inpainted_path

@@ -15,8 +15,8 @@ import polars as pl
 import pytest
 
 from pokefa.ledger.tables import Ledger
+from pokefa.setup.steps import STEPS
 from pokefa.stage.options import Options
-from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun
 from tests.metadata.conftest import Sample
 from tests.odd_places import NAMES, check_odd_places, run_script

@@ -17,8 +17,8 @@ import pytest
 from pokefa.errors import InputError, PokefaError
 from pokefa.ledger.columns import IMAGES
 from pokefa.ledger.tables import Ledger
+from pokefa.setup.steps import STEPS
 from pokefa.stage.options import Options
-from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun
 from tests.core.crashing_stage import value_of
 
@@ -220,7 +220,7 @@ def test_four_stages_that_merge_at_once_lose_no_cell(dataset):
     script = (
         "import sys; from pathlib import Path; from pokefa.ledger.tables import Ledger;"
         "from pokefa.stage.options import Options;"
-        "from pokefa.stage.runner import StageRun; from pokefa.stage.rows import STEPS;"
+        "from pokefa.stage.runner import StageRun; from pokefa.setup.steps import STEPS;"
         "root, stage, column = sys.argv[1:]; root = Path(root);"
         "run = StageRun(STEPS[stage], Options(root=root), Ledger.open(root));"
         "[(run.record(f'{n:032x}', {column: f'{stage} {n}'}), n % 2 or run.save()) for n in range(150)];"

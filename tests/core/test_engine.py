@@ -180,7 +180,7 @@ def test_without_ray_the_flag_names_its_requirements(dataset):
 
 def test_without_semaphores_the_work_runs_in_threads(without_shared_memory: Callable[..., Finished]) -> None:
     code = (
-        "from pokefa.engine import *; from tests.core.test_engine import *;"
+        "from pokefa.engine.local import *; from pokefa.engine.work import *; from tests.core.test_engine import *;"
         "print(json.dumps({outcome.item: outcome.result for outcome in run_batches(make_squares, range(5), Pool())}))"
     )
     finished = without_shared_memory("-c", "import json;" + code)
@@ -190,7 +190,8 @@ def test_without_semaphores_the_work_runs_in_threads(without_shared_memory: Call
 def test_workers_do_not_outlive_a_killed_driver(tmp_path):
     script = (
         "import sys, time, os; from functools import partial; from pathlib import Path;"
-        "from pokefa.engine import Pool, run_batches; from tests.core.test_engine import leave_pid;"
+        "from pokefa.engine.local import run_batches;"
+        "from pokefa.engine.work import Pool; from tests.core.test_engine import leave_pid;"
         "list(run_batches(partial(leave_pid, Path(sys.argv[1])), range(100), Pool(workers=2)))"
     )
     driver = subprocess.Popen(
@@ -211,7 +212,7 @@ def test_workers_do_not_outlive_a_killed_driver(tmp_path):
 def test_ctrl_c_while_workers_start_leaves_no_traceback(tmp_path):
     """In a terminal Ctrl-C reaches every process of the group, those that are still importing too."""
     script = (
-        "import signal, threading; from pokefa.engine import Pool, run_batches;"
+        "import signal, threading; from pokefa.engine.local import run_batches; from pokefa.engine.work import Pool;"
         "from tests.core.test_engine import make_squares;"
         "stop = threading.Event(); signal.signal(signal.SIGINT, lambda *_: stop.set());"
         "print('ready', flush=True); list(run_batches(make_squares, range(20, 9000), Pool(workers=4), stop.is_set))"

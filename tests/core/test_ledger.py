@@ -21,8 +21,8 @@ from pokefa.ledger.columns import BASE, IMAGES
 from pokefa.ledger.journal import entries_by_time
 from pokefa.ledger.table import KEY, Table, empty_frame
 from pokefa.ledger.tables import Ledger
+from pokefa.setup.steps import STEPS
 from pokefa.stage.options import Options
-from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun
 from tests.conftest import numbered_id
 

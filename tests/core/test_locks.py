@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager
 import pytest
 
 from pokefa.errors import InputError
+from pokefa.setup.steps import STEPS
 from pokefa.stage.locks import holding
 from pokefa.stage.options import Options
-from pokefa.stage.rows import ORDER
 from pokefa.stage.runner import StageRun, run_stage
 from tests.conftest import CHECKOUT
 
@@ -75,7 +75,7 @@ def test_the_scripts_that_build_the_final_set_keep_one_another_away(dataset):
     assert str(refused.value).startswith("filter.py or split.py or webdataset.py or takedown.py is at work on ")
 
 
-@pytest.mark.parametrize("name", [*ORDER, "report", "review"])
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.lock])
 def test_a_takedown_and_any_other_run_keep_each_other_away(dataset, name):
     def takedown() -> AbstractContextManager[None]:
         return holding(dataset.root, "takedown")

@@ -13,8 +13,8 @@ import pytest
 from pokefa.errors import BudgetReached, InputError
 from pokefa.ledger.journal import read_entries
 from pokefa.ledger.tables import Ledger
+from pokefa.setup.steps import STEPS
 from pokefa.stage.options import Options, options_from, stage_parser
-from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun, run_stage
 from tests.conftest import CHECKOUT
 

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pokefa.ledger.tables import Ledger
+from pokefa.setup.steps import STEPS
 from pokefa.stage.options import Options
-from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun
 from tests.conftest import Finished
 

@@ -20,8 +20,8 @@ import pytest
 from pokefa.ledger.runs import repeated_arguments
 from pokefa.llm.batch_api import BatchRecord
 from pokefa.reporting.next_steps import Situation, command, retry_commands
-from pokefa.stage.funnel import DECIDED_BY, StepCount
-from pokefa.stage.rows import STEPS
+from pokefa.setup.steps import STEPS
+from pokefa.stage.funnel import StepCount
 
 Ask = Callable[..., Any]
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -280,7 +280,7 @@ from pathlib import Path
 from pokefa.ledger.tables import Ledger
 from pokefa.stage.options import Options
 from pokefa.stage.runner import StageRun
-from pokefa.stage.rows import STEPS
+from pokefa.setup.steps import STEPS
 root = Path(sys.argv[1])
 StageRun(STEPS["score"], Options(root=root), Ledger.open(root)).note({"text": "begun"}, durable=True)
 print("begun", flush=True)
@@ -380,7 +380,7 @@ def test_batches_are_collected_before_more_is_asked(ask_here: Ask, sample: Any) 
     assert ask_here("status").summary["next"] == [f"python preprocess/score/score.py --root {sample.root}"]
 
 
-@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.done or name in DECIDED_BY])
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.marks])
 def test_commands_are_ones_that_the_scripts_take(load_script: Ask, tmp_path: Path, name: str) -> None:
     words = shlex.split(command(STEPS[name], Situation(tmp_path, {STEPS[name].owner: ["--strict"]})))
     assert words[0] == "python"
@@ -421,7 +421,7 @@ def is_taken(script: ModuleType, words: list[str]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.done or name in DECIDED_BY])
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.marks])
 def test_after_any_flag_the_next_and_the_retry_line_are_taken(load_script: Ask, tmp_path: Path, name: str) -> None:
     step = STEPS[name]
     script = load_script(step.script)

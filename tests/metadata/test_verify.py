@@ -22,8 +22,9 @@ from pokefa.ledger.tables import Ledger
 from pokefa.llm.store import Answers, Stored
 from pokefa.reporting.check_files import check_temporaries
 from pokefa.reporting.open_runs import UnderWay
+from pokefa.setup.steps import STEPS
 from pokefa.stage.options import Options
-from pokefa.stage.rows import STEPS, pending_rows
+from pokefa.stage.rows import pending_rows
 from pokefa.stage.runner import StageRun
 from pokefa.takedown.records import Record
 from tests.conftest import CHECKOUT
@@ -587,7 +588,7 @@ def test_verify_beside_a_stage_that_merges_all_the_time(sample: Any) -> None:
     script = (
         "import sys, itertools; from pathlib import Path; from pokefa.ledger.tables import Ledger;"
         "from pokefa.stage.options import Options; from pokefa.stage.runner import StageRun;"
-        "from pokefa.stage.rows import STEPS;"
+        "from pokefa.setup.steps import STEPS;"
         "root, image_id = Path(sys.argv[1]), sys.argv[2];"
         "run = StageRun(STEPS['phash'], Options(root=root, redo=True), Ledger.open(root));"
         "[(run.record(image_id, {'phash64': f'{n:016x}'}), run.save(), print(n, flush=True))"

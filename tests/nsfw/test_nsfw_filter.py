@@ -20,7 +20,8 @@ from pokefa.errors import InputError
 from pokefa.files import sha256_of
 from pokefa.ledger.columns import IMAGES
 from pokefa.ledger.table import Table, with_missing
-from pokefa.stage.rows import STEPS, pending_rows
+from pokefa.setup.steps import STEPS
+from pokefa.stage.rows import pending_rows
 from preprocess.nsfw.deepdanbooru import V3
 from preprocess.nsfw.nsfw_filter import (
     TAG_THRESHOLDS,

@@ -24,7 +24,7 @@ from PIL import Image
 from pokefa.engine.work import WORKER_DIED
 from pokefa.errors import ImageError
 from pokefa.machine import available_cores
-from pokefa.setup.steps import checkout_variables
+from pokefa.setup.runner import checkout_variables
 from preprocess.nsfw.screening import ScreenRows, map_ahead, spread_work
 from tests.conftest import CHECKOUT, Dataset, Finished, numbered_id
 from tests.nsfw.screens import RED, Blueness

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pokefa.ledger.tables import Ledger
-from pokefa.stage.rows import HAS_TEXT, STEPS, pending_rows
+from pokefa.setup.steps import STEPS
+from pokefa.stage.rows import HAS_TEXT, pending_rows
 from tests.conftest import Dataset
 
 SCRIPT = "preprocess/ocr/ocr_unflag.py"

@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from demo.run import TRUST
-from pokefa.setup.environments import CHECKOUT, ensure, environment, environment_names
-from pokefa.setup.steps import checkout_variables
+from pokefa.setup.environments import CHECKOUT, ensure, environment
+from pokefa.setup.runner import checkout_variables
+from pokefa.setup.steps import STEPS
 from tests.pipeline.conftest import free_ports
 
 pytestmark = pytest.mark.timeout(600)
@@ -117,14 +118,11 @@ def commands() -> list[Shown]:
 
 
 def environment_of(line: str) -> str:
-    """Return the environment of the script that a command names."""
+    """Return the environment of the script or module that a command names."""
     script = next(word for word in shlex.split(line) if "/" in word or "." in word)
-    parts = re.split(r"[./]", script)
-    special = {"nsfw_model": "nsfw", "inpaint_model": "ocr", "text_set": "ocr", "pipeline": "core"}
-    for part in [special.get(parts[1], parts[1]), special.get(parts[0], parts[0])]:
-        if part in environment_names():
-            return part
-    return "core"
+    others = {"nsfw_model": "nsfw", "inpaint_model": "ocr", "text_set": "ocr"}
+    steps = {step.script: step.environment for step in STEPS.values()}
+    return steps.get(script) or others.get(script.removesuffix(".py").split(".")[-1].split("/")[-1], "core")
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pokefa.setup.environments import CHECKOUT, ensure, environment
-from pokefa.setup.steps import checkout_variables
+from pokefa.setup.runner import checkout_variables
 from tests.pipeline.conftest import finish, start_demo
 
 # POKEFA_ALL_CRASHES=1 kills it more often.

@@ -13,7 +13,8 @@ import pytest
 
 from pokefa.errors import InputError
 from pokefa.setup.environments import CHECKOUT, environment, environment_names, read_requirements
-from pokefa.setup.steps import STEPS, Runner
+from pokefa.setup.runner import Runner
+from pokefa.setup.steps import STEPS
 
 SMALL = "# A comment.\n-e .\niniconfig==2.3.1  # small, and without dependencies\n"
 
@@ -54,8 +55,8 @@ def test_two_checkouts_share_an_environment_and_run_their_own_code(tmp_path):
         checkout = make_checkout(tmp_path / version, version)
         python, _ = finish(set_up(checkout, tmp_path / "cache"))
         script = (
-            "from pathlib import Path; from pokefa.setup.steps import Command, Runner;"
-            "Runner(Path('root')).run(Command('version', None, 'small', ('-m', 'probe')))"
+            "from pathlib import Path; from pokefa.setup.runner import Runner; from pokefa.setup.steps import Step;"
+            "Runner(Path('root')).run(Step('version', 'probe', 'small'))"
         )
         (checkout / "probe.py").write_text(
             "import iniconfig, pokefa\nprint('{\"done\": 1}')\nopen('said', 'w').write(pokefa.__version__)\n"
@@ -128,7 +129,7 @@ def test_a_name_of_two_parts_stands_for_the_requirements_of_both(tmp_path):
 
 
 def test_a_step_on_ray_runs_in_an_environment_with_ray(tmp_path):
-    step = next(step for step in STEPS if step.name == "phash")
+    step = STEPS["phash"]
     plain, ray = (str(environment(name).python) for name in ("dup", "dup+ray"))
     assert Runner(tmp_path).show(step).startswith(f"PYTHONPATH=. {plain} preprocess/dup/phash.py")
     for flags in (["--engine", "ray"], ["--workers", "2", "--engine=ray"]):

@@ -15,7 +15,8 @@ import pipeline
 from pokefa.errors import InputError, InputErrors
 from pokefa.setup.config import refused_flags
 from pokefa.setup.environments import CHECKOUT
-from pokefa.setup.steps import STEPS, choose_steps
+from pokefa.setup.runner import choose_steps
+from pokefa.setup.steps import steps_in_run
 
 
 def run_pipeline(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +33,7 @@ def test_the_plan_lists_every_stage_in_order_and_runs_nothing(tmp_path):
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     scripts = [next(word for word in shlex.split(line) if word.endswith(".py")) for line in lines]
-    assert scripts == [step.script[0] for step in STEPS]
+    assert scripts == [step.script for step in steps_in_run()]
     assert all(f"--root {tmp_path / 'data'}" in line for line in lines)
     assert not (tmp_path / "data").exists()
     assert all((CHECKOUT / script).exists() for script in scripts)
@@ -41,7 +42,7 @@ def test_the_plan_lists_every_stage_in_order_and_runs_nothing(tmp_path):
 def test_from_and_to_take_names_and_numbers():
     assert [step.name for step in choose_steps("6", "7")] == ["phash", "rm_dups", "filter"]
     assert [step.name for step in choose_steps("rm_dups", "filter")] == ["rm_dups", "filter"]
-    assert choose_steps(None, None) == list(STEPS)
+    assert choose_steps(None, None) == steps_in_run()
     with pytest.raises(InputErrors) as unknown:
         choose_steps("sieve", "sclpe")
     first, second = unknown.value.problems

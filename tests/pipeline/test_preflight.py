@@ -11,10 +11,10 @@ import pytest
 
 from pokefa.setup.environments import CHECKOUT
 from pokefa.setup.preflight import check_disk, check_keys, given
-from pokefa.setup.steps import STEPS, Runner
+from pokefa.setup.runner import Runner
+from pokefa.setup.steps import STEPS
 
 KEYS = ("OPENAI_API_KEY", "SERPAPI_API_KEY", "OPENAI_BASE_URL", "SERPAPI_BASE_URL", "LAMA_MODEL")
-STEP = {step.name: step for step in STEPS}
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_models_that_are_missing_or_not_trusted_are_named(run, tmp_path):
 def test_a_key_is_wanted_where_a_step_asks_somebody(monkeypatch):
     for name in KEYS:
         monkeypatch.delenv(name, raising=False)
-    asking = [STEP["scrape"], STEP["score"], STEP["sentence_tags"]]
+    asking = [STEPS["scrape"], STEPS["score"], STEPS["sentence_tags"]]
     both = [
         f"{name} is not set: export {name}=your-key and run again" for name in ("SERPAPI_API_KEY", "OPENAI_API_KEY")
     ]
@@ -89,26 +89,26 @@ def test_a_key_is_wanted_where_a_step_asks_somebody(monkeypatch):
     assert list(dict.fromkeys(found)) == both
     without = {"scrape": ["--from-fold=pictures"], "score": ["--estimate"], "sentence_tags": ["--dry-run"]}
     assert check_keys(Runner(Path("data"), without), asking) == []
-    assert check_keys(Runner(Path("data")), [STEP["resize"], STEP["filter"]]) == []
+    assert check_keys(Runner(Path("data")), [STEPS["resize"], STEPS["filter"]]) == []
     # The clients send a key to any server, so one has to be there for any.
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")
-    assert check_keys(Runner(Path("data")), [STEP["score"]]) == both[1:]
+    assert check_keys(Runner(Path("data")), [STEPS["score"]]) == both[1:]
     monkeypatch.setenv("OPENAI_API_KEY", "any")
-    assert check_keys(Runner(Path("data")), [STEP["score"]]) == []
+    assert check_keys(Runner(Path("data")), [STEPS["score"]]) == []
 
 
 def test_a_set_that_no_disk_holds_is_named(tmp_path, run):
     quotas = tmp_path / "data/quotas/quotas.csv"
     quotas.parent.mkdir(parents=True)
     quotas.write_text("rank,name,band,weight,quota\n1,Umbreon,001-150,1,1000000000000\n")
-    scrape = Runner(tmp_path / "data"), [STEP["scrape"]]
+    scrape = Runner(tmp_path / "data"), [STEPS["scrape"]]
     (found,) = check_disk(*scrape)
     assert found.startswith(f"{tmp_path / 'data'}: ")
     assert " GB are free, and about " in found and " for 1,000,000,000,000 images)" in found
     assert found.endswith(": free some, choose another disk, or add --no-disk-check")
     for flags in (["--species", "Eevee"], ["--limit=5"], ["--data-root", "s3://bucket/set"]):
-        assert check_disk(Runner(tmp_path / "data", {"scrape": flags}), [STEP["scrape"]]) == []
-    assert check_disk(Runner(tmp_path / "data"), [STEP["resize"]]) == []
+        assert check_disk(Runner(tmp_path / "data", {"scrape": flags}), [STEPS["scrape"]]) == []
+    assert check_disk(Runner(tmp_path / "data"), [STEPS["resize"]]) == []
     steps = ("--from", "scrape", "--to", "scrape")
     named = problems(run(*steps, SERPAPI_API_KEY="key"))
     assert [each.partition(" GB")[0].rpartition(":")[0] for each in named] == [str(tmp_path / "data")]

@@ -30,13 +30,13 @@ from pokefa.engine.work import Pool
 from pokefa.errors import PokefaError
 from pokefa.images.files import check_image
 from pokefa.ledger.tables import Ledger
+from pokefa.setup.steps import STEPS
 from pokefa.shards.card_text import steps_of
 from pokefa.shards.check import manifest_of, read_samples, read_shard, what_differs
 from pokefa.shards.images import Encoding, encode
 from pokefa.shards.layout import Sample, ShardSize, make_sample
 from pokefa.shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
 from pokefa.stage.options import Options
-from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun
 from tests.attack import images
 from tests.conftest import Dataset
