@@ -33,7 +33,7 @@ from pokefa.ledger.table import KEY, with_missing
 from pokefa.llm.recaps import all_recap_captions, tried_again, write_recap
 from pokefa.species.matching import Match, SpeciesMatcher
 from pokefa.species.names import Mention, known_species, without_sex
-from pokefa.stage.options import options_from, positive_int, stage_parser
+from pokefa.stage.options import positive_int, stage_parser
 from pokefa.stage.rows import eligible_rows
 from pokefa.stage.runner import StageRun, decode_rows, run_stage
 
@@ -238,9 +238,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     limits, drop, untried = Limits(args.min_words, args.max_words), args.drop, args.untried
     return run_stage(
         "cap_filter",
-        lambda: options_from(args),
+        args,
         lambda run: filter_captions(run, limits, drop=drop, untried=untried),
-        arguments=argv,
     )
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from caption.tags import Tags, tags_from_cell
 from caption.tokens import CLIP_TOKENS, TokenCounter, load_token_counter
 from pokefa.ledger.table import KEY
-from pokefa.stage.options import options_from, positive_int, stage_parser
+from pokefa.stage.options import positive_int, stage_parser
 from pokefa.stage.rows import not_dropped_before
 from pokefa.stage.runner import StageRun, decode_rows, run_stage
 
@@ -163,9 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     max_tokens, keep_underscores = args.max_tokens, args.keep_underscores
     return run_stage(
         "hybrid_captions",
-        lambda: options_from(args),
+        args,
         lambda run: make_captions(run, max_tokens, keep_underscores=keep_underscores),
-        arguments=argv,
     )
 
 

@@ -24,7 +24,7 @@ from pokefa.errors import InputError
 from pokefa.ledger.table import KEY
 from pokefa.llm.recaps import RECAP_CAPTIONS_FILE, RecapCaption, read_recap_captions
 from pokefa.setup.steps import STEPS
-from pokefa.stage.options import options_from, stage_parser
+from pokefa.stage.options import stage_parser
 from pokefa.stage.rows import eligible_rows
 from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
 
@@ -101,9 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     only_missing = args.only_missing
     return run_stage(
         "recap_merge",
-        lambda: options_from(args),
+        args,
         lambda run: merge_captions(run, only_missing=only_missing),
-        arguments=argv,
     )
 
 

@@ -27,7 +27,7 @@ from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
 from pokefa.llm.prompt import Ask, Question
 from pokefa.llm.recaps import Reasons, RecapCaption, all_recap_captions, read_recap, write_recap_captions
-from pokefa.stage.options import add_data_option, options_from, stage_parser
+from pokefa.stage.options import add_data_option, stage_parser
 from pokefa.stage.rows import choose_ids, eligible_rows
 from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
 
@@ -201,6 +201,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="caption the images of this CSV (image_id, reasons) once more, into metadata/recap_captions.csv",
     )
+    parser.for_one_run("only")
     add_options(parser)
     return parser
 
@@ -218,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             caption_again(run, settings, read_recap(only), species_hint=species_hint)
 
-    return run_stage("sentence_tags", lambda: options_from(args), body, arguments=argv, reads_only=settings.estimate)
+    return run_stage("sentence_tags", args, body, reads_only=settings.estimate)
 
 
 if __name__ == "__main__":

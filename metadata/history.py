@@ -28,10 +28,12 @@ from pokefa.console import show
 from pokefa.errors import ImageError, InputError
 from pokefa.files import locate
 from pokefa.ledger.columns import BASE, IMAGES
-from pokefa.ledger.runs import Run, entries_of_run, read_runs, settings_of
+from pokefa.ledger.runs import Run, entries_of_run, read_runs
 from pokefa.ledger.table import KEY
+from pokefa.setup.steps import first_step_of
 from pokefa.shards.layout import DATA, read_members, shard_paths
-from pokefa.stage.reader import Reading, add_json_flag, reading_parser, run_reading
+from pokefa.stage.options import add_json_flag, reading_parser, result_settings
+from pokefa.stage.reader import Reading, run_reading
 from pokefa.stage.rows import find_ids
 
 # What a journal's line may hold by itself; anything else is told as it stands, such as what an answer cost.
@@ -40,7 +42,7 @@ USUAL_KEYS = ("table", KEY, "set", "add", "ts", "reason", "drop")
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened to an image; `settings` are the gates or the threshold that decided."""
+    """One thing that happened to an image; `settings` are the numbers that decided."""
 
     ts: str
     stage: str
@@ -81,11 +83,20 @@ def events_of(image_id: str, runs: Sequence[Run]) -> list[Event]:
                 more = {name: value for name, value in entry.items() if name not in USUAL_KEYS}
                 detail = (entry.get("drop") or {}).get("detail") or (_shown(more) if more else None)
                 event = _event(run, entry, what, entry["set"], detail)
-                happened.append(replace(event, settings=settings_of(run)))
+                happened.append(replace(event, settings=numbers_of(run)))
             touched = touched or bool(happened)
             events += happened
         events += notes if touched else []
     return sorted(events, key=lambda event: event.ts)
+
+
+def numbers_of(run: Run) -> dict[str, float]:
+    """Return the numbers that a run decided by."""
+    return {
+        name: value
+        for name, value in result_settings(run).items()
+        if first_step_of(run.stage).settings_matter and isinstance(value, int | float) and value is not True
+    }
 
 
 def files_of(root: Path, cells: dict[str, str | None], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -152,7 +163,13 @@ def life_of(reading: Reading, name: str) -> dict[str, Any]:
 def told(run: Run) -> dict[str, Any]:
     """Return how a run was made."""
     facts = {"run_id": run.run_id, "stage": run.stage, "started": run.started, "code": run.code, "host": run.host}
-    return {**facts, "arguments": list(run.arguments), "settings": settings_of(run), "libraries": run.libraries}
+    return {
+        **facts,
+        "arguments": list(run.arguments),
+        "settings": dict(run.settings),
+        "complete": run.complete,
+        "libraries": run.libraries,
+    }
 
 
 def story(life: dict[str, Any]) -> Iterator[str]:

@@ -24,7 +24,7 @@ import polars as pl
 
 from pokefa.errors import InputError
 from pokefa.files import write_text
-from pokefa.ledger.runs import Run, gates_of, read_runs
+from pokefa.ledger.runs import Run, read_runs, thresholds_of_filter
 from pokefa.reporting.contact_sheet import contact_sheets, inpainting_pairs
 from pokefa.reporting.figures import bars
 from pokefa.reporting.pages import render
@@ -42,8 +42,8 @@ from pokefa.reporting.sections import (
 from pokefa.reporting.species_coverage import count_species, read_coverage
 from pokefa.reporting.spending import BY_LIST_PRICE, StageCost, cost_stages, total_usd
 from pokefa.stage.funnel import KEPT, WAITING, Tables, count_fates, read_tables
-from pokefa.stage.options import positive_int
-from pokefa.stage.reader import Reading, reading_parser, run_reading
+from pokefa.stage.options import positive_int, reading_parser
+from pokefa.stage.reader import Reading, run_reading
 from pokefa.takedown.find import REPORT_MARK, REPORT_TITLE
 
 REPORT = "metadata/report.html"
@@ -60,8 +60,8 @@ def build_page(tables: Tables, runs: Sequence[Run], root: Path, most_tiles: int)
     """
     images = tables.images
     fates = count_fates(images)
-    settings = gates_of(runs)
-    gates = {name: settings[f"min_{name}"] for name in ("relevance", "aesthetic")}
+    settings = thresholds_of_filter(runs)
+    gates = {name: settings[f"min_{name}"] for name in ("relevance", "aesthetic") if f"min_{name}" in settings}
     costs = cost_stages(runs, root)
     usd = total_usd(costs)
     return render(

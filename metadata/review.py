@@ -33,8 +33,8 @@ from pokefa.reporting.review_data import Dataset, Flagged
 from pokefa.reporting.review_pictures import small_pictures
 from pokefa.reporting.review_stages import STAGES, Action
 from pokefa.setup.runner import command_line
-from pokefa.stage.options import positive_int
-from pokefa.stage.reader import Reading, reading_parser, run_reading
+from pokefa.stage.options import positive_int, reading_parser
+from pokefa.stage.reader import Reading, run_reading
 
 MOST_IMAGES = 5000
 

@@ -32,7 +32,8 @@ from pokefa.reporting.spending import BY_LIST_PRICE, StageCost, cost_stages, sea
 from pokefa.setup.steps import STEPS
 from pokefa.shards.layout import read_stats
 from pokefa.stage.funnel import KEPT, StepCount, Tables, count_fates, count_steps, left_out, read_tables
-from pokefa.stage.reader import Reading, add_json_flag, reading_parser, run_reading
+from pokefa.stage.options import add_json_flag, reading_parser
+from pokefa.stage.reader import Reading, run_reading
 from pokefa.stage.rows import eligible_rows
 
 

@@ -30,12 +30,12 @@ from pokefa.errors import ImageError, InputError
 from pokefa.images.phash import Hash
 from pokefa.ledger.columns import TAKEN_DOWN
 from pokefa.ledger.journal import utc_now
-from pokefa.ledger.runs import data_root_of, read_runs
+from pokefa.ledger.runs import read_runs, setting_of_last
 from pokefa.ledger.table import KEY
 from pokefa.ledger.tables import TAKEDOWNS_FOLDER
 from pokefa.shards.card import CARD
 from pokefa.shards.layout import listed_ids
-from pokefa.stage.options import add_data_option, options_from, stage_parser
+from pokefa.stage.options import add_data_option, stage_parser
 from pokefa.stage.rows import find_ids
 from pokefa.stage.runner import StageRun, run_stage
 from pokefa.takedown.addresses import Address, plain_host, read_address, read_typed
@@ -194,7 +194,7 @@ def take_down(run: StageRun, request: Request) -> None:
     in_split = len({image_id for ids in listed_ids(run.root).values() for image_id in ids} & set(chosen))
     traces = find_traces(run.root, run.data, images, chosen)
     lost = [image_id for image_id in chosen if image_id not in gone and image_id not in traces.with_files]
-    elsewhere = data_root_of(read_runs(run.root)) if lost and run.options.data_root is None else None
+    elsewhere = setting_of_last(read_runs(run.root), "data_root") if lost and run.options.data_root is None else None
     if apply and elsewhere is not None:
         raise InputError(
             f"{len(lost)} of the images have no file here, and runs of this set had --data-root {elsewhere}: name it "
@@ -304,9 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     return run_stage(
         "takedown",
-        lambda: options_from(args),
+        args,
         lambda run: take_down(run, request),
-        arguments=argv,
         reads_only=not args.apply,
     )
 

@@ -31,7 +31,7 @@ from pokefa.errors import EXIT_FAILED, InputError
 from pokefa.ledger.columns import SCHEMAS, TAKEN_DOWN
 from pokefa.ledger.journal import RUNS_FOLDER
 from pokefa.ledger.replay import compare_with_journals
-from pokefa.ledger.runs import Run, data_root_of, read_runs
+from pokefa.ledger.runs import Run, read_runs, setting_of_last
 from pokefa.ledger.table import KEY
 from pokefa.ledger.tables import Ledger, Snapshot
 from pokefa.reporting.check_files import check_base, check_files, check_sums, check_temporaries, missing_files
@@ -39,8 +39,8 @@ from pokefa.reporting.check_shards import check_shards
 from pokefa.reporting.open_runs import UnderWay
 from pokefa.setup.steps import STEPS
 from pokefa.stage.funnel import join_tables, read_tables
-from pokefa.stage.options import Options
-from pokefa.stage.reader import Reading, add_json_flag, reading_parser, run_reading
+from pokefa.stage.options import CommandLine, Options, add_json_flag, reading_parser
+from pokefa.stage.reader import Reading, run_reading
 from pokefa.stage.runner import StageRun
 from pokefa.takedown.asked import check_answers
 from pokefa.takedown.proof import check_gone
@@ -172,7 +172,7 @@ def mark_pending(ledger: Ledger, runs: Sequence[Run]) -> Counter[str]:
     Raises:
         InputError: the images lie elsewhere.
     """
-    root, elsewhere = ledger.root, data_root_of(runs)
+    root, elsewhere = ledger.root, setting_of_last(runs, "data_root")
     if elsewhere is not None:
         raise InputError(
             f"the images lie under --data-root {elsewhere}, and --fix would take them for missing: copy them to {root} "
@@ -185,7 +185,7 @@ def mark_pending(ledger: Ledger, runs: Sequence[Run]) -> Counter[str]:
     for file in missing_files(tables, root):
         if file.column in MADE_BY.keys() - busy and (root / (raw[file.image_id] or "missing")).is_file():
             stages[MADE_BY[file.column]].add(file.image_id)
-    run = StageRun(STEPS["verify"], Options(root=root), ledger, ["--fix"])
+    run = StageRun(STEPS["verify"], Options(root=root), ledger, CommandLine(("--fix",), {"fix": True}))
     for stage, image_ids in stages.items():
         for image_id in sorted(image_ids):
             run.clear(image_id, [stage], reason="file_missing")

@@ -33,7 +33,8 @@ from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
 from pokefa.files import replacing, write_text
 from pokefa.ledger.journal import new_run_id
 from pokefa.stage.options import options_from, positive_int, stage_parser, whole_number
-from pokefa.stage.runner import log, report_error, set_up_logging
+from pokefa.stage.reader import report_error
+from pokefa.stage.runner import log, set_up_logging
 
 POPULARITY = Path(__file__).resolve().parent / "popularity.csv"
 QUOTAS_FILE = "quotas/quotas.csv"

@@ -40,7 +40,7 @@ from pokefa.engine.local import run_batches
 from pokefa.engine.work import Pool
 from pokefa.errors import PokefaError
 from pokefa.ledger.table import KEY
-from pokefa.stage.options import options_from, stage_parser
+from pokefa.stage.options import stage_parser
 from pokefa.stage.runner import StageRun, run_stage
 from pokefa.takedown.records import read_taken_down
 from scraping.event_loop import WorkLoop
@@ -287,9 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         contact=args.contact,
         takedown_threshold=args.takedown_threshold,
     )
-    return run_stage(
-        "scrape", lambda: options_from(args), lambda run: scrape(run, settings), arguments=argv, create=True
-    )
+    return run_stage("scrape", args, lambda run: scrape(run, settings), create=True)
 
 
 if __name__ == "__main__":

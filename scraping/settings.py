@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pokefa.images.files import MAX_BYTES, MAX_PIXELS
 from pokefa.images.phash import THRESHOLD
-from pokefa.stage.options import add_decoding_options, number, positive_int, whole_number
+from pokefa.stage.options import StageParser, add_decoding_options, number, positive_int, whole_number
 from scraping.hosts import CONCURRENCY, PER_HOST
 from scraping.utils import DEADLINE_S, MAX_ASPECT, MIN_SIDE, Limits
 
@@ -52,8 +52,9 @@ class Settings:
         return self.folder is None and self.urls is None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: StageParser) -> None:
     """Add the flags of scrape.py."""
+    parser.for_one_run("keep_placeholder")
     what = parser.add_argument_group("what to get")
     what.add_argument("--quotas", type=Path, metavar="FILE", help="quotas (default: quotas/quotas.csv under --root)")
     what.add_argument("--species", nargs="+", default=[], metavar="NAME", help="only these species")

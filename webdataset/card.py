@@ -30,7 +30,8 @@ from pokefa.shards.check import manifest_of
 from pokefa.shards.croissant import CROISSANT, Publication, croissant
 from pokefa.shards.layout import STATS, listed_ids
 from pokefa.stage.funnel import read_tables
-from pokefa.stage.reader import Reading, reading_parser, run_reading
+from pokefa.stage.options import reading_parser
+from pokefa.stage.reader import Reading, run_reading
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 

@@ -34,7 +34,7 @@ from pokefa.shards.layout import pokemon_in
 from pokefa.species.coverage import QUOTAS_FILE, cover_quotas
 from pokefa.species.matching import MIN_SCORE, Match, SpeciesMatcher
 from pokefa.species.names import known_species
-from pokefa.stage.options import number, options_from, stage_parser
+from pokefa.stage.options import number, stage_parser
 from pokefa.stage.rows import eligible_rows
 from pokefa.stage.runner import StageRun, run_stage
 
@@ -196,9 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     min_score, coverage = args.min_score, args.coverage
     return run_stage(
         "species",
-        lambda: options_from(args),
+        args,
         lambda run: find_species(run, min_score, coverage=coverage),
-        arguments=argv,
     )
 
 

@@ -49,7 +49,7 @@ from pokefa.shards.sides import (
     species_without_train,
     split_pictures,
 )
-from pokefa.stage.options import options_from, stage_parser, whole_number
+from pokefa.stage.options import stage_parser, whole_number
 from pokefa.stage.rows import eligible_rows
 from pokefa.stage.runner import StageRun, run_stage
 
@@ -197,6 +197,7 @@ def write_manifests(folder: Path, pictures: Sequence[Picture], sides: Mapping[st
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
     shares = Shares()
+    parser.for_one_run("reassign")
     ask = parser.add_argument
     ask(
         "--threshold",
@@ -223,9 +224,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     seed, threshold, reassign = args.seed, args.threshold, args.reassign
     return run_stage(
         "split",
-        lambda: options_from(args),
+        args,
         lambda run: assign_sides(run, shares, seed, threshold, reassign=reassign),
-        arguments=argv,
     )
 
 

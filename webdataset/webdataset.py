@@ -56,7 +56,6 @@ from pokefa.stage.options import (
     add_data_option,
     add_decoding_options,
     limits_from,
-    options_from,
     positive_int,
     stage_parser,
 )
@@ -229,6 +228,7 @@ def export_urls(run: StageRun) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False, workers=True)
+    parser.for_one_run("urls_only")
     ask = parser.add_argument
     ask("--shard-size", type=positive_int, default=1000, metavar="N", help="samples in a shard, at most")
     ask("--shard-bytes", type=positive_int, metavar="N", help="bytes in a shard, at most, unless one sample has more")
@@ -277,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             pack_dataset(run, settings)
 
-    return run_stage("webdataset", lambda: options_from(args), body, arguments=argv)
+    return run_stage("webdataset", args, body)
 
 
 if __name__ == "__main__":

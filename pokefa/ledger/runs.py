@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pokefa.ledger.journal import RUNS_FOLDER, read_entries, read_header
+from pokefa.setup.steps import first_step_of
 
 # The closing line of a journal is a few hundred bytes; this much of the file's end holds it with room to spare.
 TAIL_BYTES = 2**18
 
-# Flags of one run, which choose its rows or say how it goes about them; the next run is not to repeat them.
-ONE_TIME = (
-    "--root", "--ids", "--ids-file", "--limit", "--redo", "--retry-errors", "--dry-run", "--quiet", "--log-level",
-    "--estimate", "--batch", "--ask-again", "--redecide", "--only", "--urls-only",
-    "--keep-placeholder", "--reassign",
+# Settings for one run alone, in journals from before they were recorded.
+_ONCE = (
+    "root", "ids", "ids_file", "limit", "redo", "retry_errors", "dry_run", "quiet", "log_level", "estimate", "batch",
+    "ask_again", "redecide", "only", "urls_only", "keep_placeholder", "reassign",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one stage; `summary` is None where the run was killed before its closing line."""
+    """One run of one stage.
+
+    Args:
+        arguments: the command line as it was typed.
+        settings: by name, after defaults; only those that were typed, as texts, if not `complete`.
+        repeat: the settings that were given and that the stage's next run needs too.
+        once: names of those that were given for this run alone.
+        complete: all settings are known; those of older journals are not.
+        summary: None where the run was killed before its closing line.
+    """
 
     run_id: str
     stage: str
     started: str
     path: Path
     arguments: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    repeat: Mapping[str, Any] = field(default_factory=dict)
+    once: tuple[str, ...] = ()
+    complete: bool = True
     code: str = ""
     host: str = ""
     libraries: dict[str, str] = field(default_factory=dict)
@@ -39,6 +52,12 @@ class Run:
     @property
     def seconds(self) -> float:
         return float((self.summary or {}).get("seconds", 0.0))
+
+    def setting(self, name: str) -> Any:
+        """Return a setting; None if it has none or is not known."""
+        if self.complete:
+            return self.settings.get(name)
+        return next((value for typed, value in reversed(list(self.settings.items())) if name.startswith(typed)), None)
 
 
 def journal_paths(root: Path) -> list[Path]:
@@ -58,12 +77,20 @@ def read_runs(root: Path) -> list[Run]:
 def read_run(path: Path) -> Run:
     header = read_header(path)
     closing = _last_entry(path)
+    stage, arguments = str(header.get("stage", "")), [str(argument) for argument in header.get("arguments", ())]
+    typed = settings_from_words(stage, arguments)
+    once = [name for name in typed if any(full.startswith(name) for full in _ONCE)]
+    lasting = {name: value for name, value in typed.items() if name not in once and "[redacted]" not in str(value)}
     return Run(
         run_id=path.stem,
-        stage=str(header.get("stage", "")),
+        stage=stage,
         started=str(header.get("started", "")),
         path=path,
-        arguments=tuple(str(argument) for argument in header.get("arguments", ())),
+        arguments=tuple(arguments),
+        settings=header.get("settings", typed),
+        repeat=header.get("repeat", lasting),
+        once=tuple(header.get("once", once)),
+        complete="settings" in header,
         code=str(header.get("code", "")),
         host=str(header.get("host", "")),
         libraries=dict(header.get("libraries", {})),
@@ -78,92 +105,55 @@ def last_run_of_each_stage(runs: Sequence[Run]) -> list[Run]:
     return list(latest.values())
 
 
-def last_arguments(runs: Sequence[Run], stage: str) -> tuple[str, ...]:
-    """Return the command line of the stage's last run; that of none is empty."""
-    return next((run.arguments for run in reversed(runs) if run.stage == stage), ())
+def setting_of_last(runs: Sequence[Run], name: str) -> Any:
+    """Return a setting of the last run that had it; None if none had."""
+    found = (run.setting(name) for run in reversed(runs))
+    return next((value for value in found if value is not None), None)
 
 
-def gates_of(runs: Sequence[Run]) -> dict[str, float]:
-    """Return the settings of the last filter run by the names of its `Gates`: its own flags, else the defaults."""
-    from preprocess.filter.filter import Gates
+def thresholds_of_filter(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the settings that the last run of the filter decided by, without those that are not known."""
+    last = next((run for run in reversed(runs) if run.stage == "filter"), None)
+    names = ("min_relevance", "min_aesthetic", "top_n", "per_species_floor") if last else ()
+    return {name: float(value) for name in names if last and (value := last.setting(name)) is not None}
 
-    return _given(last_arguments(runs, "filter"), vars(Gates()))
 
+def flags_of(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as flags.
 
-def settings_of(run: Run) -> dict[str, float]:
-    """Return the numbers that a run of the filter or of rm_dups.py decided by; any other stage has none here.
-
-    What the command line leaves out is this code's default, which the code of that run need not share.
+    >>> flags_of({"turns": True, "max_cost": 5.0, "scales": [0.5, 1.0]})
+    ['--turns', '--max-cost', '5', '--scales', '0.5', '1']
     """
-    from pokefa.images.phash import THRESHOLD
-    from preprocess.dup.rm_dups import MIN_COSINE
-    from preprocess.filter.filter import Gates
-
-    if run.stage == "filter":
-        return _given(run.arguments, vars(Gates()))
-    if run.stage == "rm_dups":
-        compared = flag_value(run.arguments, "--embeddings") is not None
-        return _given(run.arguments, {"threshold": THRESHOLD, **({"min_cosine": MIN_COSINE} if compared else {})})
-    return {}
+    words: list[str] = []
+    for name, value in settings.items():
+        if value is not None and value is not False:
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            whole = (int(each) if isinstance(each, float) and each.is_integer() else each for each in values)
+            words += [f"--{name.replace('_', '-')}", *map(str, whole)]
+    return words
 
 
-def _given(arguments: Sequence[str], defaults: Mapping[str, float]) -> dict[str, float]:
-    """Return the numbers that a recorded command line gave to the flags of these names, else the defaults."""
-    given = {name: flag_value(arguments, f"--{name.replace('_', '-')}") for name in defaults}
-    return {name: default if (text := given[name]) is None else float(text) for name, default in defaults.items()}
+def settings_from_words(stage: str, words: Iterable[str]) -> dict[str, Any]:
+    """Return what a recorded command line set, for journals from before settings were recorded.
 
+    A name may be the beginning that argparse took for it.
 
-def flag_value(arguments: Sequence[str], flag: str) -> str | None:
-    """Return the value that a recorded command line gave to `flag`, or None.
-
-    >>> flag_value(["--root", "x", "--min-rel=70"], "--min-relevance")
-    '70'
+    >>> settings_from_words("score", ["--root", "x", "--ids", "a", "b", "--min-rel=70", "--redo"])
+    {'root': 'x', 'ids': ['a', 'b'], 'min_rel': '70', 'redo': True}
     """
-    value = None
-    for place, argument in enumerate(arguments):
-        name, joined, text = argument.partition("=")
-        if not names_flag(name, flag):
-            continue
-        if joined:
-            value = text
-        elif place + 1 < len(arguments):
-            value = arguments[place + 1]
-    return value
-
-
-def repeated_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return the flags of a recorded command line that the stage's next run needs too, with their values.
-
-    >>> repeated_arguments(["run", "--root", "x", "--ids", "a", "b", "--redo", "--model", "m", "--max-cost=5"])
-    ['--model', 'm', '--max-cost=5']
-    """
-    flags: list[list[str]] = []  # each with its values; what stands before the first is a subcommand
-    for argument in arguments:
-        if argument.startswith("--"):
-            flags.append([argument])
-        elif flags:
-            flags[-1].append(argument)
-    return [word for flag in flags if is_lasting(flag) for word in flag]
-
-
-def is_lasting(flag: Sequence[str]) -> bool:
-    """Tell whether a flag with its values suits the next run."""
-    name = flag[0].partition("=")[0]
-    return not any(names_flag(name, one_time) for one_time in ONE_TIME) and "[redacted]" not in "".join(flag)
-
-
-def names_flag(name: str, flag: str) -> bool:
-    """Tell whether a word of a recorded command line is `flag` or the beginning that argparse took for it.
-
-    The command line was accepted, so no other flag of its script begins with these letters.
-    """
-    return len(name) > len("--") and name.startswith("--") and flag.startswith(name)
-
-
-def data_root_of(runs: Sequence[Run]) -> str | None:
-    """Return where the last run with --data-root found the images, None where all of them lie under the root."""
-    given = [flag_value(run.arguments, "--data-root") for run in runs]
-    return next((address for address in reversed(given) if address is not None), None)
+    subcommands = first_step_of(stage).subcommands
+    given: dict[str, list[str]] = {}
+    values: list[str] = []  # of the flag before; what stands before the first is a subcommand
+    for word in words:
+        flag, joined, value = word.partition("=")
+        if flag.startswith("--"):
+            values = [value] if joined else []
+            name = flag[2:].replace("-", "_")
+            given.pop(name, None)  # the last one counts
+            given[name] = values
+        elif word not in subcommands:
+            values.append(word)
+    return {name: True if not values else values[0] if len(values) == 1 else values for name, values in given.items()}
 
 
 def entries_of_run(path: Path) -> Iterator[dict[str, Any]]:

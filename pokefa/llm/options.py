@@ -10,7 +10,7 @@ from pokefa.llm.client import ADDRESS_VARIABLE, KEY_VARIABLE, host_of, is_openai
 from pokefa.llm.images import DETAILS, Detail, View
 from pokefa.llm.prices import DEFAULT_MODEL, ModelFacts, facts_of
 from pokefa.llm.wire import APIS, Api, Form
-from pokefa.stage.options import add_decoding_options, number, positive_int
+from pokefa.stage.options import StageParser, add_decoding_options, number, positive_int
 
 DEFAULT_CONCURRENCY = 32
 
@@ -55,13 +55,14 @@ class Settings:
 LONGEST_NAME = 200  # of a model
 
 
-def add_options(parser: argparse.ArgumentParser, *, max_side: int | None = None) -> None:
+def add_options(parser: StageParser, *, max_side: int | None = None) -> None:
     """Offer what `settings_from` reads.
 
     Args:
         max_side: longest side in pixels in which the stage sends pictures by default.
     """
     add_decoding_options(parser)
+    parser.for_one_run("estimate", "batch", "ask_again")
     group = parser.add_argument_group(f"the model, at {ADDRESS_VARIABLE} with the key in {KEY_VARIABLE}")
     group.add_argument("--model", type=model_name, default=DEFAULT_MODEL, help="model that is asked")
     how_many = "pictures asked about at once"

@@ -100,6 +100,8 @@ def borderline(images: pl.DataFrame, gates: Mapping[str, float]) -> pl.DataFrame
 
     What decides is the score with the least room over its gate: over both, the image is kept, else it is not.
     """
+    if gates.keys() < SCORES.keys():
+        return images.clear()
     room = pl.min_horizontal([number(column) - gates[name] for name, column in SCORES.items()])
     decided = pl.col("fate").is_in([KEPT, "below_relevance", "below_aesthetic"])
     close = images.filter(decided & SCREENED).with_columns(room.alias("room")).filter(pl.col("room").abs() <= BORDER)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from pokefa.ledger.runs import Run, last_run_of_each_stage, repeated_arguments
+from pokefa.ledger.runs import Run, flags_of, last_run_of_each_stage
 from pokefa.ledger.table import KEY
 from pokefa.reporting.open_runs import OpenRun
 from pokefa.reporting.spending import waiting_batches
@@ -24,14 +25,14 @@ class Situation:
     """What the commands depend on, beside the counts.
 
     Args:
-        arguments: of the last run of each stage, by owner.
+        repeat: the settings that the next run of each stage needs too, by owner.
         running: stages that are under way now, by owner.
         killed: stages whose last run was killed or interrupted, by owner.
         batches: stages with batches to be collected, by owner.
     """
 
     root: Path
-    arguments: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    repeat: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     running: Collection[str] = ()
     killed: Collection[str] = ()
     batches: Collection[str] = ()
@@ -42,7 +43,7 @@ def read_situation(root: Path, runs: Sequence[Run], open_now: Mapping[str, OpenR
     interrupted = {run.stage for run in last if (run.summary or {}).get("interrupted")}
     return Situation(
         root,
-        {run.stage: run.arguments for run in last},
+        {run.stage: run.repeat for run in last},
         {stage for stage, one in open_now.items() if one.running},
         {stage for stage, one in open_now.items() if one.running is False} | interrupted,
         set(waiting_batches(root)),
@@ -106,13 +107,12 @@ def retry_commands(counts: Sequence[StepCount], situation: Situation) -> list[st
 
 
 def command(step: Step, situation: Situation, *, collect: bool = True) -> str:
-    """Return the command line of a step, as typed at the checkout's top.
+    """Return the command line of a step, as typed in the repository root.
 
     Args:
         collect: ask for the answers of batches that wait, rather than to ask about the images anew.
     """
-    recorded = [word for word in situation.arguments.get(step.owner, ()) if word not in step.subcommands]
-    words = [*step.subcommands[:1], *repeated_arguments(recorded)]
+    words = [*step.subcommands[:1], *flags_of(situation.repeat.get(step.owner, {}))]
     if collect and step.owner in situation.batches:
         words += ["--batch", "collect"]
     return command_line(step.script, situation.root, words)

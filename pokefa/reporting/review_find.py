@@ -12,7 +12,7 @@ import polars as pl
 from pokefa.errors import ImageError, InputError
 from pokefa.files import locate
 from pokefa.ledger.columns import IMAGES, TAKEN_DOWN, is_true
-from pokefa.ledger.runs import gates_of
+from pokefa.ledger.runs import thresholds_of_filter
 from pokefa.ledger.table import KEY
 from pokefa.llm.recaps import RECAP_FILE, read_recap
 from pokefa.reporting.review_data import (
@@ -140,7 +140,7 @@ def find_left_out(data: Dataset) -> list[Flagged]:
 
     An image that was flagged since is none of them: no gate lets it in.
     """
-    gates = gates_of(data.runs)
+    gates = thresholds_of_filter(data.runs)
     kept = [number(text) for text in data.tables.images.filter(pl.col("filter_decision") == "kept")["filter_score"]]
     worst = min((score for score in kept if score is not None), default=None)
     wanted = pl.col("filter_decision").is_in(["below_relevance", "below_aesthetic", "beyond_top_n"])
@@ -160,8 +160,8 @@ def left_out(cells: Cells, gates: Mapping[str, float], worst: float | None) -> F
         reached, needed, says = number(cells["filter_score"]), worst, f"rank {values.get('rank', 0):.0f}"
     else:
         name = decision.removeprefix("below_")
-        reached, needed = values.get(name), gates[f"min_{name}"]
-        says = f"{name} {known(reached):g} of {needed:g}"
+        reached, needed = values.get(name), gates.get(f"min_{name}")
+        says = f"{name} {known(reached):g}" + (f" (needs {needed:g})" if needed is not None else "")
     missing = None if reached is None or needed is None else max(0.0, round(needed - reached, 3))
     artifact = cells["ae_artifact"] if cells["ae_artifact"] not in (None, "none") else None
     return Flagged(

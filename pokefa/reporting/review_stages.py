@@ -6,10 +6,10 @@ settings that would have kept the ticked images, for captions another try.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pokefa.ledger.runs import gates_of, last_arguments, names_flag
+from pokefa.ledger.runs import flags_of, thresholds_of_filter
 from pokefa.reporting.review_data import Dataset, Flagged
 from pokefa.reporting.review_find import find_captions, find_duplicates, find_left_out, find_nsfw, find_text
 from pokefa.stage.rows import filled
@@ -53,32 +53,15 @@ class Stage:
     cleared: str | None = None
 
 
-def flags_kept(arguments: Sequence[str], dropped: Sequence[str]) -> tuple[str, ...]:
-    """Return a recorded command line without some flags, each of which has a value or none.
-
-    >>> flags_kept(["--root", "x", "--linkage=single", "--thresh", "4"], ("--root", "--threshold"))
-    ('--linkage=single',)
-    """
-    kept: list[str] = []
-    place = 0
-    while place < len(arguments):
-        flag, joined, _ = arguments[place].partition("=")
-        values = 0 if joined else 1
-        if any(names_flag(flag, name) for name in dropped):
-            following = arguments[place + 1 : place + 1 + values]
-            place += 1 + len([word for word in following if not word.startswith("--")])
-        else:
-            kept.append(arguments[place])
-            place += 1
-    return tuple(kept)
-
-
-# What a run's own command line may hold and the one on the page must not repeat.
-ABOUT_THE_RUN = ("--root", "--dry-run", "--strict", "--quiet", "--log-level")
+def flags_kept(data: Dataset, stage: str, *changed: str) -> list[str]:
+    """Return the flags of the stage's last run without the settings that the page changes."""
+    last = next((run for run in reversed(data.runs) if run.stage == stage), None)
+    kept = {name: value for name, value in last.repeat.items() if name not in (*changed, "strict")} if last else {}
+    return flags_of(kept)
 
 
 def duplicate_actions(data: Dataset) -> list[Action]:
-    flags = flags_kept(last_arguments(data.runs, "rm_dups"), ("--threshold", *ABOUT_THE_RUN))
+    flags = flags_kept(data, "rm_dups", "threshold")
     return [
         Action(
             "a threshold that keeps them apart",
@@ -91,11 +74,9 @@ def duplicate_actions(data: Dataset) -> list[Action]:
 
 
 def filter_actions(data: Dataset) -> list[Action]:
-    gates = gates_of(data.runs)
+    gates = thresholds_of_filter(data.runs)
     passing = data.tables.images.filter(filled("filter_rank")).height
-    flags = flags_kept(
-        last_arguments(data.runs, "filter"), ("--min-relevance", "--min-aesthetic", "--top-n", *ABOUT_THE_RUN)
-    )
+    flags = flags_kept(data, "filter", "min_relevance", "min_aesthetic", "top_n")
     return [
         Action(
             "gates that let them in",

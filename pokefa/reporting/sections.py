@@ -57,7 +57,7 @@ def drops_section(fates: Sequence[tuple[str, str, int]], images: int) -> Section
 
 
 def score_section(images: pl.DataFrame, gates: Mapping[str, float]) -> Section:
-    """Return the two scores, kept and left out apart, with the gates."""
+    """Return the two scores, kept and left out apart, with the thresholds that are known."""
     figures = []
     for name, column in SCORES.items():
         scored = images.select("fate", number(column).alias("score")).drop_nulls("score")
@@ -67,13 +67,15 @@ def score_section(images: pl.DataFrame, gates: Mapping[str, float]) -> Section:
             "kept": classes(scored.filter(pl.col("fate") == KEPT)["score"].to_list(), SCORE_EDGES),
             "not kept": classes(scored.filter(pl.col("fate") != KEPT)["score"].to_list(), SCORE_EDGES),
         }
-        over = int((scored["score"] >= gates[name]).sum())
-        alt = f"Histogram of {name}: {len(scored)} scored images, {over} at the gate of {gates[name]:g} or above"
-        svg = histogram(name, alt, groups, SCORE_EDGES, label=f"{name}, 0 to 100", gate=gates[name])
+        gate = gates.get(name)
+        alt = f"Histogram of {name}: {len(scored)} scored images"
+        if gate is not None:
+            alt += f", {int((scored['score'] >= gate).sum())} at the threshold of {gate:g} or above"
+        svg = histogram(name, alt, groups, SCORE_EDGES, label=f"{name}, 0 to 100", gate=gate)
         # The last class holds its upper end too.
         names = [f"{low} to {high - 1}" for low, high in pairwise(SCORE_EDGES[:-1])] + ["95 to 100"]
         figures.append(Figure(name.capitalize(), svg, grouped_table(name, names, groups)))
-    says = "The gates are those of the last run of the filter." if figures else "No image has been scored yet."
+    says = "The thresholds are those of the last run of the filter." if figures else "No image has been scored yet."
     return Section("scores", "Scores", says, figures)
 
 

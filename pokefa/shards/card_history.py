@@ -6,31 +6,22 @@ last word, and what a killed run finished counts too.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
 import re
-import runpy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from pokefa.ledger.runs import Run, repeated_arguments
-from pokefa.setup.environments import CHECKOUT
+from pokefa.ledger.runs import Run
 from pokefa.setup.steps import Step, first_step_of
 from pokefa.stage.funnel import Tables
-from pokefa.stage.options import add_cluster_options, add_data_option, add_decoding_options, stage_parser
+from pokefa.stage.options import result_settings
 from pokefa.stage.rows import filled
 
-# Flags that say where things lie or who ran them, and not how the set was made.
-PRIVATE = ("--root", "--ids", "--ids-file", "--contact", "--ray-address", "--config")
+# Settings that say where things are or who ran them, and not how the set was made.
+PRIVATE = ("root", "ids", "ids_file", "contact", "ray_address", "config")
 PUBLIC_VALUE = re.compile(r"[\w.,:=+-]{1,60}")
-
-NO_FLAGS = ("halves",)  # of them, what stands on the command line without its name
-ABOUT_THE_WORK = ("batch_size", "redecide")  # their settings that change no result
 
 
 def stage_lines(runs: Sequence[Run], whole: Tables, stats: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -49,12 +40,12 @@ def stage_lines(runs: Sequence[Run], whole: Tables, stats: Mapping[str, Any]) ->
         counts = count_images(stage, own, whole, stats)
         lines: dict[str, list[Run]] = {}
         for run in own:
-            lines.setdefault(" ".join(settings_of(run)), []).append(run)
+            lines.setdefault(settings_of(run), []).append(run)
         for settings, alike in lines.items():
             told = sum((counts.pop(run.run_id, Counter()) for run in alike), Counter[str]())
             yield stage, ", ".join(dict.fromkeys(run.code for run in alike)), settings, list_counts(told)
         if counts:
-            yield stage, "", "told by no journal", list_counts(sum(counts.values(), Counter()))
+            yield stage, "", "not in any journal", list_counts(sum(counts.values(), Counter()))
 
 
 def list_counts(counts: Mapping[str, int]) -> str:
@@ -101,81 +92,30 @@ def _names_run(step: Step) -> bool:
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 
-def settings_of(run: Run) -> list[str]:
-    """Return the settings of a run as flags; of the stages that are told in full, with the defaults.
+def settings_of(run: Run) -> str:
+    """Return the settings of a run as flags, without paths, addresses and ids.
 
-    The defaults are those of this version of the stage. A command line that it no longer takes is told as it was.
+    Of a stage whose settings say what is in the set, defaults are listed too. Older journals kept none.
     """
-    if first_step_of(run.stage).settings_matter:
-        with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
-            return public_flags(as_flags(parser_of(run.stage).parse_args(list(run.arguments)), run.stage))
-    return public_flags(repeated_arguments(run.arguments))
+    step = first_step_of(run.stage)
+    shown = result_settings(run)
+    if not step.settings_matter:
+        shown = {name: value for name, value in shown.items() if name in run.repeat}
+    words = public_flags(shown, step.subcommands)
+    unknown = step.settings_matter and not run.complete
+    return " ".join(words) + (f"{' ' if words else ''}(defaults not recorded)" if unknown else "")
 
 
-def as_flags(args: argparse.Namespace, stage: str) -> Iterator[str]:
-    """Yield a parsed command line with all its settings, but for those that every stage has."""
-    given = vars(args)
-    usual = usual_values(stage, given)
-    for name, value in given.items():
-        value = usual.get(name, value)
-        if name in shared_settings() or name in ABOUT_THE_WORK or value is None or value is False:
+def public_flags(settings: Mapping[str, Any], subcommands: Sequence[str] = ()) -> list[str]:
+    """Return settings as flags; a value that may say something about a person or a machine is left out."""
+    words: list[str] = []
+    for name, value in settings.items():
+        if name in PRIVATE or value is None or value is False:
             continue
-        if name not in NO_FLAGS:
-            yield f"--{name.replace('_', '-')}"
-        if value is not True:
-            yield from map(str, value if isinstance(value, list) else [value])
-
-
-def usual_values(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings whose default depends on another setting; None for those that another leaves unused."""
-    if stage == "nsfw_filter" and given["tags"] is None:
-        from preprocess.nsfw.nsfw_filter import read_table
-
-        table = read_table(None, given["threshold"], given["backend"])
-        return {"threshold": [f"{tag.replace(' ', '_')}={value:g}" for tag, value in table.items()]}
-    if stage == "rm_dups" and given["embeddings"] is None:
-        return {"min_cosine": None}
-    if stage == "ocr_pipeline":
-        from preprocess.ocr.detect import UNREAD, TextRules
-
-        if given["halves"] == "inpaint":
-            return {name: None for name in given if name not in ("halves", "inpainter")}
-        usual = UNREAD if given["verify_text"] == "none" else TextRules()
-        unnamed = {name: getattr(usual, name) for name in ("min_confidence", "min_aspect") if given[name] is None}
-        return unnamed | ({"inpainter": None} if given["halves"] == "detect" else {})
-    return {}
-
-
-@cache
-def parser_of(stage: str) -> argparse.ArgumentParser:
-    """Return the parser of a stage's script, by its path: webdataset/ cannot be imported from."""
-    parser = runpy.run_path(str(CHECKOUT / first_step_of(stage).script))["build_parser"]()
-    assert isinstance(parser, argparse.ArgumentParser)
-    return parser
-
-
-@cache
-def shared_settings() -> frozenset[str]:
-    """Return the names of the settings that say where and on what a stage works."""
-    parser = stage_parser("", workers=True)
-    add_data_option(parser)
-    add_decoding_options(parser)
-    add_cluster_options(parser, "core", batches=True)
-    return frozenset(vars(parser.parse_args([])))
-
-
-def public_flags(arguments: Iterable[str]) -> list[str]:
-    """Return the flags of a command line without paths, addresses and ids."""
-    shown: list[str] = []
-    hidden = False
-    for argument in (part for word in arguments for part in split_flag(word)):
-        if argument.startswith("--"):
-            hidden = argument in PRIVATE
-        if not hidden and PUBLIC_VALUE.fullmatch(argument):
-            shown.append(argument)
-    return shown
-
-
-def split_flag(word: str) -> list[str]:
-    """Return `--flag=value` as two words."""
-    return word.split("=", 1) if word.startswith("--") and "=" in word else [word]
+        values = [f"{key}={number:g}" for key, number in value.items()] if isinstance(value, Mapping) else value
+        values = values if isinstance(values, list) else [] if value is True else [value]
+        if values and values[0] in subcommands:
+            words.insert(0, values[0])
+        else:
+            words += [f"--{name.replace('_', '-')}", *filter(PUBLIC_VALUE.fullmatch, map(str, values))]
+    return words

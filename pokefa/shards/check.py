@@ -23,7 +23,7 @@ from pokefa.images.files import check_image
 from pokefa.ledger.table import KEY
 from pokefa.shards.layout import DATA, IMAGE_SUFFIXES, MANIFESTS, SHARD_NAME, SPLITS, STATS, Stats, read_stats
 from pokefa.shards.publish import describe_ids, read_ids
-from pokefa.stage.runner import report_error
+from pokefa.stage.reader import report_error
 
 READ_BYTES = 2**20
 

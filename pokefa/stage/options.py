@@ -1,4 +1,4 @@
-"""The command-line options that every script shares, and the parent parsers that offer them."""
+"""The command-line options that scripts share, the parsers that offer them, and what a command line set."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pokefa.engine.work import Cluster
 from pokefa.errors import InputError
 from pokefa.images.decoding import SECONDS, Limits
 from pokefa.images.structure import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, Caps
 from pokefa.images.weights import Trust
+from pokefa.ledger.runs import Run
 from pokefa.machine import check_address_space, check_path
 
 
@@ -45,6 +49,65 @@ class Options:
         return self.cluster.cpus if self.cluster else None
 
 
+@dataclass(frozen=True)
+class CommandLine:
+    """What a run's journal keeps of its command line.
+
+    Args:
+        words: as they were typed.
+        settings: every setting by name, after defaults.
+        repeat: the settings that were given and that the next run of the stage needs too.
+        once: those that were given for this run alone, such as --limit.
+    """
+
+    words: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    repeat: Mapping[str, Any] = field(default_factory=dict)
+    once: tuple[str, ...] = ()
+
+
+class StageParser(argparse.ArgumentParser):
+    """A parser that knows which settings were given, and which of them are for one run alone.
+
+    Settings carry the names of their flags. Names that begin with an underscore are no settings.
+    """
+
+    def __init__(self, doc: str | None) -> None:
+        super().__init__(description=inspect.cleandoc(doc or ""), formatter_class=_Formatter)
+        self._once: set[str] = set()
+        self._subcommands: set[str] = set()
+
+    def for_one_run(self, *names: str) -> None:
+        """Declare settings that choose a run's rows or how it works: the next run does not repeat them."""
+        self._once.update(names)
+
+    def add_subcommands(self, name: str, choices: Sequence[str], text: str) -> None:
+        """Add a word that stands before the flags."""
+        self._subcommands.add(name)
+        self.add_argument(name, choices=choices, help=text)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse a command line; the result's `_given` is the `CommandLine` without its settings."""
+        parsed: argparse.Namespace = super().parse_args(args, namespace)
+        given = {
+            name: value
+            for name, value in vars(parsed).items()
+            if not name.startswith("_") and name not in self._subcommands and value != self.get_default(name)
+        }
+        parsed._given = CommandLine(
+            tuple(sys.argv[1:] if args is None else args),
+            repeat={name: value for name, value in given.items() if name not in self._once},
+            once=tuple(name for name in given if name in self._once),
+        )
+        return parsed
+
+
+def command_line(args: argparse.Namespace) -> CommandLine:
+    """Return what a parsed command line set, with what the script has changed in it since."""
+    given: CommandLine = args._given
+    return replace(given, settings={name: value for name, value in vars(args).items() if not name.startswith("_")})
+
+
 class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False, [], ()):
@@ -52,14 +115,28 @@ class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaults
         return super()._get_help_string(action)
 
 
-def stage_parser(doc: str | None, *, rows: bool = True, workers: bool = False) -> argparse.ArgumentParser:
+def reading_parser(doc: str | None) -> StageParser:
+    """Return a parser with --root, for scripts that change nothing; `doc`, their docstring, is the text of --help."""
+    parser = StageParser(doc)
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of the dataset")
+    return parser
+
+
+def add_json_flag(parser: StageParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print nothing but the JSON line, with all the details")
+
+
+def stage_parser(doc: str | None, *, rows: bool = True, workers: bool = False) -> StageParser:
     """Return a parser with the shared options; `doc`, the script's docstring, is the text of --help.
 
     Args:
         rows: offer the choice of rows (--ids, --limit, --redo, --retry-errors).
         workers: offer --workers.
     """
-    parser = argparse.ArgumentParser(description=inspect.cleandoc(doc or ""), formatter_class=_Formatter)
+    parser = StageParser(doc)
+    parser.for_one_run(
+        "root", "ids", "ids_file", "limit", "redo", "retry_errors", "dry_run", "quiet", "log_level"
+    )  # fmt: skip
     shared = parser.add_argument_group("options that every script shares")
     shared.add_argument("--root", type=Path, default=Path(), help="folder of the dataset")
     if rows:
@@ -79,7 +156,7 @@ def stage_parser(doc: str | None, *, rows: bool = True, workers: bool = False) -
     return parser
 
 
-def add_data_option(parser: argparse.ArgumentParser) -> None:
+def add_data_option(parser: StageParser) -> None:
     """Offer to read and write the images elsewhere than under the root."""
     parser.add_argument(
         "--data-root",
@@ -89,7 +166,7 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_trust_options(parser: argparse.ArgumentParser) -> None:
+def add_trust_options(parser: StageParser) -> None:
     """Offer to run model files that are not the pinned ones."""
     group = parser.add_argument_group("model files other than the pinned ones")
     group.add_argument(
@@ -112,7 +189,7 @@ def trust_from(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Tru
     return Trust(args.trust_model_file, args.unconfined_model_file)
 
 
-def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+def add_decoding_options(parser: StageParser) -> None:
     """Offer what `limits_from` reads."""
     group = parser.add_argument_group("what decoding one image may cost")
     group.add_argument(
@@ -142,7 +219,7 @@ def limits_from(args: argparse.Namespace) -> Limits:
 
 
 def add_cluster_options(
-    parser: argparse.ArgumentParser, requirements: str, *, cpus: int = 1, batches: bool = False, builds: bool = False
+    parser: StageParser, requirements: str, *, cpus: int = 1, batches: bool = False, builds: bool = False
 ) -> None:
     """Offer the stage's work on a Ray cluster.
 
@@ -152,7 +229,7 @@ def add_cluster_options(
         batches: offer --batch-size.
         builds: the work writes under --root, and not only where the images lie.
     """
-    parser.set_defaults(requirements=requirements, builds=builds)
+    parser.set_defaults(_requirements=requirements, _builds=builds, _cpus=cpus, _batches=batches)
     group = parser.add_argument_group("on a Ray cluster")
     group.add_argument(
         "--engine",
@@ -181,12 +258,10 @@ def add_cluster_options(
     if batches:
         group.add_argument(
             "--batch-size",
-            dest="items_at_once",
             type=positive_int,
             metavar="N",
             help="images that a worker gets at once; more cost a large cluster's driver less",
         )
-    parser.set_defaults(default_cpus=cpus)
 
 
 def cluster_from(args: argparse.Namespace) -> Cluster | None:
@@ -212,15 +287,33 @@ def cluster_from(args: argparse.Namespace) -> Cluster | None:
     wanted = args.ray_runtime_env or ("stage" if address else "code")
     data_root = args.data_root
     on_objects = data_root is not None and "://" in data_root
-    shared = args.root if args.builds or data_root is None else None if on_objects else Path(data_root)
+    shared = args.root if args._builds or data_root is None else None if on_objects else Path(data_root)
     return Cluster(
         address,
-        f"{args.requirements}+data_root" if on_objects else args.requirements,
+        f"{args._requirements}+data_root" if on_objects else args._requirements,
         install=wanted == "stage",
-        cpus=args.cpus_per_worker or args.default_cpus,
+        cpus=args.cpus_per_worker or args._cpus,
         gpus=args.gpus_per_worker or 0.0,
         shared=shared.absolute() if shared else None,
     )
+
+
+@cache
+def shared_settings() -> frozenset[str]:
+    """Return the names of the settings that say where and how a stage works, and not what comes of it."""
+    parser = stage_parser("", workers=True)
+    add_data_option(parser)
+    add_trust_options(parser)
+    add_decoding_options(parser)
+    add_cluster_options(parser, "core", batches=True)
+    return frozenset(command_line(parser.parse_args([])).settings)
+
+
+def result_settings(run: Run) -> dict[str, Any]:
+    """Return the settings of a recorded run that say what came of it, without those that were off."""
+    hidden = shared_settings().union(run.once)
+    shown = {name: value for name, value in run.settings.items() if name not in hidden}
+    return {name: value for name, value in shown.items() if value is not None and value is not False and value != []}
 
 
 def options_from(args: argparse.Namespace) -> Options:
@@ -244,7 +337,7 @@ def options_from(args: argparse.Namespace) -> Options:
         retry_errors=given.get("retry_errors", False),
         dry_run=args.dry_run,
         workers=given.get("workers"),
-        batch_size=given.get("items_at_once"),
+        batch_size=given.get("batch_size") if given.get("_batches") else None,
         cluster=cluster,
         data_root=given.get("data_root"),
         decoding=limits_from(args),

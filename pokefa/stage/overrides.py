@@ -17,7 +17,7 @@ from pokefa.errors import InputError
 from pokefa.ledger.columns import TAKEN_DOWN, is_true
 from pokefa.ledger.table import KEY
 from pokefa.setup.steps import STEPS
-from pokefa.stage.options import options_from, stage_parser
+from pokefa.stage.options import stage_parser
 from pokefa.stage.rows import ANY_ROW, filled, find_ids, name_some, stale_columns
 from pokefa.stage.runner import StageRun, run_stage
 
@@ -31,49 +31,31 @@ class Overrule:
     """What an unflag command changes.
 
     Args:
+        step: its name, which owns `override`.
         flag: the model's column, True or False.
         override: the person's column.
         stale: later stages whose images.csv cells were made from what the flag led to, and must be made anew.
         again: the first stage to run again; the first stale one by default.
-        again_undone: the same after an undo.
+        again_undone: the same after an undo; `again` by default.
         stale_where: the images of which this is so; of the others nothing is made anew.
         stale_where_undone: the same after an undo.
-        undo: empty the override instead of setting it.
-        note: kept in the journal with the images that were changed.
-        ignore_unknown: go on without ids that the ledger does not hold.
     """
 
+    step: str
     flag: str
     override: str
-    stale: tuple[str, ...] = ()
+    stale: tuple[str, ...]
     again: str | None = None
     again_undone: str | None = None
     stale_where: pl.Expr = ANY_ROW
     stale_where_undone: pl.Expr = ANY_ROW
-    undo: bool = False
-    note: str | None = None
-    ignore_unknown: bool = False
 
 
-def unflag_main(
-    doc: str | None,
-    *,
-    step: str,
-    flag: str,
-    override: str,
-    stale: Sequence[str],
-    again: str | None = None,
-    again_undone: str | None = None,
-    stale_where: pl.Expr = ANY_ROW,
-    stale_where_undone: pl.Expr = ANY_ROW,
-    argv: Sequence[str] | None = None,
-) -> int:
+def unflag_main(doc: str | None, order: Overrule, argv: Sequence[str] | None = None) -> int:
     """Run an unflag script and return its exit code.
 
     Args:
         doc: the script's docstring, the text of --help.
-        step: name of the step in pokefa.stage.rows.STEPS, which owns `override`.
-        flag, override, stale, again, again_undone, stale_where, stale_where_undone: as in `Overrule`.
         argv: the command line; sys.argv by default.
     """
     parser = stage_parser(doc, rows=False)
@@ -85,29 +67,21 @@ def unflag_main(
     args = parser.parse_args(argv)
     if args.ids is None and args.ids_file is None:
         parser.error("name the images with --ids or --ids-file")
-    order = Overrule(
-        flag,
-        override,
-        tuple(stale),
-        again,
-        again_undone or again,
-        stale_where,
-        stale_where_undone,
-        args.undo,
-        args.note,
-        args.ignore_unknown,
-    )
     return run_stage(
-        step,
-        lambda: options_from(args),
-        lambda run: overrule(run, order),
-        arguments=argv,
-        keeps_away=stale,  # what they are about to record would be what is overruled here
+        order.step,
+        args,
+        lambda run: overrule(run, order, undo=args.undo, note=args.note, ignore_unknown=args.ignore_unknown),
+        keeps_away=order.stale,  # what they are about to record would be what is overruled here
     )
 
 
-def overrule(run: StageRun, order: Overrule) -> None:
+def overrule(run: StageRun, order: Overrule, *, undo: bool, note: str | None, ignore_unknown: bool) -> None:
     """Set or empty the override of the images that the run's options name.
+
+    Args:
+        undo: empty the override instead of setting it.
+        note: kept in the journal with the images that were changed.
+        ignore_unknown: go on without ids that the ledger does not hold.
 
     Raises:
         InputError: an id is unknown or stands for several images; nothing has been changed.
@@ -116,7 +90,7 @@ def overrule(run: StageRun, order: Overrule) -> None:
     verdicts = table.select(KEY, is_true(order.flag).alias("flagged"), filled(order.override).alias("overruled"))
     flags = {image_id: (flagged, overruled) for image_id, flagged, overruled in verdicts.iter_rows()}
     wanted, unknown = find_ids(run.options.ids or (), list(flags))
-    if unknown and not order.ignore_unknown:
+    if unknown and not ignore_unknown:
         raise InputError(
             f"not in {run.ledger.images.schema.path}: {name_some(unknown)}; nothing was changed: correct the ids, or "
             "leave them out with --ignore-unknown"
@@ -128,27 +102,27 @@ def overrule(run: StageRun, order: Overrule) -> None:
         log.warning("%s: not in the ledger", image_id)
     run.seen = len(wanted)
     gone = set(table.filter(TAKEN_DOWN)[KEY])
-    made_anew = order.stale_where_undone if order.undo else order.stale_where
+    made_anew = order.stale_where_undone if undo else order.stale_where
     full = table.filter(pl.col(KEY).is_in(wanted) & made_anew).select(KEY, *stale_cells(order.stale, run.step.name))
     cells = {row.pop(KEY): row for row in full.to_dicts()}
     changed = []
     for image_id in wanted:
-        reason = _verdict(*flags[image_id], order.undo)
+        reason = _verdict(*flags[image_id], undo)
         if image_id in gone:
             reason = "taken_down"
-        if reason != ("undone" if order.undo else UNFLAGGED):
+        if reason != ("undone" if undo else UNFLAGGED):
             log.info("%s: %s", image_id, reason)
             run.counts[reason] += 1
             continue
         emptied = [name for name, text in cells.get(image_id, {}).items() if text is not None]
         log.info("%s: %s%s", image_id, reason, f", and emptied {', '.join(emptied)}" if emptied else "")
-        run.record(image_id, {order.override: None if order.undo else UNFLAGGED}, reason=reason)
+        run.record(image_id, {order.override: None if undo else UNFLAGGED}, reason=reason)
         if order.stale and image_id in cells:
             run.clear(image_id, order.stale, reason=reason)
         changed.append(image_id)
-    if changed and order.note is not None:
-        run.note({"text": order.note, "image_ids": changed})
-    again = order.again_undone if order.undo else order.again
+    if changed and note is not None:
+        run.note({"text": note, "image_ids": changed})
+    again = (order.again_undone if undo else None) or order.again
     run.extra["run_again"] = later_stages(run.step.name, order.stale, again) if cells.keys() & changed else []
     if changed and run.options.dry_run:
         log.info("dry run: nothing was changed")

@@ -6,22 +6,26 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pokefa import __version__
 from pokefa.ledger.journal import utc_now
 from pokefa.secrets import redact
+from pokefa.stage.options import CommandLine
 
 
-def run_header(stage: str, run_id: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Describe a run for the first line of its journal."""
+def run_header(stage: str, run_id: str, line: CommandLine) -> dict[str, Any]:
+    """Describe a run for the first line of its journal. Secrets are redacted."""
     return {
         "run_id": run_id,
         "stage": stage,
         "started": utc_now(),
-        "arguments": [redact(argument) for argument in arguments],
+        "arguments": recorded(line.words),
+        "settings": recorded(line.settings),
+        "repeat": {name: value for name, value in recorded(line.repeat).items() if "[redacted]" not in str(value)},
+        "once": list(line.once),
         "code": _code_version(),
         "python": platform.python_version(),
         "libraries": {found.name: found.version for found in importlib.metadata.distributions()},
@@ -29,6 +33,15 @@ def run_header(stage: str, run_id: str, arguments: Sequence[str]) -> dict[str, A
         "platform": platform.platform(),
         "pid": os.getpid(),
     }
+
+
+def recorded(value: Any) -> Any:
+    """Return a setting as JSON holds it, secrets redacted."""
+    if isinstance(value, Mapping):
+        return {str(name): recorded(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [recorded(each) for each in value]
+    return value if value is None or isinstance(value, bool | int | float) else redact(str(value))
 
 
 def _code_version() -> str:

@@ -1,66 +1,51 @@
-"""What the reading commands of metadata/ do alike: the parser, the ledger, one-line errors, the JSON line at the end.
+"""Running a script: errors become one line and an exit code, and a JSON line ends its stdout.
 
-They change nothing in the ledger, so they need no run of their own; the exit codes and the last line of stdout are
-those of every other script.
+`run_reading` is for scripts that change nothing in the ledger; `pokefa.stage.runner` builds on it for those that do.
 """
 
 from __future__ import annotations
 
-import argparse
-import inspect
+import logging
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from pokefa.console import prepare_console, print_json
-from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, PokefaError
+from pokefa.console import prepare_console, print_json, printable
+from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, PokefaError, one_line
 from pokefa.ledger.tables import Ledger
 from pokefa.machine import check_address_space, check_path
+from pokefa.secrets import redact
 from pokefa.stage.locks import holding
-from pokefa.stage.runner import report_error
+
+log = logging.getLogger("pokefa")
 
 
-@dataclass
 class Reading:
-    """One reading of a dataset: its ledger, the counts of the summary, and the exit code."""
+    """One run of a script on a dataset: its ledger, the counts of the summary, and the exit code."""
 
-    stage: str
-    root: Path
-    ledger: Ledger
-    seen: int = 0
-    done: int = 0
-    errors: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
-    code: int = EXIT_DONE
+    run_id: str | None = None
 
-    def summary(self, seconds: float) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "run_id": None,
-            "seen": self.seen,
-            "done": self.done,
-            "errors": self.errors,
-            **self.extra,
-            "seconds": round(seconds, 3),
-        }
+    def __init__(self, stage: str, root: Path, ledger: Ledger) -> None:
+        self.stage = stage
+        self.root = root
+        self.ledger = ledger
+        self.seen = 0
+        self.done = 0
+        self.errors = 0
+        self.extra: dict[str, Any] = {}
+        self.code = EXIT_DONE
+        self._started = time.monotonic()
 
-
-def reading_parser(doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser with --root; `doc`, the script's docstring, is the text of --help."""
-    parser = argparse.ArgumentParser(
-        description=inspect.cleandoc(doc or ""), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, default=Path(), help="folder of the dataset (default: .)")
-    return parser
-
-
-def add_json_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print nothing but the JSON line, with all the details")
+    def summary(self, **more: Any) -> dict[str, Any]:
+        """Return the JSON summary that ends the run's stdout, with `more` behind the usual counts."""
+        counts = {"seen": self.seen, "done": self.done, "errors": self.errors}
+        seconds = round(time.monotonic() - self._started, 3)
+        return {"stage": self.stage, "run_id": self.run_id, **counts, **more, **self.extra, "seconds": seconds}
 
 
 def run_reading(
@@ -76,19 +61,32 @@ def run_reading(
     Args:
         alone: the body writes files, of pictures even, so another run of it and a takedown are kept away.
     """
-    started = time.monotonic()
-    prepare_console()
-    try:
+
+    def read() -> int:
         check_address_space()
         check_path("--root", root)
         reading = Reading(stage, root, open_ledger(root))
         with holding(root, stage) if alone and reading.ledger.is_writable() else nullcontext():
             body(reading)
-    except PokefaError as error:
-        return report_error(error)
+        print_json(reading.summary())
+        return reading.code
+
+    return exit_code_of(read)
+
+
+def exit_code_of(work: Callable[[], int]) -> int:
+    """Return what `work` returns; an error becomes one line on stderr and its exit code."""
+    prepare_console()
+    try:
+        return work()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except (Exception, pl.exceptions.PanicException) as error:
         return report_error(error)
-    print_json(reading.summary(time.monotonic() - started))
-    return reading.code
+
+
+def report_error(error: BaseException) -> int:
+    """Print an error as one line on stderr and return its exit code."""
+    log.debug("traceback", exc_info=error)
+    print(f"error: {printable(redact(' '.join(one_line(error).split())))}", file=sys.stderr)
+    return error.exit_code if isinstance(error, PokefaError) else EXIT_FAILED

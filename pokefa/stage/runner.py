@@ -7,6 +7,7 @@ and turns errors into one line and an exit code.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import signal
 import sys
@@ -22,10 +23,10 @@ import polars as pl
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pokefa.console import prepare_console, print_json, printable
+from pokefa.console import print_json
 from pokefa.engine.local import run_batches
 from pokefa.engine.work import Pool, Work
-from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, InputError, Interrupted, PokefaError, one_line
+from pokefa.errors import EXIT_DONE, EXIT_FAILED, InputError, Interrupted
 from pokefa.files import BadPathError, locate
 from pokefa.images.decoding import end_decoders, use_limits
 from pokefa.images.storage import data_folder
@@ -37,8 +38,9 @@ from pokefa.ledger.tables import Ledger
 from pokefa.secrets import RedactingFormatter, redact
 from pokefa.setup.steps import STEPS, Step
 from pokefa.stage.locks import holding
-from pokefa.stage.options import Options
+from pokefa.stage.options import CommandLine, Options, command_line, options_from
 from pokefa.stage.provenance import run_header
+from pokefa.stage.reader import Reading, exit_code_of
 from pokefa.stage.rows import choose_ids, find_ids, name_some, pending_rows, require_columns, stale_columns
 
 Row = dict[str, Value]
@@ -51,24 +53,25 @@ MERGE_SHARE = 0.05
 log = logging.getLogger("pokefa")
 
 
-class StageRun:
-    """One run of one stage: its rows, its journal, its counts."""
+class StageRun(Reading):
+    """One run of one step: its rows, its journal, its counts.
 
-    def __init__(self, step: Step, options: Options, ledger: Ledger, arguments: Sequence[str] = ()) -> None:
+    `settings` are those of the journal's first line; a body that reads more of them adds it before its first result.
+    """
+
+    run_id: str
+
+    def __init__(self, step: Step, options: Options, ledger: Ledger, line: CommandLine | None = None) -> None:
+        super().__init__(step.name, options.root, ledger)
         self.step = step
         self.options = options
-        self.ledger = ledger
-        self.root = options.root
         # The folder under which the paths of images begin.
         self.data = data_folder(options.data_root, options.root)
         self.run_id = new_run_id(step.owner)
-        self.seen = 0
-        self.done = 0
-        self.errors = 0
         self.counts: Counter[str] = Counter()
-        self.extra: dict[str, Any] = {}
-        self._journal = Journal(self.root, self.run_id, run_header(step.owner, self.run_id, arguments))
-        self._started = time.monotonic()
+        header = run_header(step.owner, self.run_id, line or CommandLine())
+        self.settings: dict[str, Any] = header["settings"]
+        self._journal = Journal(self.root, self.run_id, header)
         self._next_merge = self._started + MERGE_EVERY_S
         self._stop_asked = False
         self._bar: tqdm[Any] | None = None
@@ -335,20 +338,10 @@ class StageRun:
 
     # -- ending -------------------------------------------------------------------------------------------------
 
-    def summary(self) -> dict[str, Any]:
-        """Return the JSON summary that ends the run's stdout."""
-        return {
-            "stage": self.step.name,
-            "run_id": self.run_id,
-            "seen": self.seen,
-            "done": self.done,
-            "errors": self.errors,
-            **({"dry_run": True} if self.options.dry_run else {}),
-            **({"interrupted": True} if self._stop_asked else {}),
-            "counts": dict(sorted(self.counts.items())),
-            **self.extra,
-            "seconds": round(time.monotonic() - self._started, 3),
-        }
+    def summary(self, **more: Any) -> dict[str, Any]:
+        signs = {"dry_run": self.options.dry_run, "interrupted": self._stop_asked}
+        more |= {name: True for name, shown in signs.items() if shown}
+        return super().summary(**more, counts=dict(sorted(self.counts.items())))
 
     def finish(self) -> None:
         """Journal the summary, merge, and close the journal; a run that recorded nothing leaves no file."""
@@ -360,59 +353,46 @@ class StageRun:
 
 def run_stage(
     name: str,
-    options: Options | Callable[[], Options],
+    args: argparse.Namespace | Options,
     body: Callable[[StageRun], None],
     *,
-    arguments: Sequence[str] | None = None,
     create: bool = False,
     reads_only: bool = False,
     keeps_away: Sequence[str] = (),
 ) -> int:
-    """Run `body` as the stage `name` and return the process's exit code.
+    """Run `body` as the step `name` and return the process's exit code.
 
     Args:
-        options: the shared options, or a function that reads them and may raise InputError.
-        arguments: the command line, for the journal; sys.argv by default.
+        args: the parsed command line, or the shared options where there is none.
         create: start a ledger where there is none.
-        reads_only: the body changes nothing, as with --dry-run, so other runs of the stage are not in its way.
+        reads_only: the body changes nothing, as with --dry-run, so other runs of the step are not in its way.
         keeps_away: other steps that must not run meanwhile.
     """
-    run: StageRun | None = None
-    code = EXIT_DONE
-    prepare_console()
-    try:
-        options = options() if callable(options) else options
+    started: list[StageRun] = []
+
+    def work() -> int:
+        options = args if isinstance(args, Options) else options_from(args)
         set_up_logging(options)
         use_limits(options.decoding)
         if create:
             options.root.mkdir(parents=True, exist_ok=True)
-        step, ledger = STEPS[name], Ledger.open(options.root, create=create)
+        ledger = Ledger.open(options.root, create=create)
         with nullcontext() if reads_only or options.dry_run else holding(options.root, name, *keeps_away):
-            run = StageRun(step, options, ledger, sys.argv[1:] if arguments is None else arguments)
+            line = None if isinstance(args, Options) else command_line(args)
+            run = StageRun(STEPS[name], options, ledger, line)
+            started.append(run)
             with run.handling_signals():
                 try:
                     body(run)
                 finally:
                     end_decoders()
                     run.finish()
-        if options.strict and run.errors:
-            code = EXIT_FAILED
-    except PokefaError as error:
-        code = report_error(error)
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    except (Exception, pl.exceptions.PanicException) as error:
-        code = report_error(error)
-    if run is not None:
+        return EXIT_FAILED if options.strict and run.errors else EXIT_DONE
+
+    code = exit_code_of(work)
+    for run in started:
         print_json(run.summary())
     return code
-
-
-def report_error(error: BaseException) -> int:
-    """Print an error as one line on stderr and return its exit code."""
-    log.debug("traceback", exc_info=error)
-    print(f"error: {printable(redact(' '.join(one_line(error).split())))}", file=sys.stderr)
-    return error.exit_code if isinstance(error, PokefaError) else EXIT_FAILED
 
 
 def decode_rows(frame: pl.DataFrame, columns: Iterable[str], step: Step) -> list[Row]:

@@ -24,7 +24,7 @@ from pokefa.engine.work import Pool, Work, each
 from pokefa.images.decoding import in_decoder, readable, use_limits
 from pokefa.images.phash import Hashed, hash_file
 from pokefa.ledger.cells import Value
-from pokefa.stage.options import add_cluster_options, add_data_option, add_decoding_options, options_from, stage_parser
+from pokefa.stage.options import add_cluster_options, add_data_option, add_decoding_options, stage_parser
 from pokefa.stage.runner import Row, StageRun, run_stage
 
 
@@ -71,9 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     return run_stage(
         "phash",
-        lambda: options_from(args),
+        args,
         lambda run: hash_images(run, with_variants=args.with_variants),
-        arguments=argv,
     )
 
 

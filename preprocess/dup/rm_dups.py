@@ -33,7 +33,7 @@ from pokefa.images.phash import HIGHEST_THRESHOLD, THRESHOLD
 from pokefa.ledger.cells import Value
 from pokefa.ledger.columns import IMAGES, boolean_cells, is_true
 from pokefa.ledger.table import KEY, guard_formulas
-from pokefa.stage.options import number, options_from, stage_parser, whole_number
+from pokefa.stage.options import number, stage_parser, whole_number
 from pokefa.stage.rows import eligible_rows
 from pokefa.stage.runner import StageRun, run_stage
 
@@ -171,6 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if (args.embeddings is None) != (args.embedding_ids is None):
         parser.error("--embeddings and --embedding-ids go together: give both")
+    min_cosine = args.min_cosine
+    if args.embeddings is None:
+        args.min_cosine = None  # nothing is compared with it
 
     def body(run: StageRun) -> None:
         from preprocess.dup.embeddings import read_embeddings
@@ -179,10 +182,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         embeddings = None
         if args.embeddings is not None:
             embeddings = read_embeddings(args.embeddings, args.embedding_ids)
-        rules = Rules(args.threshold, args.linkage, args.with_variants, embeddings, args.min_cosine)
+        rules = Rules(args.threshold, args.linkage, args.with_variants, embeddings, min_cosine)
         remove_duplicates(run, rules)
 
-    return run_stage("rm_dups", lambda: options_from(args), body, arguments=argv)
+    return run_stage("rm_dups", args, body)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from pokefa.ledger.cells import Value
 from pokefa.ledger.columns import BASE, DECISIONS, IMAGES, PLACEHOLDER, TAKEN_DOWN, is_true
 from pokefa.ledger.table import KEY
 from pokefa.setup.steps import STEPS
-from pokefa.stage.options import add_data_option, options_from, positive_int, stage_parser, whole_number
+from pokefa.stage.options import add_data_option, positive_int, stage_parser, whole_number
 from pokefa.stage.rows import FLAGGED_NSFW, all_of, filled, leads_out
 from pokefa.stage.runner import Row, StageRun, decode_rows, log, run_stage
 
@@ -335,7 +335,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     gates = Gates(args.min_relevance, args.min_aesthetic, args.top_n, args.per_species_floor)
-    return run_stage("filter", lambda: options_from(args), lambda run: filter_images(run, gates), arguments=argv)
+    return run_stage("filter", args, lambda run: filter_images(run, gates))
 
 
 if __name__ == "__main__":

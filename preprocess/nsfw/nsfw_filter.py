@@ -40,7 +40,6 @@ from pokefa.stage.options import (
     add_data_option,
     add_decoding_options,
     add_trust_options,
-    options_from,
     positive_int,
     stage_parser,
     trust_from,
@@ -303,6 +302,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="processes, each with a model of its own and its share of the cores (default: 1, and on a Ray cluster as "
         "many as it has room for)",
     )
+    parser.for_one_run("redecide")
     parser.add_argument("--redecide", action="store_true", help="decide again from recorded scores, without the model")
     add_trust_options(parser)
     add_data_option(parser)
@@ -340,12 +340,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body(run: StageRun) -> None:
         table = read_table(args.tags, args.threshold, args.backend)
+        run.settings.pop("threshold", None)
+        run.settings["thresholds"] = {tag.replace(" ", "_"): value for tag, value in table.items()}
         if args.redecide:
             redecide(run, table, args.backend)
         else:
             screen_images(run, find_screen, table, args.batch_size)
 
-    return run_stage("nsfw_filter", lambda: options_from(args), body, arguments=argv)
+    return run_stage("nsfw_filter", args, body)
 
 
 if __name__ == "__main__":

@@ -17,23 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pokefa.stage.overrides import unflag_main
+from pokefa.stage.overrides import Overrule, unflag_main
 
-# They decide over all images at once; what the others made of the image is as true as before.
-DECIDED_OVER_ALL = ("rm_dups", "filter")
+UNFLAG = Overrule(
+    step="nsfw_unflag",
+    flag="is_nsfw",
+    override="nsfw_override",
+    stale=("rm_dups", "filter"),  # they decide over all images at once; the others' results are as true as before
+    again="ocr_detect",
+    again_undone="rm_dups",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return unflag_main(
-        __doc__,
-        step="nsfw_unflag",
-        flag="is_nsfw",
-        override="nsfw_override",
-        stale=DECIDED_OVER_ALL,
-        again="ocr_detect",
-        again_undone="rm_dups",
-        argv=argv,
-    )
+    return unflag_main(__doc__, UNFLAG, argv)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ from pokefa.stage.options import (
     add_decoding_options,
     add_trust_options,
     number,
-    options_from,
     positive_int,
     stage_parser,
     trust_from,
@@ -169,7 +168,7 @@ def inpaint_text(run: StageRun, plan: Plan, named: InpainterModel | None) -> Non
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__)
-    parser.add_argument("halves", choices=["detect", "inpaint", "run"], help="the first half, the second, or both")
+    parser.add_subcommands("halves", STEPS["ocr_detect"].subcommands, "the first half, the second, or both")
     parser.add_argument(
         "--workers",
         type=positive_int,
@@ -280,9 +279,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     halves = ("detect", "inpaint") if args.halves == "run" else (args.halves,)
     looks = Looks(tuple(args.scales), args.max_side, args.tile, turns=args.turns)
     usual = UNREAD if args.verify_text == "none" else TextRules()
+    for name in ("min_confidence", "min_aspect"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(usual, name))
     rules = TextRules(
-        min_confidence=usual.min_confidence if args.min_confidence is None else args.min_confidence,
-        min_aspect=usual.min_aspect if args.min_aspect is None else args.min_aspect,
+        min_confidence=args.min_confidence,
+        min_aspect=args.min_aspect,
         min_doubtful=args.min_doubtful,
         min_area_frac=args.min_area_frac,
         verify=args.verify_text,
@@ -291,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_text_frac=args.max_text_frac,
     )
     plan = Plan(halves, looks, rules, args.det_model, args.inpainter, trust)
-    return run_stage(f"ocr_{halves[0]}", lambda: options_from(args), lambda run: do_halves(run, plan), arguments=argv)
+    return run_stage(f"ocr_{halves[0]}", args, lambda run: do_halves(run, plan))
 
 
 if __name__ == "__main__":

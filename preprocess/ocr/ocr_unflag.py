@@ -19,24 +19,22 @@ from collections.abc import Sequence
 import polars as pl
 
 from pokefa.ledger.columns import is_true
-from pokefa.stage.overrides import unflag_main
+from pokefa.stage.overrides import Overrule, unflag_main
 
-# All that was made of the image itself; captions and splits follow from the filter's new base.csv.
-MADE_FROM_THE_IMAGE = ("resize", "score", "phash", "rm_dups", "filter")
+UNFLAG = Overrule(
+    step="ocr_unflag",
+    flag="has_ocr",
+    override="ocr_override",
+    # All that was made of the image itself; captions and splits follow from the filter's new base.csv.
+    stale=("resize", "score", "phash", "rm_dups", "filter"),
+    again_undone="ocr_inpaint",  # an image that was cleared before it was painted over
+    stale_where=pl.col("resize_source").ne_missing(pl.lit("raw")),
+    stale_where_undone=~is_true("ocr_text_dominated"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return unflag_main(
-        __doc__,
-        step="ocr_unflag",
-        flag="has_ocr",
-        override="ocr_override",
-        stale=MADE_FROM_THE_IMAGE,
-        again_undone="ocr_inpaint",  # an image that was cleared before it was painted over
-        stale_where=pl.col("resize_source").ne_missing(pl.lit("raw")),
-        stale_where_undone=~is_true("ocr_text_dominated"),
-        argv=argv,
-    )
+    return unflag_main(__doc__, UNFLAG, argv)
 
 
 if __name__ == "__main__":

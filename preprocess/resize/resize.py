@@ -34,7 +34,6 @@ from pokefa.stage.options import (
     add_cluster_options,
     add_data_option,
     add_decoding_options,
-    options_from,
     positive_int,
     stage_parser,
 )
@@ -172,9 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     return run_stage(
         "resize",
-        lambda: options_from(args),
+        args,
         lambda run: resize_images(run, Bounds(args.min_side, args.max_short, args.max_long)),
-        arguments=argv,
     )
 
 

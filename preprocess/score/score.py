@@ -31,8 +31,9 @@ from pokefa.llm.images import load_picture
 from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
 from pokefa.llm.prompt import AnswerError, Ask, Question, object_schema
-from pokefa.stage.options import Options, add_data_option, options_from, stage_parser
-from pokefa.stage.runner import Row, StageRun, report_error, run_stage, set_up_logging
+from pokefa.stage.options import Options, add_data_option, stage_parser
+from pokefa.stage.reader import report_error
+from pokefa.stage.runner import Row, StageRun, run_stage, set_up_logging
 
 # A grade needs less than the model could see, and a picture is most of what a question costs: at this size it counts a
 # third to a half of its tokens.
@@ -187,9 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return print_score(args.image, settings)
     return run_stage(
         "score",
-        lambda: options_from(args),
+        args,
         lambda run: score_images(run, settings),
-        arguments=argv,
         reads_only=settings.estimate,
     )
 

@@ -36,7 +36,7 @@ def hash_all(run: StageRun) -> None:
 
 
 def run_phash(dataset, *, reads_only=False, **options):
-    return run_stage("phash", Options(root=dataset.root, **options), hash_all, arguments=[], reads_only=reads_only)
+    return run_stage("phash", Options(root=dataset.root, **options), hash_all, reads_only=reads_only)
 
 
 @pytest.fixture
@@ -108,5 +108,5 @@ def test_the_summary_of_an_interrupted_run_says_so(ready, capsys):
         os.kill(os.getpid(), signal.SIGINT)
         run.check_stop()
 
-    assert run_stage("phash", Options(root=ready.root), interrupted, arguments=[]) == 130
+    assert run_stage("phash", Options(root=ready.root), interrupted) == 130
     assert json.loads(capsys.readouterr().out)["interrupted"] is True

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pokefa.errors import InputError
 from pokefa.ledger.columns import IMAGES
 from pokefa.stage.locks import holding
-from pokefa.stage.overrides import unflag_main
+from pokefa.stage.overrides import Overrule, unflag_main
 from pokefa.stage.rows import find_ids
 
 AA, BB = "a" * 32, "b" * 32
@@ -48,14 +48,8 @@ def test_many_unknown_ids_are_counted(dataset, capsys) -> None:
 
 
 def unflag_ocr(dataset, *arguments: str) -> int:
-    return unflag_main(
-        "Unflag text.",
-        step="ocr_unflag",
-        flag="has_ocr",
-        override="ocr_override",
-        stale=STALE,
-        argv=["--root", str(dataset.root), *arguments],
-    )
+    order = Overrule("ocr_unflag", "has_ocr", "ocr_override", STALE)
+    return unflag_main("Unflag text.", order, ["--root", str(dataset.root), *arguments])
 
 
 def test_a_stage_whose_cells_would_be_emptied_must_not_run_meanwhile(dataset, capsys) -> None:

@@ -27,7 +27,7 @@ def ready(count: int) -> list[dict[str, object]]:
 
 def run_body(dataset, capsys, body, step="phash", **options):
     """Run a stage body here; return (exit code, summary, stderr)."""
-    code = run_stage(step, Options(root=dataset.root, **options), body, arguments=["--flag"])
+    code = run_stage(step, Options(root=dataset.root, **options), body)
     captured = capsys.readouterr()
     lines = captured.out.strip().splitlines()
     return code, json.loads(lines[-1]) if lines else None, captured.err
@@ -49,13 +49,21 @@ def test_the_summary_is_the_last_line_of_stdout(dataset, capsys):
 
 
 def test_the_journal_says_what_ran_and_why(dataset, capsys):
-    dataset.write_images(ready(1))
-    _, summary, _ = run_body(dataset, capsys, hash_all)
+    dataset.write_images(ready(2))
+    parser = stage_parser("Doc.")
+    parser.add_argument("--model", default="m")
+    parser.add_argument("--scale", type=float, default=1.5)
+    words = ["--root", str(dataset.root), "--limit", "1", "--model", "x"]
+    assert run_stage("phash", parser.parse_args(words), hash_all) == 0
+    summary = json.loads(capsys.readouterr().out)
     (path,) = (dataset.root / "metadata/runs").glob("*.jsonl")
     assert path.stem == summary["run_id"]
     header, line, closing = [entry for _, entry in read_entries(path)]
-    assert {"run_id", "stage", "started", "arguments", "code", "python", "libraries", "host"} <= set(header)
-    assert header["arguments"] == ["--flag"]
+    assert {"run_id", "stage", "started", "code", "python", "libraries", "host"} <= set(header)
+    assert header["arguments"] == words
+    shown = {name: header["settings"][name] for name in ("root", "limit", "model", "scale", "redo")}
+    assert shown == {"root": str(dataset.root), "limit": 1, "model": "x", "scale": 1.5, "redo": False}
+    assert (header["repeat"], header["once"]) == ({"model": "x"}, ["root", "limit"])
     assert header["libraries"]["polars"]
     assert line["image_id"] == f"{0:032x}"
     assert line["set"] == {"phash64": "0" * 16, "phash_run_id": path.stem}
@@ -148,8 +156,10 @@ def test_secrets_reach_neither_journal_nor_log(dataset, capsys, monkeypatch):
         logging.getLogger("pokefa").warning("sent %s", "sk-very-secret-key")
         run.fail(f"{0:032x}", "401: wrong key sk-very-secret-key")
 
-    options = Options(root=dataset.root)
-    run_stage("phash", options, body, arguments=["--header", "sk-very-secret-key"])
+    parser = stage_parser("Doc.")
+    parser.add_argument("--header", nargs="+")
+    words = ["--root", str(dataset.root), "--header", "a", "Bearer sk-very-secret-key"]
+    run_stage("phash", parser.parse_args(words), body)
     captured = capsys.readouterr()
     files = [path.read_text() for path in dataset.root.rglob("*") if path.is_file()]
     assert "[redacted]" in captured.err

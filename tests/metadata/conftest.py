@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pokefa.ledger.tables import Ledger
+from pokefa.setup.environments import CHECKOUT
 from pokefa.setup.steps import STEPS
-from pokefa.stage.options import Options
+from pokefa.stage.check_step import load_script
+from pokefa.stage.options import CommandLine, Options, command_line
 from pokefa.stage.runner import StageRun
 from tests.conftest import Finished
 
@@ -40,9 +43,22 @@ class Sample:
         return Sample(folder, self.ids)
 
 
+def line_of(name: str, arguments: Sequence[str]) -> CommandLine:
+    """Return what a step's script takes from a command line."""
+    if STEPS[name].manual:
+        return CommandLine()
+    script = _load_script(CHECKOUT / STEPS[name].script)
+    return command_line(script.build_parser().parse_args([*STEPS[name].subcommands[:1], *arguments]))
+
+
+_load_script = cache(load_script)
+
+
 @contextmanager
 def stage_run(root: Path, name: str, arguments: Sequence[str] = ()) -> Any:
-    run = StageRun(STEPS[name], Options(root=root, quiet=True), Ledger.open(root, create=True), arguments)
+    run = StageRun(
+        STEPS[name], Options(root=root, quiet=True), Ledger.open(root, create=True), line_of(name, arguments)
+    )
     yield run
     run.finish()
 

@@ -147,7 +147,7 @@ def test_every_picture_is_described(page: str) -> None:
 
 
 def test_gates_are_those_of_the_last_filter_run(page: str) -> None:
-    assert "gate 55</text>" in page  # from its arguments
+    assert "gate 55</text>" in page
     assert "gate 60</text>" in page  # the filter's own default
 
 

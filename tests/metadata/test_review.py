@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pokefa.reporting.review_stages import flags_kept
 from pokefa.reporting.thumbnails import SIDE, small_picture
 
 Ask = Callable[..., Any]
@@ -145,12 +144,12 @@ def test_dup_page_shows_the_kept_one_and_others_of_the_group(ask: Ask, sample: A
 
 def test_dup_command_brings_back_what_the_threshold_no_longer_reaches(ask: Ask, run_script: Ask, sample: Any) -> None:
     root = ["--root", str(sample.root)]
-    with sample.run("rm_dups", [*root, "--threshold", "5", "--linkage", "star", "--quiet"]) as run:
+    with sample.run("rm_dups", [*root, "--threshold", "5", "--linkage", "single", "--quiet"]) as run:
         run.record(sample.ids["copy"], {"dupe_keep_reason": "pixels"})
     ask("review", "--stage", "dup")
     action = page_of(sample.root, "dup")["actions"][0]
     assert (action["kind"], action["file"]) == ("threshold", None)
-    assert shlex.split(action["start"])[-4:] == [*root, "--linkage", "star"]
+    assert shlex.split(action["start"])[-4:] == [*root, "--linkage", "single"]
     with sample.run("phash") as run:
         run.record(sample.ids["good"], {"phash64": "0123456789abcdef"})
         run.record(sample.ids["copy"], {"phash64": "0123456789abcde0"})  # 4 bits
@@ -168,7 +167,7 @@ def test_filter_page_sorts_by_missing_points_and_its_command_runs(ask: Ask, run_
     page = page_of(sample.root, "filter")
     assert [(item["image_id"], item["says"], item["score"]) for item in page["items"]] == [
         (sample.ids["fakemon"], "rank 5", 6.0),
-        (sample.ids["dull"], "aesthetic 20 of 58", 38.0),
+        (sample.ids["dull"], "aesthetic 20 (needs 58)", 38.0),
     ]
     assert page["items"][1]["values"] == {"relevance": 95.0, "aesthetic": 20.0}
     gates, again = page["actions"]
@@ -327,14 +326,6 @@ def test_a_picture_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     assert small_picture(tmp_path, "text.jpg") == "!not_an_image"
     assert small_picture(tmp_path, "none.jpg") == "!missing_file"
-
-
-def test_recorded_flags_are_repeated_without_those_of_the_run() -> None:
-    arguments = ["--root", "x", "--with-variants", "--threshold=4", "--dry-run", "--linkage", "single", "--quiet"]
-    kept = flags_kept(arguments, ("--root", "--threshold", "--dry-run", "--quiet"))
-    assert kept == ("--with-variants", "--linkage", "single")
-    shortened = ["--roo=x", "--thresh", "4", "--dry", "--linkage", "single"]
-    assert flags_kept(shortened, ("--root", "--threshold", "--dry-run")) == ("--linkage", "single")
 
 
 def test_unknown_stage_is_refused(ask: Ask) -> None:

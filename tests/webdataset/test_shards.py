@@ -552,7 +552,7 @@ def test_the_full_card(dataset: Any, snapshot: Snapshot) -> None:
         "5 images to train on and 1 to validate with",
         "| scores | `scorer-1 rubric-2` | 6 |",
         '| NSFW thresholds | `{"a": 0.3}` | 6 |',
-        "| --seed 7 --workers 1 | packed 6 |",
+        "| --seed 7 | packed 6 |",
         "| 50 to 59 | 0 | 5 |",
         "| 90 to 100 | 6 | 0 |",
         "| none | 0 | 1 |",
