@@ -5,11 +5,11 @@
     python benchmarks/run.py --longer              larger sizes of three of them: ten minutes
     python benchmarks/run.py --quick --out /tmp/results
 
-Writes benchmarks/results/RESULTS.md, and benchmarks/results/results.json from which that is made. docs/costs.md
-shows the rows for which a goal was set. --longer writes benchmarks/results/LONGER.md instead: what would take the whole
-beyond half an hour. Each script runs in the environment that it needs, which is built on first use. Run this one in that of
-requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project, on a machine that does
-nothing else.
+Writes benchmarks/results/RESULTS.md, and benchmarks/results/results.json from which that is made. docs/costs.md shows
+the rows for which a goal was set. --longer writes benchmarks/results/LONGER.md instead: what would take the whole
+beyond half an hour. Each script runs in the environment that it needs, which is built on first use. Run this one in
+that of requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project, on a machine that
+does nothing else.
 """
 
 from __future__ import annotations
@@ -205,9 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
     parser.add_argument("--longer", action="store_true", help="larger sizes of some of them, for LONGER.md")
     parser.add_argument("--quick", action="store_true", help="small sizes: only to see that all of them work")
-    parser.add_argument(
-        "--out", type=Path, default=RESULTS, metavar="DIR", help="where RESULTS.md and results.json go"
-    )
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="where RESULTS.md and results.json go")
     args = parser.parse_args(argv)
     if unknown := [name for name in args.names if name not in names]:
         parser.error(f"there is no benchmark {unknown[0]!r}: choose from {', '.join(names)}")

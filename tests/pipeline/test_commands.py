@@ -299,7 +299,9 @@ def test_a_command_for_clusters_takes_its_flags(shown: Shown) -> None:
 
 
 def test_there_are_commands_for_clusters() -> None:
-    assert {"preprocess/resize/resize.py", "pipeline.py"} <= {shlex.split(each.line)[1] for each in shown_for_clusters()}
+    assert {"preprocess/resize/resize.py", "pipeline.py"} <= {
+        shlex.split(each.line)[1] for each in shown_for_clusters()
+    }
 
 
 def test_what_runs_elsewhere_is_still_shown() -> None:
