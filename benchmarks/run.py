@@ -5,11 +5,11 @@
     python benchmarks/run.py --longer              larger sizes of three of them: ten minutes
     python benchmarks/run.py --quick --out /tmp/results
 
-Writes benchmarks/results/RESULTS.md, and benchmarks/results/results.json from which that is made. README.md shows the
-rows for which a goal was set. --longer writes benchmarks/results/LONGER.md instead: what would take the whole beyond
-half an hour. Each script runs in the environment that it needs, which is built on first use. Run this one in that of
-requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project, on a machine that does
-nothing else.
+Writes benchmarks/results/RESULTS.md, and benchmarks/results/results.json from which that is made. docs/costs.md shows
+the rows for which a goal was set. --longer writes benchmarks/results/LONGER.md instead: what would take the whole
+beyond half an hour. Each script runs in the environment that it needs, which is built on first use. Run this one in
+that of requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project, on a machine that
+does nothing else.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from pokefa.files import replacing
 from pokefa.setup.environments import CHECKOUT
 from pokefa.setup.runner import checkout_variables
 
-README_MARKS = ("<!-- begin: written by benchmarks/run.py -->\n", "<!-- end: written by benchmarks/run.py -->\n")
+RESULTS = CHECKOUT / "benchmarks/results"
+PAGE = CHECKOUT / "docs/costs.md"
+PAGE_MARKS = ("<!-- begin: written by benchmarks/run.py -->\n", "<!-- end: written by benchmarks/run.py -->\n")
 
 HEAD = """\
 # What things cost
 
-Measured by the scripts beside this file, each thing beside what a user would use instead, and beside what bounds it, in
+Measured by the scripts of `benchmarks/`, each thing beside what a user would use instead, and beside what bounds it, in
 one run. Compare the ratios, not the seconds. `benchmarks/run.py` writes this page: in the environment `benchmarks`,
 with `PYTHONPATH=.`, on a machine that does nothing else. Larger sizes of some are in [LONGER.md](LONGER.md).
 """
@@ -143,17 +145,17 @@ def comparison_table(found: Sequence[Comparison]) -> str:
     return table(["ours", "beside", "ratio", "", "wanted at least"], rows)
 
 
-def with_table(readme: str, found: Sequence[Comparison]) -> str:
-    """Return the README with the comparisons for which a goal was set.
+def with_table(shown: str, found: Sequence[Comparison]) -> str:
+    """Return the text of docs/costs.md with the comparisons for which a goal was set.
 
     Raises:
-        InputError: the README does not say where.
+        InputError: the text lacks the marks.
     """
-    begin, end = README_MARKS
-    before, found_begin, rest = readme.partition(begin)
+    begin, end = PAGE_MARKS
+    before, found_begin, rest = shown.partition(begin)
     _, found_end, after = rest.partition(end)
     if not found_begin or not found_end:
-        raise InputError(f"README.md lacks the lines {begin.strip()} and {end.strip()}")
+        raise InputError(f"docs/costs.md lacks the lines {begin.strip()} and {end.strip()}")
     goals = [one for one in found if one.wanted is not None]
     return f"{before}{begin}{comparison_table(goals)}\n{end}{after}"
 
@@ -164,7 +166,7 @@ def write(path: Path, text: str) -> None:
 
 
 def measure(out: Path, chosen: Sequence[str], *, quick: bool) -> None:
-    """Run the chosen benchmarks, or all, and write RESULTS.md, and README's table where they stay in the project.
+    """Run the chosen benchmarks, or all, and write RESULTS.md, and docs/costs.md's table where they stay here.
 
     Raises:
         PokefaError: one of them failed; the results of those before are written.
@@ -180,9 +182,8 @@ def measure(out: Path, chosen: Sequence[str], *, quick: bool) -> None:
         ordered = {name: results[name] for name in names if name in results}
         write(stored, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")  # after each: the next may take long
         write(out / "RESULTS.md", page(ordered))
-    if out == CHECKOUT / "benchmarks":
-        readme = CHECKOUT / "README.md"
-        write(readme, with_table(readme.read_text(encoding="utf-8"), comparisons(results)))
+    if out == RESULTS:
+        write(PAGE, with_table(PAGE.read_text(encoding="utf-8"), comparisons(results)))
 
 
 def measure_longer(out: Path, *, quick: bool) -> None:
@@ -204,13 +205,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
     parser.add_argument("--longer", action="store_true", help="larger sizes of some of them, for LONGER.md")
     parser.add_argument("--quick", action="store_true", help="small sizes: only to see that all of them work")
-    parser.add_argument(
-        "--out", type=Path, default=CHECKOUT / "benchmarks", metavar="DIR", help="where RESULTS.md and results.json go"
-    )
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="where RESULTS.md and results.json go")
     args = parser.parse_args(argv)
     if unknown := [name for name in args.names if name not in names]:
         parser.error(f"there is no benchmark {unknown[0]!r}: choose from {', '.join(names)}")
-    if args.quick and args.out == CHECKOUT / "benchmarks":
+    if args.quick and args.out == RESULTS:
         parser.error("--quick measures nothing worth keeping: give another folder with --out")
     if args.longer and args.names:
         parser.error("--longer runs all that it has: leave out the names")

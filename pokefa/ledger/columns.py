@@ -182,20 +182,20 @@ IMAGES = TableSchema(
             [
                 ("image_id", MD5, "MD5 of the raw bytes; the key"),
                 ("sha256", SHA256, "SHA-256 of the raw bytes"),
-                ("species", TEXT, "species that was searched for, as in quotas/popularity.csv"),
+                ("species", TEXT, "species that was searched for, as spelled in quotas/popularity.csv"),
                 ("rank", COUNT, "popularity rank of that species, 1 = most popular"),
                 ("band", TEXT, "popularity band of that species, as `001-150`"),
-                ("query", TEXT, "search query that found the image, or how it came otherwise"),
+                ("query", TEXT, "search query that found the image, or its other source"),
                 ("source_url", TEXT, "address that the bytes were downloaded from"),
                 ("source_page", TEXT, "page that showed the image"),
                 ("source_domain", TEXT, "host name of the page, or of the image where no page is known"),
-                ("title", TEXT, "title that the search gave"),
-                ("path_raw", PATH, "raw file, relative to the root; byte for byte what the server sent"),
+                ("title", TEXT, "title in the search result"),
+                ("path_raw", PATH, "raw file, byte for byte as the server sent it"),
                 ("fmt", TEXT, "format recognised from the bytes: JPEG, PNG, WEBP, AVIF, GIF, BMP or TIFF"),
                 ("w", COUNT, "width in pixels after EXIF orientation"),
                 ("h", COUNT, "height in pixels after EXIF orientation"),
                 ("bytes", COUNT, "size of the raw file in bytes"),
-                ("content_type", TEXT, "content type that the server claimed"),
+                ("content_type", TEXT, "content type that the server stated"),
                 ("ts", TEXT, "time of the download, UTC, ISO 8601"),
                 ("scrape_run_id", TEXT, "run that saved the image"),
             ],
@@ -203,24 +203,21 @@ IMAGES = TableSchema(
         *_columns(
             "nsfw_filter",
             [
-                ("is_nsfw", BOOLEAN, "True: a tag reached its threshold; the model's word, see nsfw_override"),
-                (
-                    "nsfw_score",
-                    SHARE,
-                    "highest score among the tags of the table",
-                ),
-                ("nsfw_tags", TEXT, "tags it was screened for with a score over 0.05, as JSON {tag: score}"),
+                ("is_nsfw", BOOLEAN, "True: a tag reached its threshold; nsfw_override outranks it"),
+                ("nsfw_score", SHARE, "highest score among the tags that have a threshold"),
+                ("nsfw_tags", TEXT, "screened tags with a score over 0.05, as JSON {tag: score}"),
                 (
                     "nsfw_threshold",
                     TEXT,
-                    "thresholds that decided, as JSON {tag: threshold}; null: the model lacks it; unused: the table",
+                    "thresholds that decided, as JSON {tag: threshold}; null: not a tag of this model; unused: not in "
+                    "the table that decided",
                 ),
-                ("nsfw_model", TEXT, "backend, model name and first 12 digits of its SHA-256"),
+                ("nsfw_model", TEXT, "backend, model name, and the first 12 digits of the model's SHA-256"),
             ],
         ),
         *_columns(
             "nsfw_unflag",
-            [("nsfw_override", one_of("unflagged"), "a person looked and cleared the image")],
+            [("nsfw_override", one_of("unflagged"), "a person reviewed the image and cleared it")],
         ),
         *_columns(
             "nsfw_filter",
@@ -232,25 +229,27 @@ IMAGES = TableSchema(
         *_columns(
             "ocr_pipeline",
             [
-                ("has_ocr", BOOLEAN, "True: text was found; see ocr_override"),
-                ("ocr_boxes_path", PATH, "JSON of the text polygons with scores"),
-                ("ocr_mask_path", PATH, "PNG mask, white where text is to be painted over"),
+                ("has_ocr", BOOLEAN, "True: text was found; ocr_override outranks it"),
+                ("ocr_boxes_path", PATH, "JSON file with the text polygons and their scores"),
+                ("ocr_mask_path", PATH, "PNG mask, white where text is to be inpainted"),
                 ("ocr_area_frac", SHARE, "masked pixels divided by all pixels"),
                 (
                     "ocr_text_dominated",
                     BOOLEAN,
-                    "True: so much is text that nothing is painted over and the original is used",
+                    "True: so much of the image is text that the original is used",
                 ),
                 ("ocr_model", TEXT, "text detector and its version"),
-                ("ocr_inpainted_path", PATH, "PNG with the text painted over; empty where there is no text"),
+                ("ocr_inpainted_path", PATH, "inpainted PNG; empty where there is no text"),
                 ("ocr_inpainter", TEXT, "inpainter and its version"),
             ],
         ),
-        *_columns("ocr_unflag", [("ocr_override", one_of("unflagged"), "a person looked; the original is used")]),
+        *_columns(
+            "ocr_unflag", [("ocr_override", one_of("unflagged"), "a person reviewed the image; the original is used")]
+        ),
         *_columns(
             "ocr_pipeline",
             [
-                ("ocr_run_id", TEXT, "run that looked for text"),
+                ("ocr_run_id", TEXT, "run that detected or inpainted text"),
                 ("ocr_error", TEXT, "why detection or inpainting failed"),
             ],
         ),
@@ -260,12 +259,12 @@ IMAGES = TableSchema(
                 ("path_resized", PATH, "resized or kept file"),
                 ("resized_w", COUNT, "its width in pixels"),
                 ("resized_h", COUNT, "its height in pixels"),
-                ("resize_scale", decimal(0), "one factor for both sides; 1.0 = kept"),
+                ("resize_scale", decimal(0), "scale factor of both sides; 1.0 = not resampled"),
                 ("resize_kernel", one_of("bicubic", "area", "none"), "how it was resampled"),
                 (
                     "resize_action",
                     one_of("keep", "strip", "convert", "up", "down"),
-                    "`keep`: the same bytes; `strip`: no metadata; `up`, `down`: resampled",
+                    "`keep`: same bytes; `strip`: metadata removed; `convert`: encoded again; `up`, `down`: resampled",
                 ),
                 ("resize_note", TEXT, "why it was stripped or converted; `long_side_bound`: shorter than --min-side"),
                 ("resize_source", one_of("raw", "inpainted"), "what was resized"),
@@ -277,7 +276,11 @@ IMAGES = TableSchema(
             "score",
             [
                 ("ae_relevance", SCORE, "is it clearly Pokémon fan art?"),
-                ("ae_aesthetic", SCORE, "technique and appeal, after the cap for artifacts"),
+                (
+                    "ae_aesthetic",
+                    SCORE,
+                    "technique and appeal, after the cap for artifacts (25 for mild, 15 for strong)",
+                ),
                 (
                     "ae_artifact",
                     one_of("none", "mild", "strong"),
@@ -295,7 +298,7 @@ IMAGES = TableSchema(
                 (
                     "phash_contrast",
                     decimal(0),
-                    "grey levels by which what the hash is made of varies; under 1 is nearly flat",
+                    "variation of the image as the hash sees it, in grey levels; under 1 is nearly flat",
                 ),
                 (
                     "phash_variants",
@@ -314,7 +317,7 @@ IMAGES = TableSchema(
                 (
                     "dupe_distance",
                     integer(0, 64),
-                    "bits in which the kept image differs; of variants, the least",
+                    "bits by which the hash of the kept image differs; the least of all variants",
                 ),
                 (
                     "dupe_flag",
@@ -322,16 +325,16 @@ IMAGES = TableSchema(
                     "`identical`: the same phash64",
                 ),
                 ("dupe_removed", BOOLEAN, "True: another image of the group is kept instead"),
-                ("dupe_keep_reason", TEXT, "what decided for the kept one: aesthetic, pixels, ts or image_id"),
+                ("dupe_keep_reason", TEXT, "why the kept image was chosen: aesthetic, pixels, ts or image_id"),
                 ("dupe_run_id", TEXT, "run that decided"),
             ],
         ),
         *_columns(
             "filter",
             [
-                ("filter_decision", one_of(*DECISIONS), "what became of the image"),
-                ("filter_score", decimal(0, 100), "effective score that ranks the images"),
-                ("filter_rank", COUNT, "place among the images that pass the gates, 1 = best"),
+                ("filter_decision", one_of(*DECISIONS), "decision about the image"),
+                ("filter_score", decimal(0, 100), "score by which the images are ranked"),
+                ("filter_rank", COUNT, "rank among the images that pass the thresholds, 1 = best"),
                 ("filter_run_id", TEXT, "run that decided"),
             ],
         ),
@@ -382,7 +385,7 @@ BASE = TableSchema(
         ),
         *_columns("hybrid_captions", [("hybrid_caption", TEXT, "sentence, ` | `, then tags")]),
         *_columns("species", [("species", TEXT, "canonical species slugs, comma-separated")]),
-        *_columns("split", [("split", one_of("train", "val"), "which set it is in")]),
+        *_columns("split", [("split", one_of("train", "val"), "side of the split")]),
     ),
     born_with=("filter",),
 )
@@ -390,7 +393,7 @@ BASE = TableSchema(
 DROPS = TableSchema(
     "drops",
     "metadata/drops.csv",
-    "One row per drop, for reading; the decisions themselves stand in images.csv.",
+    "One row per drop, for reading; the decisions themselves are in images.csv.",
     _columns(
         "",
         [

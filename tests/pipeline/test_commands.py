@@ -1,4 +1,4 @@
-"""Every command that the README or a script's help shows runs as it stands, on a copy of the finished demo.
+"""Every command that the README, docs/ or a script's help shows runs as it stands, on a copy of the finished demo.
 
 What stands for the reader's own things is replaced: `python` by the interpreter of the stage's environment, ids by ids
 of the demo, example.org by the demo's domain. The services are the demo's stand-ins.
@@ -32,6 +32,7 @@ pytestmark = pytest.mark.timeout(600)
 PORT = free_ports()
 FOLDERS = ("pokefa", "quotas", "scraping", "preprocess", "caption", "webdataset", "metadata", "demo")
 MODULES = ("benchmarks", "requirements")
+FOR_CLUSTERS = "scaling.md"
 SERVERS = ("demo.standins.openai_standin", "demo.standins.serpapi_standin", "demo.standins.services")
 
 # Commands that do not run here, each with what runs in its place.
@@ -66,14 +67,18 @@ class Shown:
     line: str
 
 
-def shown_in_readme() -> Iterator[Shown]:
-    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
-            command = re.split(r"\s+#", line)[0].strip()
-            if command and not command.startswith("export "):
-                yield Shown("README.md", command)
-    yield from (Shown("README.md", line) for line in re.findall(r"`(python3? [^`]*)`", text))
+def shown_in_pages() -> Iterator[Shown]:
+    """Yield the commands of the README and of docs/, apart from the page that wants clusters and clouds."""
+    for path in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]:
+        if path.name == FOR_CLUSTERS:
+            continue
+        text = path.read_text(encoding="utf-8")
+        for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            for line in block.splitlines():
+                command = re.split(r"\s+#", line)[0].strip()
+                if command and not command.startswith("export "):
+                    yield Shown(path.name, command)
+        yield from (Shown(path.name, line) for line in re.findall(r"`(python3? [^`]*)`", text))
 
 
 def shown_in_docstrings() -> Iterator[Shown]:
@@ -98,22 +103,22 @@ def shown_in_benchmarks() -> list[Shown]:
     return found
 
 
-def shown_in_docs() -> list[Shown]:
-    """Return the commands of docs/ that run a script of the project."""
+def shown_for_clusters() -> list[Shown]:
+    """Return the commands for clusters and clouds that run a script of the project."""
     found = []
-    for path in sorted((CHECKOUT / "docs").glob("*.md")):
-        for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-            for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                place = next((place for place, word in enumerate(words) if word.endswith(".py")), None)
-                if place is not None:
-                    found.append(Shown(path.name, shlex.join(["python", *words[place:]])))
+    text = (CHECKOUT / "docs" / FOR_CLUSTERS).read_text(encoding="utf-8")
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            place = next((place for place, word in enumerate(words) if word.endswith(".py")), None)
+            if place is not None:
+                found.append(Shown(FOR_CLUSTERS, shlex.join(["python", *words[place:]])))
     return found
 
 
 def commands() -> list[Shown]:
     """Each command once, in the order in which a reader meets them."""
-    found = {each.line: each for each in [*shown_in_readme(), *shown_in_docstrings()]}
+    found = {each.line: each for each in [*shown_in_pages(), *shown_in_docstrings()]}
     return [each for each in found.values() if each.line not in ELSEWHERE]
 
 
@@ -281,9 +286,9 @@ def test_a_shown_benchmark_takes_its_flags(shown: Shown) -> None:
         assert flag in done.stdout
 
 
-@pytest.mark.parametrize("shown", shown_in_docs(), ids=lambda shown: shown.line)
-def test_a_command_of_the_docs_takes_its_flags(shown: Shown) -> None:
-    """They want clusters and clouds: here their parsers take them, and know every one of their flags."""
+@pytest.mark.parametrize("shown", shown_for_clusters(), ids=lambda shown: shown.line)
+def test_a_command_for_clusters_takes_its_flags(shown: Shown) -> None:
+    """No cluster is here: their parsers take the commands, and know every one of their flags."""
     words = shlex.split(shown.line)
     done = run([str(ensure(environment("core"))), *words[1:], "--help"], CHECKOUT, {})
     assert done.returncode == 0, done.stderr
@@ -291,12 +296,14 @@ def test_a_command_of_the_docs_takes_its_flags(shown: Shown) -> None:
         assert flag in done.stdout
 
 
-def test_there_are_commands_in_the_docs() -> None:
-    assert {"preprocess/resize/resize.py", "pipeline.py"} <= {shlex.split(each.line)[1] for each in shown_in_docs()}
+def test_there_are_commands_for_clusters() -> None:
+    assert {"preprocess/resize/resize.py", "pipeline.py"} <= {
+        shlex.split(each.line)[1] for each in shown_for_clusters()
+    }
 
 
 def test_what_runs_elsewhere_is_still_shown() -> None:
-    lines = {each.line for each in [*shown_in_readme(), *shown_in_docstrings()]}
+    lines = {each.line for each in [*shown_in_pages(), *shown_in_docstrings()]}
     assert set(ELSEWHERE) <= lines
 
 
