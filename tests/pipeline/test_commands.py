@@ -33,6 +33,7 @@ PORT = free_ports()
 FOLDERS = ("pokefa", "quotas", "scraping", "preprocess", "caption", "webdataset", "metadata", "demo")
 MODULES = ("benchmarks", "requirements")
 FOR_CLUSTERS = "scaling.md"
+WITH_MODELS = {"preprocess/nsfw/nsfw_filter.py", "preprocess/ocr/ocr_pipeline.py", "nsfw", "ocr"}
 SERVERS = ("demo.standins.openai_standin", "demo.standins.serpapi_standin", "demo.standins.services")
 
 # Commands that do not run here, each with what runs in its place.
@@ -218,12 +219,12 @@ def words_of(shown: Shown, root: Path, tmp_path: Path) -> list[str]:
     words = [word.replace("/tmp/", f"{tmp_path}/", 1) if word.startswith("/tmp/") else word for word in words]
     ids = ids_for(shown.line, root)
     words = [next(ids) if re.fullmatch(r"[0-9a-f]{4,32}…?", word) and not word.isdecimal() else word for word in words]
-    if "scraping/scrape.py" in words:
+    if {"scraping/scrape.py", "scrape"} & {*words}:
         words.append("--allow-private")  # the stand-in's images lie on this machine
     if "pipeline.py" in words and "run" in words:
         # The demo's set is small, whatever its quotas are, and its weights are its own.
         words += ["--no-disk-check", "--config", "trust.toml"]
-    if {"preprocess/nsfw/nsfw_filter.py", "preprocess/ocr/ocr_pipeline.py"} & {*words} and TRUST[0] not in words:
+    if WITH_MODELS & {*words[:3]} and TRUST[0] not in words:
         words += TRUST  # what stands here for the reader's weights is the demo's small models
     return words
 
