@@ -35,13 +35,13 @@ from pokefa.ledger.table import KEY
 from pokefa.ledger.tables import TAKEDOWNS_FOLDER
 from pokefa.shards.card import CARD
 from pokefa.shards.layout import listed_ids
+from pokefa.shards.publish import finish
 from pokefa.stage.options import add_data_option, options_from, stage_parser
 from pokefa.stage.rows import find_ids
 from pokefa.stage.runner import StageRun, run_stage
 from pokefa.takedown.addresses import Address, plain_host, read_address, read_typed
 from pokefa.takedown.find import find_traces, near_copies, remove_traces
 from pokefa.takedown.records import Record, hash_picture, read_records, require_libraries
-from pokefa.takedown.shards import MOVES, finish
 
 # The filter's own column still says that the images are kept, and another image may now have their place. Where
 # another image of a duplicate group had been removed in favour of one that is taken down, that one may enter the set,
@@ -189,8 +189,8 @@ def take_down(run: StageRun, request: Request) -> None:
             ]
         )
     apply = request.apply and not run.options.dry_run
-    if apply and (run.root / MOVES).exists():
-        finish(run.root)  # of a run that was killed while it rewrote the shards
+    if apply:
+        finish(run.root)  # what a run had decided that was killed while it rewrote the shards
     in_split = len({image_id for ids in listed_ids(run.root).values() for image_id in ids} & set(chosen))
     traces = find_traces(run.root, run.data, images, chosen)
     lost = [image_id for image_id in chosen if image_id not in gone and image_id not in traces.with_files]
@@ -227,7 +227,7 @@ def take_down(run: StageRun, request: Request) -> None:
         "pages": [path.relative_to(run.root).as_posix() for path in traces.pages],
         "rewritten": traces.withdrawal.paths,
         "answers": traces.answers,
-        "batches": [one.path.stem for one in traces.waiting],
+        "batches": [one.record.name for one in traces.waiting],
         "near_copies": copies,
         "in_split": in_split,
         "records": [f"{TAKEDOWNS_FOLDER}/{record.run_id}.json" for record in unfinished] if apply else [],

@@ -34,6 +34,7 @@ from pokefa.ledger.replay import compare_with_journals
 from pokefa.ledger.runs import Run, data_root_of, read_runs
 from pokefa.ledger.table import KEY
 from pokefa.ledger.tables import Ledger, Snapshot
+from pokefa.llm.store import check_answers
 from pokefa.reporting.check_files import check_base, check_files, check_sums, check_temporaries, missing_files
 from pokefa.reporting.check_shards import check_shards
 from pokefa.reporting.open_runs import UnderWay
@@ -42,7 +43,6 @@ from pokefa.stage.options import Options
 from pokefa.stage.reader import Reading, add_json_flag, reading_parser, run_reading
 from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun
-from pokefa.takedown.asked import check_answers
 from pokefa.takedown.proof import check_gone
 
 # Examples of each kind on the screen; --json has them all.

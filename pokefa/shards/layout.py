@@ -131,6 +131,11 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, allow_nan=False, ensure_ascii=False, sort_keys=True).encode("utf-8")
 
 
+def json_text(value: object) -> str:
+    """Return the text of a manifest: keys in order, so that the same set has the same text."""
+    return json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
 # -- what is in a set of shards ----------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pokefa.ledger.runs import repeated_arguments
-from pokefa.llm.batch_api import BatchRecord
+from pokefa.llm.batch_records import BatchRecord
 from pokefa.reporting.next_steps import Situation, command, retry_commands
 from pokefa.stage.funnel import DECIDED_BY, StepCount
 from pokefa.stage.rows import STEPS

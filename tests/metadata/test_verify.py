@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from metadata.verify import MENDING, NOTES, TAKE_DOWN_AGAIN, verify
 from pokefa.ledger.tables import Ledger
+from pokefa.llm.batch_records import BatchRecord, write_record
 from pokefa.llm.store import Answers, Stored
 from pokefa.reporting.check_files import check_temporaries
 from pokefa.reporting.open_runs import UnderWay
@@ -125,14 +127,12 @@ def temporary_file(sample: Any) -> None:
     (sample.root / "data_stage/resized" / f".{sample.ids['good']}.jpg.abc.tmp").write_bytes(b"x")
 
 
-def take_down(sample: Any, name: str, **hashed: object) -> None:
+def take_down(sample: Any, name: str, finished: str | None = "2999-01-01T00:00:00Z", **hashed: object) -> None:
     """Mark an image and write the record, and remove nothing."""
     with sample.run("takedown") as run:
         run.record(sample.ids[name], {"drop_reason": "takedown:asked"}, drop="asked")
         told = ({"image_id": sample.ids[name], **hashed},)
-        Record(run.run_id, "2026-11-23T00:00:00.000Z", "asked", {}, told, finished="2999-01-01T00:00:00Z").write(
-            sample.root
-        )
+        Record(run.run_id, "2026-11-23T00:00:00.000Z", "asked", {}, told, finished=finished).write(sample.root)
 
 
 def remove_files(sample: Any, name: str) -> None:
@@ -168,7 +168,8 @@ def taken_down_asked(sample: Any) -> None:
 
 
 def takedown_unfinished(sample: Any) -> None:
-    (sample.root / "webdataset/data/.withdrawing").mkdir()
+    take_down(sample, "dull", finished=None)
+    remove_files(sample, "dull")
 
 
 def looks_taken_down(sample: Any) -> None:
@@ -460,17 +461,14 @@ def test_a_damaged_record_is_told(sample: Any) -> None:
 
 def test_a_waiting_question_about_the_image_is_told(ask: Ask, sample: Any) -> None:
     ask("takedown", "--id", sample.ids["dull"], "--reason", "asked", "--apply")
-    folder = sample.root / "metadata/batches"
-    folder.mkdir()
-    record = {"state": "submitted", "requests": {sample.ids["dull"]: "about dull"}}
-    (folder / "b-001.json").write_text(json.dumps(record))
+    requests = {sample.ids["dull"]: "about dull"}
+    record = BatchRecord("b-001", "score", "1", "m", "responses", "submitted", requests)
+    write_record(sample.root, record)
     assert found_in(sample) == {"taken_down_asked": ["1 questions in metadata/batches/b-001.json"]}
-    (folder / "b-001.json").write_text(json.dumps(record | {"state": "done"}))
+    write_record(sample.root, replace(record, state="done"))
     assert found_in(sample) == {}
-    (folder / "b-001.json").write_text("{")
-    assert found_in(sample)["taken_down_asked"][0].startswith(
-        "cannot be told: metadata/batches/b-001.json is damaged ("
-    )
+    record.path(sample.root).write_text("{")
+    assert found_in(sample)["taken_down_asked"][0].startswith("cannot be told: metadata/batches/b-001.json is damaged")
 
 
 def test_a_page_made_after_the_takedown_cannot_show_the_image(ask: Ask, sample: Any) -> None:
