@@ -107,31 +107,31 @@ def finish(root: Path) -> None:
     except FileNotFoundError:
         return
     except ValueError:
-        decided = {"moves": {STATS: {"from": "", "before": "", "after": ""}}}  # fits nothing
-    moves = {root / target: (root / BUILDING / move["from"], move) for target, move in decided["moves"].items()}
-    if not all(_fits(target, *move) for target, move in moves.items()):
+        decided = None
+    if decided is None or not all(_fits(root, target, move) for target, move in decided["moves"].items()):
         (root / MOVES).unlink()
         return
-    stats = moves.pop(root / STATS, None)
-    if stats is not None:
+    built = {root / target: root / BUILDING / move["from"] for target, move in decided["moves"].items()}
+    stats = built.pop(root / STATS, None)
+    if stats is not None and stats.exists():  # or else the new one is in its place already
         (root / STATS).unlink(missing_ok=True)
-    for target, (path, _) in moves.items():
+    for target, path in built.items():
         _bring(path, target)
     for name in decided["stale"]:
         (root / DATA / name).unlink(missing_ok=True)
-    for folder in {root / DATA, *(target.resolve().parent for target in moves)}:
+    for folder in {root / DATA, *(target.resolve().parent for target in built)}:
         sync_folder(folder)
     if stats is not None:
-        _bring(stats[0], root / STATS)
+        _bring(stats, root / STATS)
         sync_folder((root / STATS).resolve().parent)
     clear_building(root)
 
 
-def _fits(target: Path, path: Path, move: Mapping[str, str | None]) -> bool:
+def _fits(root: Path, target: str, move: Mapping[str, str | None]) -> bool:
     """Tell whether a file is what it was when the change was decided, or what it is to be."""
-    now = _state(target)
-    is_old = now == move["before"] or (now is None and target.name == Path(STATS).name)
-    return now == move["after"] or (is_old and _state(path) == move["after"])
+    now = _state(root / target)
+    is_old = now == move["before"] or (now is None and target == STATS)
+    return now == move["after"] or (is_old and _state(root / BUILDING / str(move["from"])) == move["after"])
 
 
 def _state(path: Path) -> str | None:
@@ -147,6 +147,7 @@ def _bring(path: Path, target: Path) -> None:
     if not path.exists():
         return
     place = target.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.replace(place)
     except OSError as error:

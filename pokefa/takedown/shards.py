@@ -9,18 +9,47 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tarfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from pokefa.errors import InputError
-from pokefa.shards.layout import DATA, MANIFESTS, SHARD_NAME, SPLITS, STATS, read_stats, shard_paths, split_of
+from pokefa.errors import InputError, first_line
+from pokefa.files import replacing
+from pokefa.shards.layout import (
+    DATA,
+    MANIFESTS,
+    SHARD_NAME,
+    SPLITS,
+    STATS,
+    TAR_BLOCK,
+    TAR_RECORD,
+    read_stats,
+    shard_paths,
+    split_of,
+)
 from pokefa.shards.pack import built_shard
 from pokefa.shards.publish import clear_building, describe, make_stats, publish, read_ids
 from pokefa.shards.urls import URLS, urls_without
-from pokefa.takedown.cut_tar import Cut, read_cut, write_cut
+
+COPY_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A shard that loses samples.
+
+    Args:
+        name: of the file.
+        kept: (begin, end) in bytes of each member that stays, in order.
+        gone: {image_id: the species that its facts name} of the samples that leave.
+    """
+
+    name: str
+    kept: tuple[tuple[int, int], ...]
+    gone: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -112,9 +141,8 @@ def _cut_shard(
 
     Its plan is one that the packer never makes: a shard of other samples must not be taken for it.
     """
-    plan = hashlib.sha256(
-        f"without {' '.join(sorted(cut.gone))} {told and told['plan']} {cut.name}".encode()
-    ).hexdigest()
+    was = cut.name if told is None else told["plan"]
+    plan = hashlib.sha256(f"without {' '.join(sorted(cut.gone))} {was}".encode()).hexdigest()
     built = built_shard(root, plan)
     written = write_cut(root, cut, built)
     if told is None:
@@ -154,7 +182,10 @@ def _cut_lists(
         table = f"{MANIFESTS}/{split}_species.csv"
         if (root / table).is_file():
             lost = Counter(name for image_id in leaving for name in shown.get(image_id, ()))
-            files[table] = _without_species((root / table).read_text(encoding="utf-8"), lost, len(left)).encode()
+            try:
+                files[table] = _without_species((root / table).read_text(encoding="utf-8"), lost, len(left)).encode()
+            except ValueError:
+                raise InputError(f"{table} is damaged: run webdataset/split.py again") from None
     return lists, files
 
 
@@ -163,9 +194,70 @@ def _without_species(text: str, lost: Mapping[str, int], images: int) -> str:
     head, *lines = text.splitlines()
     counts = {name: int(count) - lost.get(name, 0) for name, count, *_ in (line.split(",") for line in lines)}
     ranked = sorted(((-count, name) for name, count in counts.items() if count > 0))
-    return f"{head}\n" + "".join(f"{name},{-count},{-count / images:.6f}\n" for count, name in ranked)
+    return f"{head}\n" + "".join(f"{name},{-count},{-count / max(1, images):.6f}\n" for count, name in ranked)
 
 
 def _without_left_out(told: Mapping[str, Any], gone: frozenset[str]) -> dict[str, Any]:
     """Return what the manifest says of a shard or of the set, without these images among those that no shard holds."""
     return {**told, "left_out": {image_id: why for image_id, why in told["left_out"].items() if image_id not in gone}}
+
+
+# -- the tar files ----------------------------------------------------------------------------------------------------
+
+
+def read_cut(path: Path, gone: frozenset[str]) -> Cut | None:
+    """Return how a shard is cut, or None where it holds none of the images.
+
+    Raises:
+        InputError: it is not a whole tar.
+    """
+    kept: list[tuple[int, int]] = []
+    species: dict[str, tuple[str, ...]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                end = member.offset_data + -(-member.size // TAR_BLOCK) * TAR_BLOCK
+                if key not in gone:
+                    kept.append((member.offset, end))
+                    continue
+                species.setdefault(key, ())
+                stream = tar.extractfile(member) if extension == "json" else None
+                if stream is not None:
+                    species[key] = _species_in(stream.read())
+    except (tarfile.TarError, OSError) as error:
+        raise InputError(
+            f"{DATA}/{path.name} is not a whole tar ({first_line(error)}): run webdataset/webdataset.py again"
+        ) from None
+    return Cut(path.name, tuple(kept), species) if species else None
+
+
+def write_cut(root: Path, cut: Cut, staged: Path) -> dict[str, Any]:
+    """Write what is left of a shard, and return its SHA-256 and bytes."""
+    digest, written = hashlib.sha256(), 0
+    with replacing(staged) as stream, (root / DATA / cut.name).open("rb") as source:
+        for block in _blocks(source, cut.kept):
+            digest.update(block)
+            written += stream.write(block)
+        filled = -(-(written + 2 * TAR_BLOCK) // TAR_RECORD) * TAR_RECORD  # as tarfile ends an archive
+        end = bytes(filled - written)
+        digest.update(end)
+        written += stream.write(end)
+    return {"sha256": digest.hexdigest(), "bytes": written}
+
+
+def _species_in(facts: bytes) -> tuple[str, ...]:
+    """Return the species that a sample's facts name, each once."""
+    try:
+        named = str(json.loads(facts)["species"])
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return tuple(dict.fromkeys(name for name in named.split(",") if name))
+
+
+def _blocks(source: IO[bytes], ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    for begin, end in ranges:
+        source.seek(begin)
+        while begin < end and (block := source.read(min(COPY_BYTES, end - begin))):
+            begin += len(block)
+            yield block
