@@ -41,13 +41,14 @@ from pokefa.shards.layout import (
     SPLITS,
     Sample,
     ShardSize,
+    built_shard,
     fill_shards,
     make_sample,
     plan_hash,
     shuffled,
     why_in_no_split,
 )
-from pokefa.shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
+from pokefa.shards.pack import Packed, PackShards, Task, pack_tasks
 from pokefa.shards.publish import clear_building, describe, finish, make_stats, place_of, publish, read_ids, read_known
 from pokefa.shards.urls import URLS, write_urls
 from pokefa.stage.options import (

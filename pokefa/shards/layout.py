@@ -163,6 +163,11 @@ class Stats:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
+def built_shard(root: Path, plan: str) -> Path:
+    """Return where a shard is built; `plan` is what tells it from all others."""
+    return root / BUILDING / f"{plan}.tar"
+
+
 def shard_paths(root: Path) -> list[Path]:
     return sorted((root / DATA).glob("*.tar"))
 

@@ -18,8 +18,8 @@ from pokefa.errors import PokefaError
 from pokefa.files import place_file, replacing, sha256_of, sync_folder, write_text
 from pokefa.shards.card import CARD, refresh_card
 from pokefa.shards.croissant import CROISSANT, refresh_croissant
-from pokefa.shards.layout import BUILDING, DATA, MANIFESTS, SHARD_NAME, SPLITS, STATS, json_text
-from pokefa.shards.pack import Known, Packed, built_shard
+from pokefa.shards.layout import BUILDING, DATA, MANIFESTS, SHARD_NAME, SPLITS, STATS, built_shard, json_text
+from pokefa.shards.pack import Known, Packed
 
 MOVES = f"{BUILDING}/moves.json"
 

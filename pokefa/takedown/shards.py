@@ -26,11 +26,11 @@ from pokefa.shards.layout import (
     STATS,
     TAR_BLOCK,
     TAR_RECORD,
+    built_shard,
     read_stats,
     shard_paths,
     split_of,
 )
-from pokefa.shards.pack import built_shard
 from pokefa.shards.publish import clear_building, describe, make_stats, publish, read_ids
 from pokefa.shards.urls import URLS, urls_without
 

@@ -33,8 +33,8 @@ from pokefa.ledger.tables import Ledger
 from pokefa.shards.card_text import steps_of
 from pokefa.shards.check import manifest_of, read_samples, read_shard, what_differs
 from pokefa.shards.images import Encoding, encode
-from pokefa.shards.layout import Sample, ShardSize, make_sample
-from pokefa.shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
+from pokefa.shards.layout import Sample, ShardSize, built_shard, make_sample
+from pokefa.shards.pack import Packed, PackShards, Task, pack_tasks
 from pokefa.stage.options import Options
 from pokefa.stage.rows import STEPS
 from pokefa.stage.runner import StageRun
