@@ -152,7 +152,7 @@ def slug_of(reason: str) -> str:
     """
     slug = re.sub(r"[\W_]+", "_", reason.lower()).strip("_")
     if not slug:
-        raise InputError(f"--reason {reason!r} says nothing: write why the images go")
+        raise InputError(f"--reason {reason!r} has no letter or digit: write why the images go")
     return slug
 
 
@@ -184,8 +184,8 @@ def take_down(run: StageRun, request: Request) -> None:
     if copies:
         show(
             [
-                "The same picture from elsewhere stays, and the next rm_dups.py and filter.py may let it in; "
-                f"name these too if they are meant: {' '.join(copies)}"
+                "Copies from elsewhere stay, and the next rm_dups.py and filter.py may select them. "
+                f"To take them down too, add them to --id: {' '.join(copies)}"
             ]
         )
     apply = request.apply and not run.options.dry_run
@@ -201,7 +201,7 @@ def take_down(run: StageRun, request: Request) -> None:
             "here too; nothing was changed"
         )
     if lost:
-        show([f"Of {len(lost)} of them no file lies here: if the images lie elsewhere, say where with --data-root."])
+        show([f"Without a file here: {len(lost)}. If the images are elsewhere, name their folder with --data-root."])
     if apply:
         known = {image_id for record in records for image_id in record.image_ids}
         new = describe_images(run, images, [image_id for image_id in chosen if image_id not in known])
@@ -219,7 +219,7 @@ def take_down(run: StageRun, request: Request) -> None:
     if not apply:
         show(["Nothing was changed: add --apply to take them down."])
     elif request.domains or request.artist_pages:
-        show(["Other images from there can come again: name the host in a file for scrape.py --exclude-domains."])
+        show(["A later scrape can find more images there: name the host in a file for scrape.py --exclude-domains."])
     again = RUN_AGAIN_WITH_COPIES if copies else RUN_AGAIN
     run.extra = {
         "applied": apply,

@@ -42,7 +42,7 @@ def check_shards(tables: Tables, root: Path) -> Iterator[tuple[str, str]]:
         return
     if stats is None:
         if shards:
-            yield "manifest_differs", f"{STATS} is missing: these shards are not a whole set"
+            yield "manifest_differs", f"{STATS} is missing: these shards are not a complete set"
         return
     yield from check_manifest(root, shards, stats)
     packed: dict[str, set[str]] = {split: set() for split in SPLITS}

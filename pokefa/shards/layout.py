@@ -181,7 +181,7 @@ def read_members(shard: Path) -> Iterator[Member]:
     """Yield the files of a shard in order; a sample's key is its image_id.
 
     Raises:
-        InputError: the file is not a whole tar.
+        InputError: the file is not a complete tar.
     """
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -191,12 +191,12 @@ def read_members(shard: Path) -> Iterator[Member]:
                     yield Member(key, extension, member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         raise InputError(
-            f"{DATA}/{shard.name} is not a whole tar ({first_line(error)}): run webdataset/webdataset.py again"
+            f"{DATA}/{shard.name} is not a complete tar ({first_line(error)}): run webdataset/webdataset.py again"
         ) from None
 
 
 def read_stats(root: Path) -> Stats | None:
-    """Return what split_stats.json says, or None where it is missing: then no set of shards is whole.
+    """Return what split_stats.json says, or None where it is missing: then no set of shards is complete.
 
     Raises:
         InputError: the file is damaged.

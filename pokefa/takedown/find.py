@@ -82,7 +82,7 @@ class Traces:
             name = one.record.name
             yield f"    {'would take' if would else 'took'} {len(one.image_ids)} questions out of the batch {name}"
             if one.record.at_service:
-                yield f"    the service has the pictures of {name} ({one.record.at_service}): have it delete them"
+                yield f"    the service has the images of {name} ({one.record.at_service}): ask it to delete them"
 
 
 def find_traces(root: Path, data: Path, images: pl.DataFrame, image_ids: Collection[str]) -> Traces:

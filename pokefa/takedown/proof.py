@@ -56,7 +56,7 @@ def check_gone(root: Path, tables: Tables) -> Iterator[tuple[str, str]]:
                 f"{len(waiting.image_ids)} questions in {waiting.record.path(root).relative_to(root)}",
             )
     except PokefaError as error:
-        yield "taken_down_asked", f"cannot be told: {error}"
+        yield "taken_down_asked", f"cannot be checked: {error}"
 
 
 def left_files(root: Path, tables: Tables, records: Collection[Record]) -> list[str]:

@@ -209,7 +209,7 @@ def read_cut(path: Path, gone: frozenset[str]) -> Cut | None:
     """Return how a shard is cut, or None where it holds none of the images.
 
     Raises:
-        InputError: it is not a whole tar.
+        InputError: it is not a complete tar.
     """
     kept: list[tuple[int, int]] = []
     species: dict[str, tuple[str, ...]] = {}
@@ -227,7 +227,7 @@ def read_cut(path: Path, gone: frozenset[str]) -> Cut | None:
                     species[key] = _species_in(stream.read())
     except (tarfile.TarError, OSError) as error:
         raise InputError(
-            f"{DATA}/{path.name} is not a whole tar ({first_line(error)}): run webdataset/webdataset.py again"
+            f"{DATA}/{path.name} is not a complete tar ({first_line(error)}): run webdataset/webdataset.py again"
         ) from None
     return Cut(path.name, tuple(kept), species) if species else None
 

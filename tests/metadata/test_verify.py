@@ -298,7 +298,7 @@ def test_errors_are_listed_with_mending_and_exit_1(ask: Ask, sample: Any) -> Non
         f"    data_stage/resized/{sample.ids['dull']}.jpg (path_resized of {sample.ids['dull']})",
         "wrong_sha256: 1. the file was changed or damaged: put the original back",
         f"    {raw_of(sample, 'dull').relative_to(sample.root)}",
-        "note: edited_by_hand: 1. nothing to mend: no journal set this value, so a person did",
+        "note: edited_by_hand: 1. nothing to fix: no journal set this value, so a person did",
         f"    metadata/images.csv, image {sample.ids['dull']}, sha256: {'0' * 64}, journals: {right}",
         "9 images checked: 2 things are wrong",
     ]
@@ -468,7 +468,9 @@ def test_a_waiting_question_about_the_image_is_told(ask: Ask, sample: Any) -> No
     write_record(sample.root, replace(record, state="done"))
     assert found_in(sample) == {}
     record.path(sample.root).write_text("{")
-    assert found_in(sample)["taken_down_asked"][0].startswith("cannot be told: metadata/batches/b-001.json is damaged")
+    assert found_in(sample)["taken_down_asked"][0].startswith(
+        "cannot be checked: metadata/batches/b-001.json is damaged"
+    )
 
 
 def test_a_page_made_after_the_takedown_cannot_show_the_image(ask: Ask, sample: Any) -> None:
@@ -524,7 +526,7 @@ def test_fix_marks_missing_derived_files_as_pending(ask: Ask, sample: Any) -> No
         "preprocess/ocr/ocr_pipeline.py": 1,
         "preprocess/resize/resize.py": 1,
     }
-    assert "mended: 1 image without their file are pending again: run preprocess/resize/resize.py\n" in finished.stdout
+    assert "fixed: 1 image without their file are pending again: run preprocess/resize/resize.py\n" in finished.stdout
     after = {row["image_id"]: row for row in csv.DictReader(before.read_text().splitlines())}
     changed = {
         (image_id, column)

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -206,6 +207,20 @@ def test_a_set_without_manifest_loses_the_image_all_the_same(dataset: Any) -> No
     assert not (dataset.root / "webdataset/manifests/split_stats.json").exists()
 
 
+def test_shards_on_another_disk_are_cut_there(dataset: Any) -> None:
+    packed(dataset, 3)
+    data, memory = dataset.root / "webdataset/data", Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == data.stat().st_dev:
+        pytest.skip("no other disk")
+    with TemporaryDirectory(dir=memory) as other:
+        shutil.copytree(data, other, dirs_exist_ok=True)
+        shutil.rmtree(data)
+        data.symlink_to(other)
+        take_out(dataset.root, ids_in(dataset, "train")[0])
+        assert len(ids_in(dataset, "train")) == 2
+        assert check_and_report(dataset.root, 1) == 0
+
+
 def test_nothing_to_take_out_changes_nothing(dataset: Any, snapshot: Snapshot) -> None:
     packed(dataset, 3)
     before = snapshot(dataset.root / "webdataset")
@@ -217,7 +232,7 @@ def test_nothing_to_take_out_changes_nothing(dataset: Any, snapshot: Snapshot) -
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("data/train-00000.tar", "webdataset/data/train-00000.tar is not a whole tar (unexpected end of data): "),
+        ("data/train-00000.tar", "webdataset/data/train-00000.tar is not a complete tar ("),
         ("manifests/split_stats.json", "webdataset/manifests/split_stats.json is damaged ("),
         ("manifests/train_species.csv", "webdataset/manifests/train_species.csv is damaged: "),
         ("croissant.json", "webdataset/croissant.json is damaged ("),
