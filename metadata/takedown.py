@@ -35,13 +35,13 @@ from pokefa.ledger.table import KEY
 from pokefa.ledger.tables import TAKEDOWNS_FOLDER
 from pokefa.shards.card import CARD
 from pokefa.shards.layout import listed_ids
+from pokefa.shards.publish import finish
 from pokefa.stage.options import add_data_option, stage_parser
 from pokefa.stage.rows import find_ids
 from pokefa.stage.runner import StageRun, run_stage
 from pokefa.takedown.addresses import Address, plain_host, read_address, read_typed
 from pokefa.takedown.find import find_traces, near_copies, remove_traces
 from pokefa.takedown.records import Record, hash_picture, read_records, require_libraries
-from pokefa.takedown.shards import MOVES, finish
 
 # The filter's own column still says that the images are kept, and another image may now have their place. Where
 # another image of a duplicate group had been removed in favour of one that is taken down, that one may enter the set,
@@ -152,7 +152,7 @@ def slug_of(reason: str) -> str:
     """
     slug = re.sub(r"[\W_]+", "_", reason.lower()).strip("_")
     if not slug:
-        raise InputError(f"--reason {reason!r} says nothing: write why the images go")
+        raise InputError(f"--reason {reason!r} has no letter or digit: write why the images go")
     return slug
 
 
@@ -184,13 +184,13 @@ def take_down(run: StageRun, request: Request) -> None:
     if copies:
         show(
             [
-                "The same picture from elsewhere stays, and the next rm_dups.py and filter.py may let it in; "
-                f"name these too if they are meant: {' '.join(copies)}"
+                "Copies from elsewhere stay, and the next rm_dups.py and filter.py may select them. "
+                f"To take them down too, add them to --id: {' '.join(copies)}"
             ]
         )
     apply = request.apply and not run.options.dry_run
-    if apply and (run.root / MOVES).exists():
-        finish(run.root)  # of a run that was killed while it rewrote the shards
+    if apply:
+        finish(run.root)  # what a run had decided that was killed while it rewrote the shards
     in_split = len({image_id for ids in listed_ids(run.root).values() for image_id in ids} & set(chosen))
     traces = find_traces(run.root, run.data, images, chosen)
     lost = [image_id for image_id in chosen if image_id not in gone and image_id not in traces.with_files]
@@ -201,7 +201,7 @@ def take_down(run: StageRun, request: Request) -> None:
             "here too; nothing was changed"
         )
     if lost:
-        show([f"Of {len(lost)} of them no file lies here: if the images lie elsewhere, say where with --data-root."])
+        show([f"Without a file here: {len(lost)}. If the images are elsewhere, name their folder with --data-root."])
     if apply:
         known = {image_id for record in records for image_id in record.image_ids}
         new = describe_images(run, images, [image_id for image_id in chosen if image_id not in known])
@@ -219,7 +219,7 @@ def take_down(run: StageRun, request: Request) -> None:
     if not apply:
         show(["Nothing was changed: add --apply to take them down."])
     elif request.domains or request.artist_pages:
-        show(["Other images from there can come again: name the host in a file for scrape.py --exclude-domains."])
+        show(["A later scrape can find more images there: name the host in a file for scrape.py --exclude-domains."])
     again = RUN_AGAIN_WITH_COPIES if copies else RUN_AGAIN
     run.extra = {
         "applied": apply,
@@ -227,7 +227,7 @@ def take_down(run: StageRun, request: Request) -> None:
         "pages": [path.relative_to(run.root).as_posix() for path in traces.pages],
         "rewritten": traces.withdrawal.paths,
         "answers": traces.answers,
-        "batches": [one.path.stem for one in traces.waiting],
+        "batches": [one.record.name for one in traces.waiting],
         "near_copies": copies,
         "in_split": in_split,
         "records": [f"{TAKEDOWNS_FOLDER}/{record.run_id}.json" for record in unfinished] if apply else [],

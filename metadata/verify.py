@@ -4,7 +4,7 @@ Every row's files exist, and the raw bytes have the MD5 and SHA-256 that the row
 that no row names, and no temporary files. base.csv holds only kept images, the shards hold base.csv, and the
 manifests fit the shards. The journals, replayed from the start, give the cells of the tables; what a person edited
 is named, and is no error. Of images that were taken down nothing is left: no file, no sample in a shard, no page, no
-stored answer, no question in a batch. What is wrong is listed by kind, with how to mend it, and the exit code is 1.
+stored answer, no question in a batch. What is wrong is listed by kind, with how to fix it, and the exit code is 1.
 
 Reads   images.csv, base.csv, the run journals, the data folders, webdataset/, metadata/takedowns/, answers and batches
 Writes  nothing; with --fix it removes temporary files that a killed run left behind, fills cells that the journals hold
@@ -34,6 +34,7 @@ from pokefa.ledger.replay import compare_with_journals
 from pokefa.ledger.runs import Run, read_runs, setting_of_last
 from pokefa.ledger.table import KEY
 from pokefa.ledger.tables import Ledger, Snapshot
+from pokefa.llm.store import check_answers
 from pokefa.reporting.check_files import check_base, check_files, check_sums, check_temporaries, missing_files
 from pokefa.reporting.check_shards import check_shards
 from pokefa.reporting.open_runs import UnderWay
@@ -42,7 +43,6 @@ from pokefa.stage.funnel import join_tables, read_tables
 from pokefa.stage.options import CommandLine, Options, add_json_flag, reading_parser
 from pokefa.stage.reader import Reading, run_reading
 from pokefa.stage.runner import StageRun
-from pokefa.takedown.asked import check_answers
 from pokefa.takedown.proof import check_gone
 
 # Examples of each kind on the screen; --json has them all.
@@ -50,7 +50,7 @@ MOST_EXAMPLES = 5
 
 TAKE_DOWN_AGAIN = "name the images again with takedown.py --id … --apply, which finishes what was begun"
 MENDING = {
-    "table_damaged": "as it says; --rebuild makes the tables anew from the journals",
+    "table_damaged": "see the message; --rebuild makes the tables again from the journals",
     "bad_cell": "correct the cell or empty it",
     "bad_path": "a path in a cell is relative and stays in the data folder: correct the cell",
     "answers_damaged": "restore the file, or move it away: what was paid for is then asked and paid for again",
@@ -76,10 +76,10 @@ MENDING = {
     "journal_damaged": "repair the line that is named, or remove it",
     "journal_lost": "results of this run were merged, and their record is gone: restore the file",
     "not_merged": "fill the empty cells from the journals with --fix",
-    "looks_taken_down": "it looks like an image that was taken down: name it with takedown.py if it is meant",
-    "edited_by_hand": "nothing to mend: no journal set this value, so a person did",
-    "removed_by_hand": "nothing to mend: the journals added this row and a person removed it",
-    "row_without_journal": "nothing to mend: no journal added this row, so a person did",
+    "looks_taken_down": "its hash is near that of an image that was taken down: if it is the same, take it down too",
+    "edited_by_hand": "nothing to fix: no journal set this value, so a person did",
+    "removed_by_hand": "nothing to fix: the journals added this row and a person removed it",
+    "row_without_journal": "nothing to fix: no journal added this row, so a person did",
     "under_way": "what it writes was not checked: run verify.py again when it has ended",
 }
 NOTES = ("under_way", "looks_taken_down", "edited_by_hand", "removed_by_hand", "row_without_journal")
@@ -175,7 +175,7 @@ def mark_pending(ledger: Ledger, runs: Sequence[Run]) -> Counter[str]:
     root, elsewhere = ledger.root, setting_of_last(runs, "data_root")
     if elsewhere is not None:
         raise InputError(
-            f"the images lie under --data-root {elsewhere}, and --fix would take them for missing: copy them to {root} "
+            f"the images are in --data-root {elsewhere}, and --fix would count them as missing: copy them to {root} "
             "first"
         )
     tables = read_tables(ledger)
@@ -226,7 +226,7 @@ def listing(findings: Findings) -> Iterator[str]:
 
 def conclusion(images: int, errors: int, findings: Findings) -> Iterator[str]:
     for script, count in findings.pending.items():
-        yield f"mended: {count} {_images(count)} without their file are pending again: run {script}"
+        yield f"fixed: {count} {_images(count)} without their file are pending again: run {script}"
     if findings.gone and not findings.by_kind.keys() & OF_TAKEDOWNS:
         yield f"{findings.gone} {_images(findings.gone)} taken down: nothing is left"
     checked = f"{images} images checked: "
@@ -259,7 +259,7 @@ def build_parser() -> argparse.ArgumentParser:
     way.add_argument(
         "--rebuild",
         action="store_true",
-        help="make the tables anew: what can still be read of them, and every journalled result; the old files are "
+        help="make the tables again: what can still be read of them, and every journalled result; the old files are "
         "kept as <name>.<time>.before-rebuild",
     )
     way.add_argument(

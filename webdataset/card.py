@@ -24,11 +24,11 @@ from pokefa.errors import InputError
 from pokefa.files import write_text
 from pokefa.ledger.runs import read_runs
 from pokefa.ledger.table import KEY
-from pokefa.shards.card import CARD, describe_set, write_card
+from pokefa.shards.card import CARD, describe_set, join_card
 from pokefa.shards.card_text import tell_story
 from pokefa.shards.check import manifest_of
-from pokefa.shards.croissant import CROISSANT, Publication, croissant
-from pokefa.shards.layout import STATS, listed_ids
+from pokefa.shards.croissant import CROISSANT, Publication, make_croissant
+from pokefa.shards.layout import STATS, json_text, listed_ids
 from pokefa.stage.funnel import read_tables
 from pokefa.stage.options import reading_parser
 from pokefa.stage.reader import Reading, run_reading
@@ -63,11 +63,8 @@ def describe(reading: Reading, about: Publication, language: str) -> None:
         "tags": ["pokemon", "fan-art", "webdataset"],
         **describe_set(stats),
     }
-    write_card(reading.root / CARD, head, tell_story(about, stats, base, images, runs, whole))
-    counts = stats["samples"]
-    text = f"Captioned Pokémon fan art: {counts['train']} images to train on, {counts['val']} to validate with."
-    document = croissant(about, text, stats)
-    write_text(reading.root / CROISSANT, json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+    write_text(reading.root / CARD, join_card(head, tell_story(about, stats, base, images, runs, whole)))
+    write_text(reading.root / CROISSANT, json_text(make_croissant(about, stats)))
     reading.seen = reading.done = len(base)
     reading.extra["written"] = [CARD, CROISSANT]
 

@@ -32,7 +32,6 @@ from pokefa.engine.work import Pool
 from pokefa.errors import InputError
 from pokefa.images.decoding import use_limits
 from pokefa.ledger.table import KEY, with_missing
-from pokefa.shards.card import update_card
 from pokefa.shards.check import check_and_report
 from pokefa.shards.images import Encoding
 from pokefa.shards.layout import (
@@ -42,14 +41,15 @@ from pokefa.shards.layout import (
     SPLITS,
     Sample,
     ShardSize,
+    built_shard,
     fill_shards,
     make_sample,
     plan_hash,
     shuffled,
     why_in_no_split,
 )
-from pokefa.shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
-from pokefa.shards.publish import clear_building, publish, read_ids, read_known, write_stats
+from pokefa.shards.pack import Packed, PackShards, Task, pack_tasks
+from pokefa.shards.publish import clear_building, describe, finish, make_stats, place_of, publish, read_ids, read_known
 from pokefa.shards.urls import URLS, write_urls
 from pokefa.stage.options import (
     add_cluster_options,
@@ -149,12 +149,15 @@ def pack_dataset(run: StageRun, settings: Settings) -> None:
         whole = [packed[task.plan] for task in planned[split] if packed[task.plan].samples]
         shards |= {f"{split}-{number:05d}.tar": shard for number, shard in enumerate(whole)}
     record_images(run, tasks, packed)
-    publish(run.root, shards, known)
     for shard in packed.values():
         left_out |= shard.left_out
     report_left_out(run, left_out)
-    stats = write_stats(run.root, shards, packed, left_out, settings.told())
-    update_card(run.root, stats)
+    facts = {name: vars(shard) for name, shard in shards.items()}
+    empty = [vars(shard) for shard in packed.values() if not shard.samples]
+    id_lists = {split: read_ids(run.root, split) for split in SPLITS}
+    stats = make_stats(facts, empty, left_out, settings.told(), id_lists)
+    places = {name: place_of(run.root, shard.plan, known) for name, shard in shards.items()}
+    publish(run.root, places, describe(run.root, stats))
     for split in SPLITS:
         count = sum(name.startswith(f"{split}-") for name in shards)
         run.extra.update({f"{split}_shards": count, f"{split}_samples": stats["samples"][split]})
@@ -272,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     urls_only = args.urls_only
 
     def body(run: StageRun) -> None:
+        if not run.options.dry_run:
+            finish(run.root)  # what a killed run or a killed takedown had decided
         if urls_only:
             export_urls(run)
         else:

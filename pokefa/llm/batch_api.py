@@ -1,12 +1,6 @@
 """The Batch API: questions in files, answered within a day at half the price, in steps that a user takes.
 
-Each file of questions has a record under `metadata/batches/`, <name>.json, which is written before and after every step
-that costs something, so that a run that was killed goes on where it stood:
-
-    written    the questions lie beside it in <name>.jsonl
-    uploaded   the server has the file, `file_id`
-    submitted  the server works on it, `batch_id`; the file with the questions is gone
-    done       its answers are recorded; what it did not answer is pending again
+`batch_records.py` says what is noted of each file, and when.
 
 A killed run may have submitted a batch without having noted its id: the batch carries the record's name in its
 metadata, and is looked for there before another one is made.
@@ -18,14 +12,15 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pokefa.errors import BudgetReached, ImageError, InputError, RunError, first_line
+from pokefa.errors import BudgetReached, ImageError, InputError, RunError
 from pokefa.files import make_private, replacing_privately
 from pokefa.ledger.table import KEY
+from pokefa.llm.batch_records import BATCHES_FOLDER, QUESTIONS, BatchRecord, open_records, write_record
 from pokefa.llm.client import Model, read_reply
 from pokefa.llm.estimate import most_usd
 from pokefa.llm.images import load_picture
@@ -36,7 +31,6 @@ from pokefa.llm.store import Answers, keep, stored_answer
 from pokefa.llm.wire import PATHS, Form, request_body
 from pokefa.stage.runner import Row, StageRun
 
-BATCHES_FOLDER = "metadata/batches"
 # OpenAI takes 200 MB and 50,000 requests a file.
 MOST_BYTES = 190_000_000
 MOST_REQUESTS = 50_000
@@ -51,48 +45,9 @@ T = TypeVar("T")
 log = logging.getLogger("pokefa")
 
 
-@dataclass(frozen=True)
-class BatchRecord:
-    """What is known of one file of questions.
-
-    Args:
-        question, version: of the Question that was asked.
-        requests: request hash by image_id.
-        status: the server's, when it was last asked.
-    """
-
-    name: str
-    question: str
-    version: str
-    model: str
-    api: str
-    state: str
-    requests: Mapping[str, str] = field(default_factory=dict)
-    file_id: str | None = None
-    batch_id: str | None = None
-    status: str | None = None
-
-
-def read_records(root: Path, question: Question[Any]) -> list[BatchRecord]:
-    """Return the records of a question's files that are not done, in the order of their names.
-
-    Raises:
-        InputError: a record is damaged.
-    """
-    found = []
-    for path in sorted((root / BATCHES_FOLDER).glob("*.json")):
-        try:
-            record = BatchRecord(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({first_line(error)}): restore or remove it") from None
-        if record.question == question.name and record.state != "done":
-            found.append(record)
-    return found
-
-
 def waiting_ids(root: Path, question: Question[Any]) -> set[str]:
     """Return the images whose question waits in a file that is not done."""
-    return {image_id for record in read_records(root, question) for image_id in record.requests}
+    return {image_id for record in open_records(root, question.name) for image_id in record.requests}
 
 
 # -- submit -----------------------------------------------------------------------------------------------------------
@@ -106,8 +61,8 @@ def submit(
     Raises:
         BudgetReached: --max-cost leaves no room for all; what has room was submitted.
     """
-    left = [record for record in read_records(run.root, question) if record.state in ("written", "uploaded")]
-    for path in (run.root / BATCHES_FOLDER).glob("*.jsonl"):
+    left = [record for record in open_records(run.root, question.name) if record.state in ("written", "uploaded")]
+    for path in (run.root / BATCHES_FOLDER).glob(f"*{QUESTIONS}"):
         if not path.with_suffix(".json").exists():
             path.unlink()  # its writer was killed before it had a record
     if not rows and not left:
@@ -189,22 +144,22 @@ class _Writer:
             "written",
             self._requests,
         )
-        with replacing_privately(_questions_path(self._run.root, name)) as stream:
+        with replacing_privately(record.path(self._run.root, QUESTIONS)) as stream:
             stream.writelines(self._lines)
-        _write(self._run.root, record)
+        write_record(self._run.root, record)
         self._lines, self._size, self._requests = [], 0, {}
         return record
 
 
 def _bring_to_server(run: StageRun, model: Model, record: BatchRecord, *, may_exist: bool = False) -> None:
     """Upload a file of questions and have the server work on it."""
-    questions = _questions_path(run.root, record.name)
+    questions = record.path(run.root, QUESTIONS)
     if record.state == "written":
         if not questions.is_file():
             raise InputError(f"{questions} is gone: remove {record.name}.json beside it, and submit again")
         uploaded = _call(model, lambda: model.sdk.files.create(file=questions, purpose="batch"))
         record = replace(record, state="uploaded", file_id=uploaded.id)
-        _write(run.root, record)
+        write_record(run.root, record)
     batch = _find_batch(model, record.name) if may_exist else None
     if batch is None:
         # Not repeated by the SDK: a request whose answer got lost has made a batch, and a second one costs as much.
@@ -221,7 +176,7 @@ def _bring_to_server(run: StageRun, model: Model, record: BatchRecord, *, may_ex
             batch = _find_batch(model, record.name)
             if batch is None:
                 raise
-    _write(run.root, replace(record, state="submitted", batch_id=batch.id, status=batch.status))
+    write_record(run.root, replace(record, state="submitted", batch_id=batch.id, status=batch.status))
     questions.unlink(missing_ok=True)
     run.counts["submitted"] += len(record.requests)
     log.info("%s: %d questions submitted as %s", record.name, len(record.requests), batch.id)
@@ -238,7 +193,7 @@ def _find_batch(model: Model, name: str) -> Any:
 
 def show_status(run: StageRun, question: Question[Any], settings: Settings) -> None:
     """Ask the server how far each batch is, log it, and put it into the summary."""
-    records = read_records(run.root, question)
+    records = open_records(run.root, question.name)
     model = Model(settings.form(), run.stop_asked) if records else None
     shown = []
     for record in records:
@@ -246,7 +201,7 @@ def show_status(run: StageRun, question: Question[Any], settings: Settings) -> N
         if model is not None and record.batch_id is not None:
             batch = _call(model, partial(model.sdk.batches.retrieve, str(record.batch_id)))
             record = replace(record, status=batch.status)
-            _write(run.root, record)
+            write_record(run.root, record)
             counts = batch.request_counts
         done = f"{counts.completed} of {counts.total} answered, {counts.failed} failed" if counts else "not submitted"
         log.info("%s: %s, %s", record.name, record.status or record.state, done)
@@ -258,7 +213,7 @@ def collect(
     run: StageRun, question: Question[T], rows: Sequence[Row], settings: Settings
 ) -> Iterator[tuple[Row, Answer[T]]]:
     """Yield the answers of all batches that have ended; what they did not answer is pending again afterwards."""
-    records = [record for record in read_records(run.root, question) if record.state == "submitted"]
+    records = [record for record in open_records(run.root, question.name) if record.state == "submitted"]
     if not records:
         log.info("no batch is under way")
         return
@@ -290,7 +245,7 @@ def collect(
         if left:
             run.counts["unanswered"] += left
             log.warning("%s: %s with %d questions unanswered, which are pending again", record.name, batch.status, left)
-        _write(run.root, replace(record, state="done", status=batch.status))
+        write_record(run.root, replace(record, state="done", status=batch.status))
     run.extra["batches_under_way"] = under_way
 
 
@@ -347,12 +302,3 @@ def _call(model: Model, call: Callable[[], Any]) -> Any:
         if isinstance(explained, RunError):
             raise explained from None
         raise RunError(f"{explained}: run the same command again, it goes on where it stood") from None
-
-
-def _questions_path(root: Path, name: str) -> Path:
-    return root / BATCHES_FOLDER / f"{name}.jsonl"
-
-
-def _write(root: Path, record: BatchRecord) -> None:
-    with replacing_privately(root / BATCHES_FOLDER / f"{record.name}.json") as stream:
-        stream.write(json.dumps(asdict(record), sort_keys=True, indent=1).encode() + b"\n")

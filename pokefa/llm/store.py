@@ -7,10 +7,11 @@ share an answer, and so do runs, until the prompt, the schema or the model chang
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,12 +24,14 @@ from pokefa.llm.prompt import Answer, AnswerError, Question
 ANSWERS_FILE = "metadata/answers.sqlite"
 SIDECARS = ("-journal", "-wal", "-shm")
 LOCK_WAIT_S = 60.0  # for another program that writes answers
+MOST_VALUES = 500  # SQLite takes that many values in one statement in any of its versions
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS answers (
     request TEXT PRIMARY KEY, question TEXT, model TEXT, response TEXT, answer TEXT, usage TEXT, ts TEXT
 ) WITHOUT ROWID
 """
+_UNREADABLE = "SELECT request FROM answers WHERE NOT (json_valid(answer) AND json_valid(usage)) LIMIT 5"
 
 
 # What an answer costs whose question was paid for before.
@@ -149,3 +152,58 @@ def reused(answer: Answer[T]) -> Answer[T]:
 
 def _text(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+# -- without asking anything ------------------------------------------------------------------------------------------
+
+
+def count_answers(root: Path, requests: Collection[str]) -> int:
+    """Return how many answers to these requests are stored.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    return sum(count for (count,) in _execute(root, "SELECT COUNT(*) FROM answers WHERE request IN", requests))
+
+
+def forget_answers(root: Path, requests: Collection[str]) -> None:
+    """Remove the answers to these requests, and overwrite the bytes on disk.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    close_to_others(root / ANSWERS_FILE)
+    _execute(root, "DELETE FROM answers WHERE request IN", requests)
+
+
+def check_answers(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield ("answers_damaged", why) where the stored answers cannot be relied on; nothing where there are none."""
+    path = root / ANSWERS_FILE
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=LOCK_WAIT_S)) as file:
+            told = [line for (line,) in file.execute("PRAGMA integrity_check(5)")]
+            if told == ["ok"]:
+                told = [f"request {request}" for (request,) in file.execute(_UNREADABLE)]
+    except sqlite3.Error as error:
+        told = [str(error)]
+    yield from (("answers_damaged", f"{ANSWERS_FILE}: {line}") for line in told if line != "ok")
+
+
+def _execute(root: Path, statement: str, requests: Collection[str]) -> list[tuple[Any, ...]]:
+    """Execute a statement for all requests; do nothing where no answer was ever stored."""
+    path, ordered = root / ANSWERS_FILE, sorted(requests)
+    if not (path.is_file() and ordered):
+        return []
+    rows: list[tuple[Any, ...]] = []
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=LOCK_WAIT_S)) as file:
+            file.execute("PRAGMA secure_delete=ON")
+            with file:
+                for start in range(0, len(ordered), MOST_VALUES):
+                    some = ordered[start : start + MOST_VALUES]
+                    rows += file.execute(f"{statement} ({', '.join('?' * len(some))})", some).fetchall()
+    except sqlite3.Error as error:
+        raise RunError(f"{ANSWERS_FILE} cannot be used ({error}): end what is using it, or restore the file") from None
+    return rows

@@ -25,6 +25,7 @@ from pokefa.shards.layout import (
     shard_paths,
     split_of,
 )
+from pokefa.shards.publish import MOVES
 from pokefa.stage.funnel import Tables
 from pokefa.stage.rows import filled
 
@@ -32,6 +33,8 @@ from pokefa.stage.rows import filled
 def check_shards(tables: Tables, root: Path) -> Iterator[tuple[str, str]]:
     """Yield what differs between the shards, their manifests, and base.csv; nothing before the first shards."""
     shards = shard_paths(root)
+    if (root / MOVES).exists():
+        yield "manifest_differs", f"{MOVES}: a run was killed while it put these shards in place"
     try:
         stats = read_stats(root)
     except InputError as error:
@@ -39,7 +42,7 @@ def check_shards(tables: Tables, root: Path) -> Iterator[tuple[str, str]]:
         return
     if stats is None:
         if shards:
-            yield "manifest_differs", f"{STATS} is missing: these shards are not a whole set"
+            yield "manifest_differs", f"{STATS} is missing: these shards are not a complete set"
         return
     yield from check_manifest(root, shards, stats)
     packed: dict[str, set[str]] = {split: set() for split in SPLITS}

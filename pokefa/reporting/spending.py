@@ -6,7 +6,6 @@ place: near the bill, but not the bill. SerpApi sells searches by the month, so 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pokefa.errors import InputError
 from pokefa.ledger.runs import Run, entries_of_run
+from pokefa.llm.batch_records import read_records
 
-BATCHES_FOLDER = "metadata/batches"
 # One file for each page of results that was paid for; see scraping/serpapi_client.py.
 SEARCHES_FOLDER = "data_raw/serpapi"
 BY_LIST_PRICE = "tokens times the list price at the time of the run: an estimate, not the bill"
@@ -138,12 +138,10 @@ def searches_left(runs: Sequence[Run]) -> int | None:
 def waiting_batches(root: Path) -> dict[str, int]:
     """Return how many questions of each stage were submitted as batches whose answers are not collected yet."""
     waiting: Counter[str] = Counter()
-    for path in sorted((root / BATCHES_FOLDER).glob("*.json")):
-        try:
-            record = json.loads(path.read_bytes())
-            state, questions = record["state"], len(record["requests"])
-        except (OSError, ValueError, TypeError, KeyError):
-            continue  # the stage itself says what is wrong with it
-        if state == "submitted":
-            waiting[path.stem.split("-")[1]] += questions  # the name begins with the run's id: time, stage, digits
+    try:
+        for record in read_records(root):
+            if record.state == "submitted":
+                waiting[record.name.split("-")[1]] += len(record.requests)  # the run's id is first: time, stage, digits
+    except InputError:
+        return {}  # the stage itself says what is wrong
     return dict(waiting)

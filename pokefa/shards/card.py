@@ -1,4 +1,6 @@
-"""The head of the dataset card, webdataset/README.md: what Hugging Face's `datasets` needs to load every image.
+"""What follows from the shards in the dataset card, webdataset/README.md: its head, and some parts of its text.
+
+The head is what Hugging Face's `datasets` needs to load every image.
 
 On shards that mix .jpg, .png and .webp the library takes the first samples' extensions for all there are: it refuses,
 or gives no image for an extension that comes later. With the features declared in the card every image is decoded.
@@ -6,11 +8,11 @@ or gives no image for an extension that comes later. With the features declared 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pokefa.files import write_text
 from pokefa.shards.layout import IMAGE_SUFFIXES, SPLITS
 
 CARD = "webdataset/README.md"
@@ -37,17 +39,58 @@ FACTS = {
 
 SHORT_BODY = "\n# Captioned Pokémon fan art\n\nRun `webdataset/card.py` for the rest of this card.\n"
 
+LOADING = """
+```python
+from datasets import load_dataset
 
-def update_card(root: Path, stats: Mapping[str, Any], target: Path | None = None) -> None:
-    """Write what the shards hold into the card's head; the rest of an existing card stays.
+dataset = load_dataset("path/to/this/folder")  # splits: train, validation; of jpg, png and webp one holds the image
+```
+
+```python
+import webdataset
+
+shards = "path/to/this/folder/data/train-{00000..%05d}.tar"
+dataset = webdataset.WebDataset(shards, shardshuffle=100).shuffle(1000)
+dataset = dataset.decode("pil").to_tuple("jpg;png;webp", "txt", "json")
+```
+"""
+
+
+# -- the text, as far as it follows from split_stats.json --------------------------------------------------------------
+
+
+def count_images(stats: Mapping[str, Any]) -> str:
+    return "{train} images to train on and {val} to validate with".format(**stats["samples"])
+
+
+def show_loading(stats: Mapping[str, Any]) -> str:
+    return LOADING % max((int(name[-9:-4]) for name in stats["shards"] if name.startswith("train-")), default=0)
+
+
+PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {"counts": count_images, "loading": show_loading}
+MARKED = re.compile(rf"(<!-- pokefa:({'|'.join(PARTS)}) -->).*?(<!-- /pokefa -->)", re.DOTALL)
+UNMARKED = re.compile(r"^\d+ images to train on and \d+ to validate with", re.MULTILINE)  # as earlier versions wrote it
+
+
+def marked(part: str, stats: Mapping[str, Any]) -> str:
+    """Return a part of the text between comments, which no reader sees and by which it is found again."""
+    return f"<!-- pokefa:{part} -->{PARTS[part](stats)}<!-- /pokefa -->"
+
+
+def refresh_card(root: Path, stats: Mapping[str, Any]) -> str:
+    """Return the card as it is with what follows from the shards made anew: its head and the marked parts of its text.
 
     Args:
         stats: what split_stats.json says.
-        target: where the new card goes; by default it takes the place of the old one.
     """
-    path = root / CARD
-    head, body = read_card(path)
-    write_card(target or path, head | {"configs": None, "dataset_info": None} | describe_set(stats), body or SHORT_BODY)
+    head, body = read_card(root / CARD)
+    body = MARKED.sub(lambda found: marked(found[2], stats), body or SHORT_BODY)
+    return join_card(
+        head | {"configs": None, "dataset_info": None} | describe_set(stats), UNMARKED.sub(count_images(stats), body)
+    )
+
+
+# -- the head ----------------------------------------------------------------------------------------------------------
 
 
 def read_card(path: Path) -> tuple[dict[str, Any], str]:
@@ -65,13 +108,12 @@ def read_card(path: Path) -> tuple[dict[str, Any], str]:
     return (loaded if isinstance(loaded, dict) else {}), body
 
 
-def write_card(path: Path, head: Mapping[str, Any], body: str) -> None:
-    """Write a card; keys of the head without a value are left out."""
+def join_card(head: Mapping[str, Any], body: str) -> str:
+    """Return a card; keys of the head without a value are left out."""
     import yaml
 
     kept = {name: value for name, value in head.items() if value is not None}
-    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=1000)
-    write_text(path, f"{FENCE}{text}{FENCE}{body}")
+    return f"{FENCE}{yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=1000)}{FENCE}{body}"
 
 
 def describe_set(stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from pokefa.ledger.runs import Run
+from pokefa.shards.card import marked
 from pokefa.shards.card_history import stage_lines
 from pokefa.shards.croissant import Publication
 from pokefa.stage.funnel import Tables
@@ -24,23 +25,6 @@ MODELS = {
 }
 STEP_OF_SCORES = 10
 TOP_SPECIES = 10
-
-LOADING = """## Loading
-
-```python
-from datasets import load_dataset
-
-dataset = load_dataset("path/to/this/folder")  # splits: train, validation; of jpg, png and webp one holds the image
-```
-
-```python
-import webdataset
-
-shards = "path/to/this/folder/data/train-{00000..%05d}.tar"
-dataset = webdataset.WebDataset(shards, shardshuffle=100).shuffle(1000)
-dataset = dataset.decode("pil").to_tuple("jpg;png;webp", "txt", "json")
-```
-"""
 
 BIASES = """## Biases and limits
 
@@ -69,13 +53,11 @@ def tell_story(
         runs: of the whole dataset, the oldest first.
         whole: both tables with all their rows.
     """
-    counts = stats["samples"]
-    last = max((int(name[-9:-4]) for name in stats["shards"] if name.startswith("train-")), default=0)
     parts = [
         f"\n# {about.title}\n",
-        f"{counts['train']} images to train on and {counts['val']} to validate with, each with a caption, tags, the "
-        f"species it shows, scores, and the address it came from.\n",
-        LOADING % last,
+        f"The set has {marked('counts', stats)}. Each has a caption, tags, the species that it shows, scores, and the "
+        "address that it came from.\n",
+        f"## Loading\n\n{marked('loading', stats)}\n",
         "## How it was made\n",
         "Made with PokeFA. Of the stages that choose or change images all settings are told, of the others the flags "
         "that were given. Settings that nobody gave are the defaults of the code that wrote this card. An image counts "

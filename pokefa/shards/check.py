@@ -87,7 +87,7 @@ def manifest_of(root: Path) -> Stats:
     """
     stats = read_stats(root)
     if stats is None:
-        raise InputError(f"no {STATS}, so there is no whole set: run webdataset/webdataset.py")
+        raise InputError(f"no {STATS}, so the set is not complete: run webdataset/webdataset.py")
     try:
         for facts in (*stats.shards.values(), *(stats.id_lists[f"{split}_ids.txt"] for split in SPLITS)):
             assert {"sha256", "bytes", "samples"} <= facts.keys()

@@ -6,10 +6,13 @@ moved.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from pokefa.errors import InputError
 from pokefa.shards.card import FACTS
 from pokefa.shards.layout import IMAGE_SUFFIXES
 
@@ -94,14 +97,13 @@ class Publication:
     creator: str
 
 
-def croissant(about: Publication, description: str, stats: Mapping[str, Any]) -> dict[str, Any]:
+def make_croissant(about: Publication, stats: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document for the shards that split_stats.json names."""
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": CONFORMS_TO,
         "name": about.title,
-        "description": description,
         "url": about.url,
         "license": about.license,
         "version": about.version,
@@ -110,6 +112,27 @@ def croissant(about: Publication, description: str, stats: Mapping[str, Any]) ->
         "citeAs": f"{about.creator}: {about.title}, version {about.version}, {about.date[:4]}, {about.url}",
         "keywords": ["Pokémon", "fan art", "text-to-image", "webdataset"],
         "inLanguage": "en",
+    } | describe_shards(stats)
+
+
+def refresh_croissant(root: Path, stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document as it is with what follows from the shards made anew.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        document = dict(json.loads((root / CROISSANT).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{CROISSANT} is damaged ({error!r}): remove it, and run webdataset/card.py again") from None
+    return document | describe_shards(stats)
+
+
+def describe_shards(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the document says of the shards."""
+    counts = "{train} images to train on, {val} to validate with".format(**stats["samples"])
+    return {
+        "description": f"Captioned Pokémon fan art: {counts}.",
         "distribution": list(distribution(stats["shards"])),
         "recordSet": [records(kind) for kind in KINDS] if stats["shards"] else [],
     }

@@ -131,6 +131,11 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, allow_nan=False, ensure_ascii=False, sort_keys=True).encode("utf-8")
 
 
+def json_text(value: object) -> str:
+    """Return the text of a manifest: keys in order, so that the same set has the same text."""
+    return json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
 # -- what is in a set of shards ----------------------------------------------------------------------------------------
 
 
@@ -158,6 +163,11 @@ class Stats:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
+def built_shard(root: Path, plan: str) -> Path:
+    """Return where a shard is built; `plan` is what tells it from all others."""
+    return root / BUILDING / f"{plan}.tar"
+
+
 def shard_paths(root: Path) -> list[Path]:
     return sorted((root / DATA).glob("*.tar"))
 
@@ -171,7 +181,7 @@ def read_members(shard: Path) -> Iterator[Member]:
     """Yield the files of a shard in order; a sample's key is its image_id.
 
     Raises:
-        InputError: the file is not a whole tar.
+        InputError: the file is not a complete tar.
     """
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -181,12 +191,12 @@ def read_members(shard: Path) -> Iterator[Member]:
                     yield Member(key, extension, member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         raise InputError(
-            f"{DATA}/{shard.name} is not a whole tar ({first_line(error)}): run webdataset/webdataset.py again"
+            f"{DATA}/{shard.name} is not a complete tar ({first_line(error)}): run webdataset/webdataset.py again"
         ) from None
 
 
 def read_stats(root: Path) -> Stats | None:
-    """Return what split_stats.json says, or None where it is missing: then no set of shards is whole.
+    """Return what split_stats.json says, or None where it is missing: then no set of shards is complete.
 
     Raises:
         InputError: the file is damaged.

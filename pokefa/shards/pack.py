@@ -21,7 +21,7 @@ from pokefa.images.files import MAX_BYTES
 from pokefa.images.formats import SUFFIXES
 from pokefa.images.storage import is_remote
 from pokefa.shards.images import Encoding, prepare
-from pokefa.shards.layout import BUILDING, Sample, to_json
+from pokefa.shards.layout import Sample, built_shard, to_json
 from pokefa.shards.tar import HashingStream, open_tar
 
 _PERHAPS_NEXT_TIME = tuple(f"unreadable: {slug}" for slug in DECODER_SLUGS)
@@ -201,10 +201,6 @@ def is_unchanged(folder: Path, samples: Sequence[Sample], known: Known) -> bool:
     for sample in samples:
         digest.add(read_image(folder, sample.path))
     return digest.hexdigest() == known.packed.images
-
-
-def built_shard(root: Path, plan: str) -> Path:
-    return root / BUILDING / f"{plan}.tar"
 
 
 def read_image(folder: Path, path: str) -> bytes | ImageError:

@@ -1,16 +1,27 @@
-"""Putting a set of shards in place, whole or not at all, and its manifest."""
+"""Putting a set of shards in place with its manifests and its card, all of it or nothing.
+
+All that changes is built in a folder of its own. Then a list is written of what takes whose place. Before the list is
+on disk nothing has changed. After that `finish` brings every file to its place, as often as it is called: a run that
+was killed in the middle is finished by the next one. While it lasts the manifest is missing, and the set not complete.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pokefa.files import sync_folder, write_text
-from pokefa.shards.layout import BUILDING, DATA, MANIFESTS, SHARD_NAME, SPLITS, STATS
-from pokefa.shards.pack import Known, Packed, built_shard
+from pokefa.errors import PokefaError
+from pokefa.files import place_file, replacing, sha256_of, sync_folder, write_text
+from pokefa.shards.card import CARD, refresh_card
+from pokefa.shards.croissant import CROISSANT, refresh_croissant
+from pokefa.shards.layout import BUILDING, DATA, MANIFESTS, SHARD_NAME, SPLITS, STATS, built_shard, json_text
+from pokefa.shards.pack import Known, Packed
+
+MOVES = f"{BUILDING}/moves.json"
 
 
 def read_known(root: Path) -> dict[str, Known]:
@@ -34,68 +45,157 @@ def read_known(root: Path) -> dict[str, Known]:
     return known
 
 
-def clear_building(root: Path, plans: set[str]) -> None:
-    """Remove what a broken-off run of another set, or a killed worker, left in the building folder."""
+def place_of(root: Path, plan: str, known: Mapping[str, Known]) -> Path:
+    """Return where a shard is: in the building folder, or else in the last set."""
+    built, last = built_shard(root, plan), known[plan].path if plan in known else None
+    return built if last is None or built.exists() else last
+
+
+def clear_building(root: Path, plans: Collection[str] = ()) -> None:
+    """Remove what is being built, except the shards of these plans; the list of a decided change first."""
+    (root / MOVES).unlink(missing_ok=True)
     for path in (root / BUILDING).glob("*"):
         if path.stem not in plans:
             path.unlink()
-
-
-def publish(root: Path, shards: Mapping[str, Packed], known: Mapping[str, Known]) -> None:
-    """Put the shards in place under their names and remove those of an older set.
-
-    The manifest goes before the first change and comes back after the last: while it is missing, the set is not whole.
-    """
-    folder = root / DATA
-    moves = {}
-    for name, shard in shards.items():
-        built = built_shard(root, shard.plan)
-        source = built if built.exists() else known[shard.plan].path
-        if source is not None and source != folder / name:
-            moves[name] = (source, built)
-    stale = [path for path in folder.glob("*.tar") if SHARD_NAME.fullmatch(path.name) and path.name not in shards]
-    if moves or stale:
-        (root / STATS).unlink(missing_ok=True)
-        (root / BUILDING).mkdir(exist_ok=True)
-        for source, built in moves.values():  # a kept shard with another number steps aside, before names are taken
-            source.replace(built)
-        for path in stale:
-            path.unlink(missing_ok=True)
-        for name, (_, built) in moves.items():
-            built.replace(folder / name)
-        sync_folder(folder)
-    clear_building(root, set())
-    if (root / BUILDING).is_dir():
+    if not plans and (root / BUILDING).is_dir():
         (root / BUILDING).rmdir()
 
 
-def write_stats(
-    root: Path,
-    shards: Mapping[str, Packed],
-    packed: Mapping[str, Packed],
-    left_out: Mapping[str, str],
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Write split_stats.json, and return what it says.
+def publish(root: Path, shards: Mapping[str, Path], files: Mapping[str, bytes]) -> None:
+    """Put a set in place of the last one, all of it or nothing.
 
     Args:
-        shards: the set by file name.
-        packed: by plan, with the shards that hold no sample and are no files.
+        shards: {name: where the shard is}, in the building folder or in the set, there perhaps under another name.
+        files: {path relative to the root: content} of manifests, the card and the like; what is so already stays.
+
+    Raises:
+        PokefaError: a file cannot be written; the set is as it was, or the next call of `finish` completes it.
     """
-    counts = {
-        split: sum(shard.samples for name, shard in shards.items() if name.startswith(f"{split}-")) for split in SPLITS
+    building, staged = root / BUILDING, {}
+    for name, path in shards.items():
+        if path == root / DATA / name:
+            continue
+        if path.parent != building:  # it keeps its name as well, until another shard takes that
+            building.mkdir(exist_ok=True)
+            place_file(path, building / path.name)
+        staged[f"{DATA}/{name}"] = building / path.name
+    for target, content in files.items():
+        if not (root / target).is_file() or (root / target).read_bytes() != content:
+            staged[target] = building / Path(target).name
+            with replacing(staged[target]) as stream:
+                stream.write(content)
+    tars = (path.name for path in (root / DATA).glob("*.tar"))
+    stale = [name for name in tars if SHARD_NAME.fullmatch(name) and name not in shards]
+    if not staged and not stale:
+        clear_building(root)
+        return
+    moves = {
+        target: {"from": path.name, "before": _state(root / target), "after": _state(path)}
+        for target, path in staged.items()
     }
-    stats = {
-        "empty_shards": [vars(shard) for shard in packed.values() if not shard.samples],
-        "id_lists": {f"{split}_ids.txt": describe_ids(read_ids(root, split)) for split in SPLITS},
+    write_text(root / MOVES, json_text({"moves": moves, "stale": stale}))
+    finish(root)
+
+
+def finish(root: Path) -> None:
+    """Complete a change that has been decided, if there is one.
+
+    A change that no longer fits what is there, because somebody has changed one of the files since, is forgotten.
+    """
+    try:
+        decided = json.loads((root / MOVES).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        decided = None
+    if decided is None or not all(_fits(root, target, move) for target, move in decided["moves"].items()):
+        (root / MOVES).unlink()
+        return
+    built = {root / target: root / BUILDING / move["from"] for target, move in decided["moves"].items()}
+    stats = built.pop(root / STATS, None)
+    if stats is not None and stats.exists():  # or else the new one is in its place already
+        (root / STATS).unlink(missing_ok=True)
+    for target, path in built.items():
+        _bring(path, target)
+    for name in decided["stale"]:
+        (root / DATA / name).unlink(missing_ok=True)
+    for folder in {root / DATA, *(target.resolve().parent for target in built)}:
+        sync_folder(folder)
+    if stats is not None:
+        _bring(stats, root / STATS)
+        sync_folder((root / STATS).resolve().parent)
+    clear_building(root)
+
+
+def _fits(root: Path, target: str, move: Mapping[str, str | None]) -> bool:
+    """Tell whether a file is what it was when the change was decided, or what it is to be."""
+    now = _state(root / target)
+    is_old = now == move["before"] or (now is None and target == STATS)
+    return now == move["after"] or (is_old and _state(root / BUILDING / str(move["from"])) == move["after"])
+
+
+def _state(path: Path) -> str | None:
+    """Return what tells one content of a file from another: of a shard, which is large, its length and time."""
+    if not path.is_file():
+        return None
+    facts = path.stat()
+    return f"{facts.st_size} bytes, {facts.st_mtime_ns} ns" if path.suffix == ".tar" else sha256_of(path)
+
+
+def _bring(path: Path, target: Path) -> None:
+    """Put a built file in its place, where it may be already, and which may be a link to another device."""
+    if not path.exists():
+        return
+    place = target.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.replace(place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise PokefaError(f"cannot write {place}: {error.strerror}; run this again") from None
+        place_file(path, place)
+
+
+# -- what is published with the shards --------------------------------------------------------------------------------
+
+
+def make_stats(
+    shards: Mapping[str, Mapping[str, Any]],
+    empty: Iterable[Mapping[str, Any]],
+    left_out: Mapping[str, str],
+    settings: Mapping[str, Any],
+    id_lists: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what split_stats.json says. It has no time and no run id: the same set has the same text.
+
+    Args:
+        shards: what is known of each shard, as in `Packed`, by file name.
+        empty: the same of shards that hold no sample and are no files.
+        id_lists: the text of each split's list.
+    """
+    return {
+        "empty_shards": list(empty),
+        "id_lists": {f"{split}_ids.txt": describe_ids(text) for split, text in id_lists.items()},
         "left_out": dict(left_out),
-        "samples": counts,
+        "samples": {
+            split: sum(facts["samples"] for name, facts in shards.items() if name.startswith(f"{split}-"))
+            for split in SPLITS
+        },
         "settings": dict(settings),
-        "shards": {name: vars(shard) for name, shard in shards.items()},
+        "shards": dict(shards),
     }
-    # No time and no run id: the same set has the same text.
-    write_text(root / STATS, json.dumps(stats, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
-    return stats
+
+
+def describe(root: Path, stats: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return {path: content} of the manifest, the card, and the Croissant document if there is one.
+
+    Raises:
+        InputError: the Croissant document is damaged.
+    """
+    files = {STATS: json_text(stats), CARD: refresh_card(root, stats)}
+    if (root / CROISSANT).is_file():
+        files[CROISSANT] = json_text(refresh_croissant(root, stats))
+    return {path: text.encode() for path, text in files.items()}
 
 
 def read_ids(root: Path, split: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import polars as pl
 
+from pokefa.errors import InputError, first_line
 from pokefa.files import replacing
 from pokefa.ledger.columns import BASE
 from pokefa.ledger.table import KEY, with_missing
@@ -31,9 +32,32 @@ def write_urls(root: Path, base: pl.DataFrame, images: pl.DataFrame, ids: Sequen
     sums = with_missing(images, ["sha256"]).select(KEY, "sha256")
     chosen = with_missing(base, BASE.names).filter(pl.col(KEY).is_in(list(ids))).select(declared)
     frame = chosen.join(sums, on=KEY, how="left").sort(KEY)
+    content = _parquet(frame)
+    path = root / URLS
+    if not path.is_file() or path.read_bytes() != content:
+        with replacing(path) as target:
+            target.write(content)
+
+
+def urls_without(root: Path, ids: Collection[str]) -> bytes | None:
+    """Return the content of the file without some images; None where it names none of them.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not (root / URLS).is_file():
+        return None
+    chosen = pl.col(KEY).is_in(sorted(ids))
+    try:
+        urls = pl.read_parquet(root / URLS)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(
+            f"{URLS} cannot be read ({first_line(error)}): run webdataset/webdataset.py --urls-only again"
+        ) from None
+    return _parquet(urls.filter(~chosen)) if len(urls.filter(chosen)) else None
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
     stream = io.BytesIO()
     frame.write_parquet(stream)
-    path = root / URLS
-    if not path.is_file() or path.read_bytes() != stream.getvalue():
-        with replacing(path) as target:
-            target.write(stream.getvalue())
+    return stream.getvalue()

@@ -13,17 +13,12 @@ from pokefa.files import sha256_of, walk_files
 from pokefa.images.phash import Hash
 from pokefa.images.storage import files_under
 from pokefa.ledger.columns import BASE, IMAGES, TAKEN_DOWN
+from pokefa.ledger.runs import entries_of_run, journal_paths
 from pokefa.ledger.table import KEY
+from pokefa.llm.batch_records import Waiting, questions_about, read_records, withdraw_questions
+from pokefa.llm.store import count_answers, forget_answers
 from pokefa.stage.funnel import Tables
 from pokefa.stage.rows import filled
-from pokefa.takedown.asked import (
-    Waiting,
-    forget_answers,
-    questions_about,
-    requests_about,
-    stored_answers,
-    withdraw_questions,
-)
 from pokefa.takedown.records import look_alikes
 from pokefa.takedown.shards import Withdrawal, plan_withdrawal, withdraw
 
@@ -72,7 +67,7 @@ class Traces:
             "pages": [path.relative_to(root).as_posix() for path in self.pages],
             "rewritten": self.withdrawal.paths,
             "answers": self.answers,
-            "batches": [one.path.stem for one in self.waiting],
+            "batches": [one.record.name for one in self.waiting],
         }
 
     def lines(self, root: Path, *, would: bool) -> Iterator[str]:
@@ -84,10 +79,10 @@ class Traces:
         if self.answers:
             yield f"    {'would remove' if would else 'removed'} {self.answers} stored answers about the images"
         for one in self.waiting:
-            name = one.path.stem
+            name = one.record.name
             yield f"    {'would take' if would else 'took'} {len(one.image_ids)} questions out of the batch {name}"
-            if one.at_service:
-                yield f"    the service has the pictures of {name} ({one.at_service}): have it delete them"
+            if one.record.at_service:
+                yield f"    the service has the images of {name} ({one.record.at_service}): ask it to delete them"
 
 
 def find_traces(root: Path, data: Path, images: pl.DataFrame, image_ids: Collection[str]) -> Traces:
@@ -108,7 +103,7 @@ def find_traces(root: Path, data: Path, images: pl.DataFrame, image_ids: Collect
         tuple(pages_showing(root, {*image_ids, *same_groups(images, image_ids)[KEY]})),
         plan_withdrawal(root, image_ids),
         frozenset(requests),
-        stored_answers(root, requests),
+        count_answers(root, requests),
         tuple(questions_about(root, image_ids)),
     )
 
@@ -131,7 +126,25 @@ def remove_traces(root: Path, traces: Traces, base: pl.DataFrame) -> None:
         path.unlink(missing_ok=True)
     forget_answers(root, traces.requests)
     for waiting in traces.waiting:
-        withdraw_questions(waiting)
+        withdraw_questions(root, waiting)
+
+
+def requests_about(root: Path, image_ids: Collection[str]) -> set[str]:
+    """Return the requests that were made about images; the stored answers have these for keys and name no image.
+
+    Raises:
+        InputError: a journal or a record of a batch is damaged.
+    """
+    if not image_ids:
+        return set()
+    found = {
+        str(entry["usage"]["request"])
+        for path in journal_paths(root)
+        for entry in entries_of_run(path)
+        if entry.get(KEY) in image_ids and "request" in (entry.get("usage") or {})
+    }
+    batched = (record.requests.items() for record in read_records(root))
+    return found | {request for requests in batched for image_id, request in requests if image_id in image_ids}
 
 
 def files_of(root: Path, image_ids: Iterable[str]) -> list[Path]:

@@ -20,12 +20,13 @@ from pokefa.ledger.columns import SCHEMAS, TAKEN_DOWN
 from pokefa.ledger.runs import entries_of_run, journal_paths
 from pokefa.ledger.table import KEY
 from pokefa.ledger.tables import TAKEDOWNS_FOLDER
+from pokefa.llm.batch_records import questions_about
+from pokefa.llm.store import count_answers
 from pokefa.shards.layout import BUILDING, DATA, read_members
 from pokefa.stage.funnel import Tables
-from pokefa.takedown.asked import questions_about, requests_about, stored_answers
-from pokefa.takedown.find import DATA_FOLDERS, IMAGE_ID, may_show_any, named_files, pages_showing
+from pokefa.takedown.find import DATA_FOLDERS, IMAGE_ID, may_show_any, named_files, pages_showing, requests_about
 from pokefa.takedown.records import Record, look_alikes, read_records
-from pokefa.takedown.shards import WITHDRAWING, plan_withdrawal
+from pokefa.takedown.shards import plan_withdrawal
 
 
 def check_gone(root: Path, tables: Tables) -> Iterator[tuple[str, str]]:
@@ -46,13 +47,16 @@ def check_gone(root: Path, tables: Tables) -> Iterator[tuple[str, str]]:
     for path in old_pages(root, gone):
         yield "taken_down_shown", path
     try:
-        answers = stored_answers(root, requests_about(root, gone))
+        answers = count_answers(root, requests_about(root, gone))
         if answers:
             yield "taken_down_asked", f"{answers} stored answers"
         for waiting in questions_about(root, gone):
-            yield "taken_down_asked", f"{len(waiting.image_ids)} questions in {waiting.path.relative_to(root)}"
+            yield (
+                "taken_down_asked",
+                f"{len(waiting.image_ids)} questions in {waiting.record.path(root).relative_to(root)}",
+            )
     except PokefaError as error:
-        yield "taken_down_asked", f"cannot be told: {error}"
+        yield "taken_down_asked", f"cannot be checked: {error}"
 
 
 def left_files(root: Path, tables: Tables, records: Collection[Record]) -> list[str]:
@@ -105,12 +109,10 @@ def _has_bytes_of(
 
 
 def check_records(root: Path, records: Collection[Record], images: pl.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yield records and changes that a killed run left unfinished, and images of which row and record disagree."""
+    """Yield records that a killed run left unfinished, and images of which row and record disagree."""
     for record in records:
         if record.finished is None:
             yield "takedown_unfinished", f"{TAKEDOWNS_FOLDER}/{record.run_id}.json is not finished"
-    if (root / WITHDRAWING).is_dir():
-        yield "takedown_unfinished", f"{WITHDRAWING} holds a change that was not made"
     named = {image_id for record in records for image_id in record.image_ids}
     gone = set(images.filter(TAKEN_DOWN)[KEY])
     for image_id in sorted(gone - named):

@@ -18,9 +18,13 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from pokefa.files import sha256_of
 from pokefa.ledger.tables import Ledger
 from pokefa.setup.environments import CHECKOUT
 from pokefa.setup.steps import STEPS
+from pokefa.shards.layout import json_text
+from pokefa.shards.pack import Packed
+from pokefa.shards.publish import make_stats
 from pokefa.stage.check_step import load_script
 from pokefa.stage.options import CommandLine, Options, command_line
 from pokefa.stage.runner import StageRun
@@ -233,11 +237,11 @@ def pack(root: Path, ids: dict[str, str]) -> None:
     data, manifests = root / "webdataset" / "data", root / "webdataset" / "manifests"
     data.mkdir(parents=True)
     manifests.mkdir()
-    stats: dict[str, Any] = {"shards": {}, "id_lists": {}, "left_out": {}}
+    shards, lists = {}, {}
     for split in ("train", "val"):
         chosen = sorted(ids[name] for name in IN_SET if IN_SET[name] == split)
-        (manifests / f"{split}_ids.txt").write_text("".join(f"{image_id}\n" for image_id in chosen))
-        stats["id_lists"][f"{split}_ids.txt"] = facts(manifests / f"{split}_ids.txt", len(chosen))
+        lists[split] = "".join(f"{image_id}\n" for image_id in chosen)
+        (manifests / f"{split}_ids.txt").write_text(lists[split])
         shard = data / f"{split}-00000.tar"
         with tarfile.open(shard, "w") as tar:
             for image_id in chosen:
@@ -246,13 +250,9 @@ def pack(root: Path, ids: dict[str, str]) -> None:
                     member = tarfile.TarInfo(f"{image_id}.{extension}")
                     member.size = len(text)
                     tar.addfile(member, io.BytesIO(text.encode()))
-        stats["shards"][shard.name] = facts(shard, len(chosen))
-    (manifests / "split_stats.json").write_text(json.dumps(stats))
-
-
-def facts(path: Path, samples: int) -> dict[str, Any]:
-    data = path.read_bytes()
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "samples": samples}
+        shards[shard.name] = vars(Packed(split, split, sha256_of(shard), shard.stat().st_size, len(chosen)))
+    stats = make_stats(shards, [], {}, {"image_format": "keep"}, lists)
+    (manifests / "split_stats.json").write_text(json_text(stats))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pokefa.llm.batch_api import BatchRecord
+from pokefa.llm.batch_records import BatchRecord
 from pokefa.reporting.next_steps import Situation, command, retry_commands
 from pokefa.setup.steps import STEPS
 from pokefa.stage.funnel import StepCount

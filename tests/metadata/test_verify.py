@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from metadata.verify import MENDING, NOTES, TAKE_DOWN_AGAIN, verify
 from pokefa.ledger.tables import Ledger
+from pokefa.llm.batch_records import BatchRecord, write_record
 from pokefa.llm.store import Answers, Stored
 from pokefa.reporting.check_files import check_temporaries
 from pokefa.reporting.open_runs import UnderWay
@@ -126,14 +128,12 @@ def temporary_file(sample: Any) -> None:
     (sample.root / "data_stage/resized" / f".{sample.ids['good']}.jpg.abc.tmp").write_bytes(b"x")
 
 
-def take_down(sample: Any, name: str, **hashed: object) -> None:
+def take_down(sample: Any, name: str, finished: str | None = "2999-01-01T00:00:00Z", **hashed: object) -> None:
     """Mark an image and write the record, and remove nothing."""
     with sample.run("takedown") as run:
         run.record(sample.ids[name], {"drop_reason": "takedown:asked"}, drop="asked")
         told = ({"image_id": sample.ids[name], **hashed},)
-        Record(run.run_id, "2026-11-23T00:00:00.000Z", "asked", {}, told, finished="2999-01-01T00:00:00Z").write(
-            sample.root
-        )
+        Record(run.run_id, "2026-11-23T00:00:00.000Z", "asked", {}, told, finished=finished).write(sample.root)
 
 
 def remove_files(sample: Any, name: str) -> None:
@@ -169,7 +169,8 @@ def taken_down_asked(sample: Any) -> None:
 
 
 def takedown_unfinished(sample: Any) -> None:
-    (sample.root / "webdataset/data/.withdrawing").mkdir()
+    take_down(sample, "dull", finished=None)
+    remove_files(sample, "dull")
 
 
 def looks_taken_down(sample: Any) -> None:
@@ -298,7 +299,7 @@ def test_errors_are_listed_with_mending_and_exit_1(ask: Ask, sample: Any) -> Non
         f"    data_stage/resized/{sample.ids['dull']}.jpg (path_resized of {sample.ids['dull']})",
         "wrong_sha256: 1. the file was changed or damaged: put the original back",
         f"    {raw_of(sample, 'dull').relative_to(sample.root)}",
-        "note: edited_by_hand: 1. nothing to mend: no journal set this value, so a person did",
+        "note: edited_by_hand: 1. nothing to fix: no journal set this value, so a person did",
         f"    metadata/images.csv, image {sample.ids['dull']}, sha256: {'0' * 64}, journals: {right}",
         "9 images checked: 2 things are wrong",
     ]
@@ -461,16 +462,15 @@ def test_a_damaged_record_is_told(sample: Any) -> None:
 
 def test_a_waiting_question_about_the_image_is_told(ask: Ask, sample: Any) -> None:
     ask("takedown", "--id", sample.ids["dull"], "--reason", "asked", "--apply")
-    folder = sample.root / "metadata/batches"
-    folder.mkdir()
-    record = {"state": "submitted", "requests": {sample.ids["dull"]: "about dull"}}
-    (folder / "b-001.json").write_text(json.dumps(record))
+    requests = {sample.ids["dull"]: "about dull"}
+    record = BatchRecord("b-001", "score", "1", "m", "responses", "submitted", requests)
+    write_record(sample.root, record)
     assert found_in(sample) == {"taken_down_asked": ["1 questions in metadata/batches/b-001.json"]}
-    (folder / "b-001.json").write_text(json.dumps(record | {"state": "done"}))
+    write_record(sample.root, replace(record, state="done"))
     assert found_in(sample) == {}
-    (folder / "b-001.json").write_text("{")
+    record.path(sample.root).write_text("{")
     assert found_in(sample)["taken_down_asked"][0].startswith(
-        "cannot be told: metadata/batches/b-001.json is damaged ("
+        "cannot be checked: metadata/batches/b-001.json is damaged"
     )
 
 
@@ -527,7 +527,7 @@ def test_fix_marks_missing_derived_files_as_pending(ask: Ask, sample: Any) -> No
         "preprocess/ocr/ocr_pipeline.py": 1,
         "preprocess/resize/resize.py": 1,
     }
-    assert "mended: 1 image without their file are pending again: run preprocess/resize/resize.py\n" in finished.stdout
+    assert "fixed: 1 image without their file are pending again: run preprocess/resize/resize.py\n" in finished.stdout
     after = {row["image_id"]: row for row in csv.DictReader(before.read_text().splitlines())}
     changed = {
         (image_id, column)

@@ -110,7 +110,7 @@ def test_a_takedown_removes_what_lies_on_the_storage_and_asks_where_it_is(datase
     shutil.rmtree(dataset.root / "data_raw")
     ask = ("metadata/takedown.py", "--domain", "artist.example", "--reason", "the artist asked")
     done = dataset.run(*ask, env=storage)
-    assert "Of 1 of them no file lies here: if the images lie elsewhere, say where with --data-root." in done.stdout
+    assert "Without a file here: 1. " in done.stdout
     done = dataset.run(*ask, "--data-root", f"s3://{BUCKET}/asked", "--apply", env=storage)
     assert (done.code, done.summary["files"]) == (0, 1), done.stderr
     assert f"removed s3://{address}" in done.stdout
@@ -138,7 +138,7 @@ def test_another_folder_is_a_data_root_too(dataset, tmp_path, storage):
     done = dataset.run("metadata/verify.py", "--fix")
     assert (done.code, done.stderr.splitlines()[-1]) == (
         2,
-        f"error: the images lie under --data-root {tmp_path / 'share'}, and --fix would take them for missing: copy "
+        f"error: the images are in --data-root {tmp_path / 'share'}, and --fix would count them as missing: copy "
         f"them to {dataset.root} first",
     )
     done = dataset.run("metadata/takedown.py", "--id", rows[0]["image_id"], "--reason", "asked", "--apply")

@@ -34,8 +34,8 @@ from pokefa.setup.steps import STEPS
 from pokefa.shards.card_text import steps_of
 from pokefa.shards.check import manifest_of, read_samples, read_shard, what_differs
 from pokefa.shards.images import Encoding, encode
-from pokefa.shards.layout import Sample, ShardSize, make_sample
-from pokefa.shards.pack import Packed, PackShards, Task, built_shard, pack_tasks
+from pokefa.shards.layout import Sample, ShardSize, built_shard, make_sample
+from pokefa.shards.pack import Packed, PackShards, Task, pack_tasks
 from pokefa.stage.options import Options
 from pokefa.stage.runner import StageRun
 from tests.attack import images
@@ -259,7 +259,7 @@ def test_verify_names_what_differs(dataset: Any) -> None:
     [
         (
             None,
-            "error: no webdataset/manifests/split_stats.json, so there is no whole set: run webdataset/webdataset.py\n",
+            "error: no webdataset/manifests/split_stats.json, so the set is not complete: run ",
         ),
         ("{", "error: webdataset/manifests/split_stats.json is damaged (JSONDecodeError("),
         (
@@ -488,7 +488,7 @@ def test_a_full_disk_publishes_nothing(dataset: Any, snapshot: Snapshot) -> None
     assert verify(dataset) == []
 
 
-def test_a_run_killed_between_two_renames_is_mended_by_the_next(dataset: Any) -> None:
+def test_a_run_killed_between_two_renames_is_finished_by_the_next(dataset: Any) -> None:
     """What is on disk after a kill in the middle of publishing: no manifest, and shards in both folders."""
     rows = write_set(dataset, train=6)
     dataset.run(SCRIPT, "--shard-size", 2)
@@ -577,7 +577,7 @@ def test_the_card_before_the_shards(dataset: Any) -> None:
     finished = dataset.run("webdataset/card.py", "--contact", "x")
     assert finished.code == 2
     assert finished.stderr == (
-        "error: no webdataset/manifests/split_stats.json, so there is no whole set: run webdataset/webdataset.py\n"
+        "error: no webdataset/manifests/split_stats.json, so the set is not complete: run webdataset/webdataset.py\n"
     )
 
 

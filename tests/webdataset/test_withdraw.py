@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -15,7 +16,8 @@ import pytest
 from pokefa.errors import InputError
 from pokefa.shards.check import check_and_report
 from pokefa.shards.layout import BUILDING
-from pokefa.takedown.shards import MOVES, WITHDRAWING, finish, plan_withdrawal, withdraw
+from pokefa.shards.publish import MOVES, finish
+from pokefa.takedown.shards import plan_withdrawal, withdraw
 from tests.webdataset.test_shards import write_species
 from tests.webdataset.test_webdataset import (
     SCRIPT,
@@ -81,7 +83,7 @@ def test_an_image_that_no_shard_holds_leaves_the_list_of_those(dataset: Any, sna
     assert plan_withdrawal(dataset.root, [str(gone)]).paths == ["webdataset/manifests/split_stats.json"]
     take_out(dataset.root, str(gone))
     assert stats(dataset)["left_out"] == {}
-    assert not plan_withdrawal(dataset.root, [str(gone)]).is_needed
+    assert not plan_withdrawal(dataset.root, [str(gone)]).paths
     assert snapshot(dataset.root / "webdataset/data") == before
     assert check_and_report(dataset.root, 1) == 0
 
@@ -151,7 +153,7 @@ def test_the_card_the_croissant_document_and_the_addresses_follow(dataset: Any) 
     take_out(dataset.root, gone)
     told = stats(dataset)
     card = (dataset.root / "webdataset/README.md").read_text()
-    assert "\n4 images to train on and 1 to validate with," in card
+    assert "The set has <!-- pokefa:counts -->4 images to train on and 1 to validate with<!-- /pokefa -->." in card
     assert "num_examples: 4\n" in card and f"num_bytes: {told['shards']['train-00000.tar']['bytes']}\n" in card
     document = json.loads((dataset.root / "webdataset/croissant.json").read_text(encoding="utf-8"))
     assert document["description"] == "Captioned Pokémon fan art: 4 images to train on, 1 to validate with."
@@ -161,6 +163,30 @@ def test_the_card_the_croissant_document_and_the_addresses_follow(dataset: Any) 
     }
     urls = pl.read_parquet(dataset.root / "webdataset/urls.parquet")
     assert len(urls) == 5 and gone not in urls["image_id"]
+
+
+def test_only_what_follows_from_the_shards_changes_in_a_card(dataset: Any) -> None:
+    packed(dataset, 5, 1, "--shard-size", 2)
+    assert dataset.run("webdataset/card.py", "--contact", "you@example.org").code == 0
+    card = dataset.root / "webdataset/README.md"
+    before = card.read_text(encoding="utf-8").split("---\n", 2)[2]
+    assert before.count("5 images to train on") == 1 and "train-{00000..00002}.tar" in before
+    card.write_text(
+        card.read_text(encoding="utf-8") + "\nOnce it had 5 images to train on, 日本語.\n", encoding="utf-8"
+    )
+    take_out(dataset.root, *ids_in(dataset, "train")[:2])
+    wanted = before.replace("5 images to train on", "3 images to train on").replace("{00000..00002}", "{00000..00001}")
+    after = card.read_text(encoding="utf-8").split("---\n", 2)[2]
+    assert after == wanted + "\nOnce it had 5 images to train on, 日本語.\n"
+
+
+def test_a_card_of_an_earlier_version_has_the_new_counts(dataset: Any) -> None:
+    packed(dataset, 5, 1)
+    card = dataset.root / "webdataset/README.md"
+    text = "\n5 images to train on and 1 to validate with, each with a caption.\n"
+    card.write_text(f"---\nlicense: mit\n---\n{text}", encoding="utf-8")
+    take_out(dataset.root, ids_in(dataset, "train")[0])
+    assert card.read_text(encoding="utf-8").endswith(text.replace("5", "4"))
 
 
 def test_what_a_killed_packing_left_goes(dataset: Any) -> None:
@@ -181,19 +207,35 @@ def test_a_set_without_manifest_loses_the_image_all_the_same(dataset: Any) -> No
     assert not (dataset.root / "webdataset/manifests/split_stats.json").exists()
 
 
+def test_shards_on_another_disk_are_cut_there(dataset: Any) -> None:
+    packed(dataset, 3)
+    data, memory = dataset.root / "webdataset/data", Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == data.stat().st_dev:
+        pytest.skip("no other disk")
+    with TemporaryDirectory(dir=memory) as other:
+        shutil.copytree(data, other, dirs_exist_ok=True)
+        shutil.rmtree(data)
+        data.symlink_to(other)
+        take_out(dataset.root, ids_in(dataset, "train")[0])
+        assert len(ids_in(dataset, "train")) == 2
+        assert check_and_report(dataset.root, 1) == 0
+
+
 def test_nothing_to_take_out_changes_nothing(dataset: Any, snapshot: Snapshot) -> None:
     packed(dataset, 3)
     before = snapshot(dataset.root / "webdataset")
     take_out(dataset.root, "0" * 32)
     assert snapshot(dataset.root / "webdataset") == before
-    assert not plan_withdrawal(dataset.root, ["0" * 32]).is_needed
+    assert not plan_withdrawal(dataset.root, ["0" * 32]).paths
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("data/train-00000.tar", "webdataset/data/train-00000.tar is not a whole tar (unexpected end of data): "),
+        ("data/train-00000.tar", "webdataset/data/train-00000.tar is not a complete tar ("),
         ("manifests/split_stats.json", "webdataset/manifests/split_stats.json is damaged ("),
+        ("manifests/train_species.csv", "webdataset/manifests/train_species.csv is damaged: "),
+        ("croissant.json", "webdataset/croissant.json is damaged ("),
         ("urls.parquet", "webdataset/urls.parquet cannot be read ("),
     ],
 )
@@ -202,11 +244,12 @@ def test_damage_is_told_before_anything_changes(dataset: Any, path: str, message
     dataset.run(SCRIPT, "--urls-only")
     gone = ids_in(dataset, "train")[0]
     damaged = dataset.root / "webdataset" / path
-    damaged.write_bytes(damaged.read_bytes()[:700] if path.endswith(".tar") else b"{")
+    damaged.write_bytes(damaged.read_bytes()[:700] if path.endswith(".tar") else b"{\n{")
+    before = contents(dataset.root)
     with pytest.raises(InputError) as caught:
         take_out(dataset.root, gone)
     assert str(caught.value).startswith(message)
-    assert not (dataset.root / WITHDRAWING).exists()
+    assert {name: data for name, data in contents(dataset.root).items() if not name.startswith(BUILDING)} == before
 
 
 # -- kills ------------------------------------------------------------------------------------------------------------
@@ -259,28 +302,42 @@ def test_killed_at_any_moment_the_set_is_the_old_one_or_is_completed(dataset: An
             break
         decided = (root / MOVES).exists()
         moments.add(decided)
-        if not decided:
-            left = {name: data for name, data in contents(root).items() if not name.startswith(WITHDRAWING)}
-            assert left in (before, expected)  # the last step of all is to remove the list
-        finish(root)
-        assert contents(root) in ((expected,) if decided else (before, expected))
+        if decided:
+            finish(root)
+        left = {name: data for name, data in contents(root).items() if not name.startswith(BUILDING)}
+        assert left in ((expected,) if decided else (before, expected))  # last of all the list goes
         take_out(root, *gone)
         assert contents(root) == expected
         shutil.rmtree(root)
     assert moments == {True, False}
 
 
-def test_a_change_that_no_longer_fits_is_forgotten(dataset: Any, tmp_path: Path) -> None:
-    """A killed takedown, then webdataset.py, which packs without the image; the takedown must not bring its list."""
-    packed(dataset, 5)
-    gone = ids_in(dataset, "train")[1]
+def kill_once_it_is_decided(root: Path, gone: str) -> None:
     for moment in range(1000):
-        assert killed_while_taking_out(dataset.root, moment, [gone])
-        if (dataset.root / MOVES).exists():
-            break
-    assert dataset.run(SCRIPT, "--shard-size", 2).code == 0
-    packed_anew = contents(dataset.root / "webdataset")
-    assert not finish(dataset.root)
-    kept = {name: data for name, data in packed_anew.items() if not name.startswith("data/.withdrawing/")}
-    assert contents(dataset.root / "webdataset") == kept
+        assert killed_while_taking_out(root, moment, [gone])
+        if (root / MOVES).exists():
+            return
+
+
+def test_packing_completes_what_a_killed_takedown_had_decided(dataset: Any) -> None:
+    rows = packed(dataset, 5)
+    gone = ids_in(dataset, "train")[1]
+    kill_once_it_is_decided(dataset.root, gone)
+    dataset.write_base([row for row in rows if row["image_id"] != gone])  # as the takedown has left it
+    assert dataset.run(SCRIPT, "--dry-run").code == 2 and (dataset.root / MOVES).exists()
+    assert dataset.run(SCRIPT).code == 0
+    assert gone not in ids_in(dataset, "train") and len(ids_in(dataset, "train")) == 4
+    assert not (dataset.root / BUILDING).exists()
     assert check_and_report(dataset.root, 1) == 0
+
+
+@pytest.mark.parametrize("path", ["manifests/train_ids.txt", "data/train-00000.tar", "data/.building/moves.json"])
+def test_a_change_that_no_longer_fits_is_forgotten(dataset: Any, path: str) -> None:
+    """Since a takedown was killed somebody has changed a file: it must not bring its own."""
+    packed(dataset, 5)
+    kill_once_it_is_decided(dataset.root, ids_in(dataset, "train")[1])
+    (dataset.root / "webdataset" / path).write_bytes(b"another")
+    before = contents(dataset.root)
+    finish(dataset.root)
+    del before[MOVES]
+    assert contents(dataset.root) == before

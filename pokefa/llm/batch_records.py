@@ -1,0 +1,151 @@
+"""The records of batches: which images were asked about, in which file, and how far each file has come.
+
+Each file of questions has a record under `metadata/batches/`, <name>.json, which is written before and after every step
+that costs something, so that a run that was killed goes on where it stood:
+
+    written    the questions are beside it in <name>.jsonl
+    uploaded   the server has the file, `file_id`
+    submitted  the server works on it, `batch_id`; the file with the questions is gone
+    done       its answers are recorded; what it did not answer is pending again
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from pokefa.errors import InputError, first_line
+from pokefa.files import replacing_privately
+
+BATCHES_FOLDER = "metadata/batches"
+QUESTIONS = ".jsonl"
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """What is known of one file of questions.
+
+    Args:
+        question, version: of the Question that was asked.
+        requests: request hash by image_id.
+        status: the server's, when it was last asked.
+    """
+
+    name: str
+    question: str
+    version: str
+    model: str
+    api: str
+    state: str
+    requests: Mapping[str, str] = field(default_factory=dict)
+    file_id: str | None = None
+    batch_id: str | None = None
+    status: str | None = None
+
+    def path(self, root: Path, suffix: str = ".json") -> Path:
+        """Return where the record is, or with QUESTIONS its questions."""
+        return root / BATCHES_FOLDER / f"{self.name}{suffix}"
+
+    @property
+    def at_service(self) -> str:
+        """What the service calls the file, the batch, or both; empty before it has the file."""
+        return ", ".join(name for name in (self.file_id, self.batch_id) if name)
+
+
+def read_records(root: Path) -> list[BatchRecord]:
+    """Return all records, in the order of their names.
+
+    Raises:
+        InputError: a record is damaged.
+    """
+    found = []
+    for path in sorted((root / BATCHES_FOLDER).glob("*.json")):
+        try:
+            record = BatchRecord(**json.loads(path.read_bytes()))
+            found.append(replace(record, requests=dict(record.requests)))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{BATCHES_FOLDER}/{path.name} is damaged ({first_line(error)}): restore or remove it"
+            ) from None
+    return found
+
+
+def open_records(root: Path, question: str) -> list[BatchRecord]:
+    """Return the records of a question's files that are not done; `question` is its name.
+
+    Raises:
+        InputError: a record is damaged.
+    """
+    return [record for record in read_records(root) if record.question == question and record.state != "done"]
+
+
+def write_record(root: Path, record: BatchRecord) -> None:
+    """Bring a record to the disk.
+
+    Raises:
+        PokefaError: it cannot be written.
+    """
+    with replacing_privately(record.path(root)) as stream:
+        stream.write(json.dumps(asdict(record), sort_keys=True, indent=1).encode() + b"\n")
+
+
+# -- about some images ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A file of questions that is not done, and those of some images that it names."""
+
+    record: BatchRecord
+    image_ids: frozenset[str]
+
+
+def questions_about(root: Path, image_ids: Collection[str]) -> list[Waiting]:
+    """Return the files of questions that name one of the images and are not done.
+
+    Raises:
+        InputError: a record or a file of questions is damaged.
+    """
+    found = []
+    for record in read_records(root):
+        asked = {image_id for image_id, _ in _questions(root, record)}
+        named = frozenset(image_ids) & (record.requests.keys() | asked)
+        if named and record.state != "done":
+            found.append(Waiting(record, named))
+    return found
+
+
+def withdraw_questions(root: Path, waiting: Waiting) -> None:
+    """Take the images out of a file of questions, then out of its record: their answers will not be collected.
+
+    Raises:
+        PokefaError: a file cannot be written.
+    """
+    record, questions = waiting.record, waiting.record.path(root, QUESTIONS)
+    left = {image_id: request for image_id, request in record.requests.items() if image_id not in waiting.image_ids}
+    if not left and record.state == "written":
+        questions.unlink(missing_ok=True)
+        record.path(root).unlink()
+        return
+    if questions.is_file():
+        kept = [line for image_id, line in _questions(root, record) if image_id not in waiting.image_ids]
+        with replacing_privately(questions) as stream:
+            stream.writelines(kept)
+    write_record(root, replace(record, requests=left))
+
+
+def _questions(root: Path, record: BatchRecord) -> Iterator[tuple[str, bytes]]:
+    """Yield each line of a file of questions with the image that it asks about; nothing where the file is gone."""
+    path = record.path(root, QUESTIONS)
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                yield str(json.loads(line)["custom_id"]), line
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{BATCHES_FOLDER}/{path.name} is damaged ({first_line(error)}): restore or remove it"
+                ) from None
