@@ -161,6 +161,7 @@ ENCODINGS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "JPEG 95, 4:2:0": ("JPEG", {"quality": 95, "subsampling": "4:2:0"}),
     "JPEG 95, 4:4:4, optimize": ("JPEG", {"quality": 95, "subsampling": "4:4:4", "optimize": True}),
     "PNG, zlib-ng, level 3": ("PNG", None),
+    "PNG, Pillow, level 3": ("PNG", {"compress_level": 3}),
     "PNG, Pillow, level 6": ("PNG", {"compress_level": 6}),
     "PNG, Pillow, level 9": ("PNG", {"compress_level": 9}),
     "WebP 95, method 4": ("WEBP", {"quality": 95, "method": 4}),
