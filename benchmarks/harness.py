@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.markdown import mebibytes, plain, spread, table
 from benchmarks.measuring import Sample
 
 EPILOG = """\
@@ -118,45 +119,34 @@ class Bench:
         self, samples: Samples, counts: Mapping[str, int], unit: str, columns: Columns | None = None
     ) -> None:
         """Print how much each did in a second, with and without its start-up, and columns of the script's own."""
-        columns = columns or {}
-        rows = [
-            [
-                name,
-                f"{counts[name]:,}",
-                spread(counts[name] / sample.seconds for sample in these),
-                spread(counts[name] / sample.working for sample in these),
-                *(column(name, these) for column in columns.values()),
-                mebibytes(peak_of(these)),
-            ]
-            for name, these in samples.items()
-        ]
-        heads = [
-            "what",
-            unit,
-            f"{unit} per second, median (least to most)",
-            "without start-up",
-            *columns,
-            "peak memory",
-        ]
-        print(table(heads, rows), end="", flush=True)
+        shown: dict[str, Callable[[str, Sequence[Sample]], str]] = {
+            unit: lambda name, _: f"{counts[name]:,}",
+            f"{unit} per second, median (least to most)": lambda name, these: spread(
+                counts[name] / sample.seconds for sample in these
+            ),
+        }
+        if have_start_up(samples):
+            shown["without start-up"] = lambda name, these: spread(counts[name] / sample.working for sample in these)
+        shown |= {**(columns or {}), "peak memory": lambda _, these: mebibytes(peak_of(these))}
+        rows = [[name, *(column(name, these) for column in shown.values())] for name, these in samples.items()]
+        print(table(["what", *shown], rows), end="", flush=True)
 
     def compare(
         self, samples: Samples, counts: Mapping[str, int], pairs: Iterable[Against], start_up: bool = True
     ) -> None:
         """Print and note how many times as fast one is as another, each pair of runs of the same round."""
         rows = []
+        clocks = ("seconds", "working") if have_start_up(samples) else ("seconds",)
         for what, beside, wanted, bound in pairs:
-            ratios = {}
-            for clock in ("seconds", "working"):
-                mine, theirs = (
-                    [getattr(one, clock) / counts[name] for one in samples[name]] for name in (what, beside)
-                )
-                ratios[clock] = statistics.median(theirs) / statistics.median(mine)
-            rows.append(
-                [what, beside, *(f"{ratio:.2f}" for ratio in ratios.values()), "" if wanted is None else wanted]
-            )
-            self.note(what, beside, ratios["seconds" if start_up else "working"], wanted, bound)
-        print(table(["speed of", "over that of", "ratio", "without start-up", "wanted at least"], rows), end="")
+            took = [
+                [statistics.median(getattr(one, clock) for one in samples[name]) / counts[name] for clock in clocks]
+                for name in (beside, what)
+            ]
+            ratios = [theirs / mine for theirs, mine in zip(*took, strict=True)]
+            rows.append([what, beside, *(f"{ratio:.2f}" for ratio in ratios), plain(wanted)])
+            self.note(what, beside, ratios[0 if start_up else -1], wanted, bound)
+        heads = ["speed of", "over that of", "ratio", *["without start-up"][: len(clocks) - 1], "wanted at least"]
+        print(table(heads, rows), end="")
 
     def note(
         self, what: str, beside: str, ratio: float, wanted: float | None = None, bound: bool = False, of: str = "speed"
@@ -195,7 +185,7 @@ def bench_main(
     *,
     packages: Sequence[str] = (),
     rounds: int = 1,
-    flags: Mapping[str, Mapping[str, Any]] | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> int:
     """Parse the flags, print the section's head, and measure.
 
@@ -225,44 +215,9 @@ def bench_main(
     return 0
 
 
-def tell(text: str) -> None:
-    """Say on stderr what is going on."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def seconds_of(samples: Iterable[Sample]) -> float:
-    """Return the median of the seconds."""
-    return statistics.median(sample.seconds for sample in samples)
-
-
-def peak_of(samples: Iterable[Sample]) -> int:
-    """Return the largest peak, in bytes."""
-    return max(sample.peak for sample in samples)
-
-
-def spread(values: Iterable[float]) -> str:
-    """Return "median (least to most)" as text, or the value alone where there is but one."""
-    values = sorted(values)
-    digits = 0 if values[0] >= 100 else 1 if values[0] >= 10 else 2 if values[0] >= 0.1 else 3
-    middle, *ends = (f"{value:,.{digits}f}" for value in (statistics.median(values), values[0], values[-1]))
-    return middle if len(values) == 1 else f"{middle} ({' to '.join(ends)})"
-
-
-def mebibytes(size: float) -> str:
-    """Return a number of bytes as text."""
-    return f"{size / 2**20:,.0f} MiB"
-
-
-def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """Return k of the fit cost = c · size**k, least squares on logarithms: 1 is linear, 0 is flat."""
-    slope, _ = statistics.linear_regression([math.log(size) for size in sizes], [math.log(cost) for cost in costs])
-    return slope
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table, with an empty line before and after it."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n" + "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+def have_start_up(samples: Samples) -> bool:
+    """Return whether one of them has a clock of its own."""
+    return any(sample.working != sample.seconds for these in samples.values() for sample in these)
 
 
 def growth_table(growths: Iterable[Growth]) -> str:
@@ -282,3 +237,24 @@ def machine(*distributions: str) -> str:
     """Return one line on what this ran on: Python, the named packages, and the cores."""
     versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in distributions)]
     return f"{', '.join(versions)}; {os.cpu_count() or 1} cores, {platform.machine()}, {platform.system()}"
+
+
+def tell(text: str) -> None:
+    """Say on stderr what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def seconds_of(samples: Iterable[Sample]) -> float:
+    """Return the median of the seconds."""
+    return statistics.median(sample.seconds for sample in samples)
+
+
+def peak_of(samples: Iterable[Sample]) -> int:
+    """Return the largest peak, in bytes."""
+    return max(sample.peak for sample in samples)
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Return k of the fit cost = c · size**k, least squares on logarithms: 1 is linear, 0 is flat."""
+    slope, _ = statistics.linear_regression([math.log(size) for size in sizes], [math.log(cost) for cost in costs])
+    return slope

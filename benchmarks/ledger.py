@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import Against, Bench, bench_main, mebibytes, peak_of
+from benchmarks.harness import Against, Bench, bench_main, peak_of
+from benchmarks.markdown import mebibytes
 from benchmarks.measuring import Sample, call_apart
 
 RESULTS_PER_MERGE = 5_000

@@ -5,8 +5,8 @@
 
 The model is a DeepDanbooru project with the real v3 layers, 9,176 tags and random weights, which cost what trained ones
 do; the pictures are drawn JPEGs of about a megapixel. Every measurement runs in a process of its own, in the nsfw
-stage's environment, one worker on all cores; only what is without start-up is compared. The bare model is left out where
-memory does not suffice for it: it needs more than a gigabyte for every image of a batch.
+stage's environment, one worker on all cores; only what is without start-up is compared. The bare model is left out
+where memory does not suffice for it: it needs more than a gigabyte for every image of a batch.
 """
 
 from __future__ import annotations

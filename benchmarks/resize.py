@@ -22,7 +22,8 @@ from pathlib import Path
 
 from benchmarks import resize_programs as programs
 from benchmarks.datasets import write_ledger
-from benchmarks.harness import Against, Bench, bench_main, table
+from benchmarks.harness import Against, Bench, bench_main
+from benchmarks.markdown import table
 from benchmarks.measuring import Sample, call_apart, run_apart, run_stage
 
 DIFFERENT = 50  # pictures that are drawn; the others are copies

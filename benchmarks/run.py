@@ -25,14 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.findings import Comparison, Growth, growth_table
-from benchmarks.measuring import stage_python, table, tell
-from pokefa.errors import InputError, PokefaError
+from benchmarks.harness import Comparison, Growth, growth_table, tell
+from benchmarks.markdown import fill_page, plain, table
+from benchmarks.measuring import stage_python
+from pokefa.errors import PokefaError
 from pokefa.files import replacing
 from pokefa.setup.environments import CHECKOUT
 from pokefa.setup.steps import checkout_variables
 
-README_MARKS = ("<!-- begin: written by benchmarks/run.py -->\n", "<!-- end: written by benchmarks/run.py -->\n")
+RESULTS = CHECKOUT / "benchmarks/results"
 
 HEAD = """\
 # What things cost
@@ -136,26 +137,16 @@ def comparison_table(found: Sequence[Comparison]) -> str:
     rows = []
     for one in found:
         unit = "of its memory" if one.of == "memory" else "of the bound" if one.bound else "times as fast"
-        wanted = "" if one.wanted is None else f"{one.wanted:.2f}".rstrip("0").rstrip(".")
         rows.append(
-            [one.what, one.beside, f"{one.ratio:,.2f}" if one.ratio < 10 else f"{one.ratio:,.0f}", unit, wanted]
+            [
+                one.what,
+                one.beside,
+                f"{one.ratio:,.2f}" if one.ratio < 10 else f"{one.ratio:,.0f}",
+                unit,
+                plain(one.wanted),
+            ]
         )
     return table(["ours", "beside", "ratio", "", "wanted at least"], rows)
-
-
-def with_table(readme: str, found: Sequence[Comparison]) -> str:
-    """Return the README with the comparisons for which a goal was set.
-
-    Raises:
-        InputError: the README does not say where.
-    """
-    begin, end = README_MARKS
-    before, found_begin, rest = readme.partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not found_begin or not found_end:
-        raise InputError(f"README.md lacks the lines {begin.strip()} and {end.strip()}")
-    goals = [one for one in found if one.wanted is not None]
-    return f"{before}{begin}{comparison_table(goals)}\n{end}{after}"
 
 
 def write(path: Path, text: str) -> None:
@@ -168,6 +159,7 @@ def measure(out: Path, chosen: Sequence[str], *, quick: bool) -> None:
 
     Raises:
         PokefaError: one of them failed; the results of those before are written.
+        InputError: the README does not say where its table goes.
     """
     names = [benchmark.name for benchmark in BENCHMARKS]
     stored = out / "results.json"
@@ -180,9 +172,9 @@ def measure(out: Path, chosen: Sequence[str], *, quick: bool) -> None:
         ordered = {name: results[name] for name in names if name in results}
         write(stored, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")  # after each: the next may take long
         write(out / "RESULTS.md", page(ordered))
-    if out == CHECKOUT / "benchmarks":
-        readme = CHECKOUT / "README.md"
-        write(readme, with_table(readme.read_text(encoding="utf-8"), comparisons(results)))
+    if out == RESULTS:
+        goals = [one for one in comparisons(results) if one.wanted is not None]
+        fill_page(CHECKOUT / "README.md", "benchmarks/run.py", comparison_table(goals))
 
 
 def measure_longer(out: Path, *, quick: bool) -> None:
@@ -204,13 +196,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
     parser.add_argument("--longer", action="store_true", help="larger sizes of some of them, for LONGER.md")
     parser.add_argument("--quick", action="store_true", help="small sizes: only to see that all of them work")
-    parser.add_argument(
-        "--out", type=Path, default=CHECKOUT / "benchmarks", metavar="DIR", help="where RESULTS.md and results.json go"
-    )
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="where RESULTS.md and results.json go")
     args = parser.parse_args(argv)
     if unknown := [name for name in args.names if name not in names]:
         parser.error(f"there is no benchmark {unknown[0]!r}: choose from {', '.join(names)}")
-    if args.quick and args.out == CHECKOUT / "benchmarks":
+    if args.quick and args.out == RESULTS:
         parser.error("--quick measures nothing worth keeping: give another folder with --out")
     if args.longer and args.names:
         parser.error("--longer runs all that it has: leave out the names")

@@ -4,8 +4,8 @@
     python benchmarks/scraping.py --part 500kB --rounds 3
 
 All of them fetch the same images from 16 loopback hosts that wait 100 ms before each answer; client and server share
-the cores. scrape.py and img2dataset run as programs; what is without start-up is by their own clocks. img2dataset has an
-environment of its own, built on first use. Linux: the server listens on 127.0.0.2 to 127.0.0.17.
+the cores. scrape.py and img2dataset run as programs; what is without start-up is by their own clocks. img2dataset has
+an environment of its own, built on first use. Linux: the server listens on 127.0.0.2 to 127.0.0.17.
 """
 
 from __future__ import annotations
@@ -86,14 +86,17 @@ class Downloads:
     def listed(self, size: str, count: int) -> Iterator[Path]:
         """Write a list of addresses, and quotas.csv beside it, into a folder that is gone afterwards."""
         names = [f"Species {number}" for number in range(1, SPECIES + 1)]
-        quotas = ([rank, name, "A", 1.0, count] for rank, name in enumerate(names, 1))
-        found = ([url, names[number % SPECIES]] for number, url in enumerate(addresses(self.port, size, count)))
+        quotas: Iterator[list[object]] = ([rank, name, "A", 1.0, count] for rank, name in enumerate(names, 1))
+        found: Iterator[list[object]] = (
+            [url, names[number % SPECIES]] for number, url in enumerate(addresses(self.port, size, count))
+        )
         with tempfile.TemporaryDirectory(dir=self.folder) as root:
             Path(root, "quotas").mkdir()
-            for name, rows in {
+            tables: dict[str, list[list[object]]] = {
                 "quotas/quotas.csv": [["rank", "name", "band", "weight", "quota"], *quotas],
                 "list.csv": [["source_url", "species"], *found],
-            }.items():
+            }
+            for name, rows in tables.items():
                 with Path(root, name).open("w", newline="") as stream:
                     csv.writer(stream).writerows(rows)
             yield Path(root, "list.csv")
