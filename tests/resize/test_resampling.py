@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from fractions import Fraction
 from typing import Any
@@ -18,6 +17,7 @@ from pokefa.errors import ImageError
 from pokefa.images.files import open_image
 from preprocess.resize.policy import Bounds, Target, target_size
 from preprocess.resize.resampling import as_image, open_plain, resample, resized_image
+from tests.attack.images import encoded
 
 BOUNDS = Bounds(16, 90, 200)
 
@@ -32,12 +32,6 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
         image = image.convert(mode.rstrip("A"))
         image.putalpha(Image.radial_gradient("L").resize(image.size))
     return image.quantize(200) if mode == "P" else image.convert(mode)
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def rotated() -> Image.Exif:
