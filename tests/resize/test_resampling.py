@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
@@ -98,7 +98,6 @@ def test_what_is_not_plain_goes_the_other_way(form: str, data: bytes) -> None:
     assert as_image(made).size == target.size
 
 
-@settings(deadline=None)  # the first example imports the libraries
 @given(st.sampled_from(["JPEG", "PNG"]), st.data())
 def test_a_damaged_file_has_the_pixels_that_pillow_reads_or_is_left_to_it(form: str, draws: st.DataObject) -> None:
     data = bytearray(encoded(picture(40, 30), form))
@@ -138,7 +137,6 @@ def test_smaller_is_antialiased_bicubic(mode: str, size: tuple[int, int]) -> Non
     assert np.abs(one - other).mean() < 0.5
 
 
-@settings(deadline=None)  # the first example imports the libraries
 @given(
     st.integers(1, 150), st.integers(1, 150), st.integers(0, 75), st.integers(0, 75), st.binary(min_size=3, max_size=3)
 )
