@@ -101,7 +101,6 @@ FIXED = {
 BLINK = ("open", "sleepy", "closed")  # the eyes in the frames of the animation
 # Bits of 64 by which two compositions must differ; near-duplicates are removed within 6.
 APART = 16
-ATTEMPTS = 80
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def plan_pictures(seed: int) -> list[Plan]:
                 one = plans[first]
                 plan = replace(plan, scene=one.scene, companion=one.companion, copy_of=one.file)
             plans.append(plan)
-    return _spread_out(plans, seed)
+    return list(_spread_out(plans, seed))
 
 
 def _endless(rng: random.Random, values: Sequence[Any]) -> Iterator[Any]:
@@ -160,25 +159,18 @@ def _endless(rng: random.Random, values: Sequence[Any]) -> Iterator[Any]:
         yield from rng.sample(values, len(values))
 
 
-def _spread_out(plans: Sequence[Plan], seed: int) -> list[Plan]:
-    """Return the plans with the first attempt at each whose thumbnail differs enough from all before it."""
-    chosen: list[Plan] = []
+def _spread_out(plans: Sequence[Plan], seed: int) -> Iterator[Plan]:
+    """Yield the plans, each with the first attempt whose thumbnail differs enough from all before it."""
     seen: list[int] = []
     for plan in plans:
-        if plan.kind in ("near_duplicate", "text_file"):
-            chosen.append(plan)
-            continue
-        best = (-1, plan, 0)
-        for attempt in range(ATTEMPTS):
-            candidate = replace(plan, attempt=attempt)
-            bits = fingerprint(compose(candidate, seed, scale=100 / min(plan.size)))
-            distance = min(((bits ^ other).bit_count() for other in seen), default=64)
-            best = max(best, (distance, candidate, bits), key=lambda found: found[0])
-            if distance >= APART:
+        chosen = plan
+        while plan.kind not in ("near_duplicate", "text_file"):
+            bits = fingerprint(compose(chosen, seed, scale=100 / min(plan.size)))
+            if all((bits ^ other).bit_count() >= APART for other in seen):
+                seen.append(bits)
                 break
-        chosen.append(best[1])
-        seen.append(best[2])
-    return chosen
+            chosen = replace(chosen, attempt=chosen.attempt + 1)
+        yield chosen
 
 
 def fingerprint(image: Image.Image) -> int:

@@ -18,7 +18,7 @@ from importlib.metadata import files
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps, ImageStat
 
 from demo.art.creatures import SPECIES, choose_look, paint_creature
-from demo.art.gallery import INK, WHITE, Canvas, Colour, Point, mix, smooth, tone
+from demo.art.gallery import INK, WHITE, Canvas, Colour, Point, leaf, mix, smooth, tone
 from demo.art.scenes import SCENES, paint_foreground, paint_scene
 
 PICTURES = 200
@@ -290,13 +290,10 @@ def _foliage(size: tuple[int, int], rng: random.Random) -> Image.Image:
     length = rng.choice((14, 24, 45, 80))
     for _ in range(min(4000, 3 * size[0] * size[1] // length**2)):
         x, y, angle = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(0, 2 * math.pi)
-        dx, dy = math.cos(angle) * length, math.sin(angle) * length
-        side = rng.uniform(0.18, 0.35)
-        corners = [(x, y), (x + dx / 2 - dy * side, y + dy / 2 + dx * side), (x + dx, y + dy)]
-        corners.append((x + dx / 2 + dy * side, y + dy / 2 - dx * side))
+        tip = x + math.cos(angle) * length, y + math.sin(angle) * length
         green = tone(rng.uniform(70, 150), rng.uniform(0.4, 0.8), rng.uniform(0.25, 0.75))
-        draw.polygon(corners, fill=green)
-        draw.line((x, y, x + dx, y + dy), fill=mix(green, (255, 255, 230), 0.35))
+        draw.polygon(leaf((x, y), tip, rng.uniform(0.4, 0.7) * length), fill=green)
+        draw.line((x, y, *tip), fill=mix(green, (255, 255, 230), 0.35))
     return image
 
 
