@@ -10,18 +10,13 @@ pixels, so that the call is measured and not the decoding. Start-up is left out.
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from benchmarks.datasets import write_ledger
 from benchmarks.harness import Against, Bench, bench_main
 from benchmarks.markdown import table
-from benchmarks.measuring import Sample, call_apart, run_apart, run_stage, stage_python
-from pokefa.setup.steps import checkout_variables
+from benchmarks.measuring import Sample, call_apart, run_apart, run_stage, serving, stage_python
 
 LATENCY_S = 1.0
 LOOPED = 10  # calls of the loop
@@ -44,19 +39,6 @@ def make_dataset(root: Path, count: int) -> None:
         pixels = chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((SIDE, SIDE)).save(folder / f"{number:032x}.jpg")
     write_ledger(root, folder, "path_resized")
-
-
-@contextmanager
-def stand_in() -> Iterator[dict[str, str]]:
-    """Run the stand-in; yield the environment that leads to it."""
-    words = [stage_python("score"), "-m", "demo.standins.openai_standin", "--latency", str(LATENCY_S), "--fixed"]
-    with subprocess.Popen(words, env=checkout_variables(), stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            address = json.loads(server.stdout.readline())["openai"]
-            yield {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": "key-of-the-benchmark"}
-        finally:
-            server.terminate()
 
 
 def score(variables: dict[str, str], folder: Path, concurrency: int, count: int) -> Sample:
@@ -88,7 +70,9 @@ def measure(bench: Bench) -> None:
     seconds = 3 if bench.quick else bench.args.seconds
     ours = {f"score.py --concurrency {concurrency}": concurrency for concurrency in bench.args.at}
     counts = {name: concurrency * seconds for name, concurrency in ours.items()} | {LOOP: LOOPED}
-    with stand_in() as variables:
+    stand_in = [stage_python("score"), "-m", "demo.standins.openai_standin", "--latency", LATENCY_S, "--fixed"]
+    with serving(stand_in) as server:
+        variables = {"OPENAI_BASE_URL": server["openai"], "OPENAI_API_KEY": "key-of-the-benchmark"}
         ask = partial(score, variables, bench.folder)
         runs = {LOOP: partial(loop, variables, bench.folder)}
         runs |= {name: partial(ask, concurrency, counts[name]) for name, concurrency in ours.items()}

@@ -125,6 +125,18 @@ def run_apart(words: Sequence[object], variables: Mapping[str, str] | None = Non
 
 
 @contextmanager
+def serving(words: Sequence[object]) -> Iterator[dict[str, Any]]:
+    """Run a server in a process of its own; yield the JSON of its first line."""
+    command = [str(word) for word in words]
+    with subprocess.Popen(command, cwd=CHECKOUT, env=checkout_variables(), stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        try:
+            yield json.loads(server.stdout.readline())
+        finally:
+            server.terminate()
+
+
+@contextmanager
 def _memory_of(pid: int) -> Iterator[list[int]]:
     """Yield a list whose one item becomes the most memory that a process and its children held together, in bytes.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +22,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import Against, Bench, bench_main, tell
-from benchmarks.measuring import Sample, call_apart, run_apart, run_stage, stage_python
+from benchmarks.measuring import Sample, call_apart, run_apart, run_stage, serving, stage_python
 from benchmarks.scraping_rivals import decode, event_loop, one_at_a_time, only_receive
 from benchmarks.scraping_server import SIZES, addresses, make_pictures
-from pokefa.setup.steps import checkout_variables
 
 LATENCY_S = 0.1
 PROCESSES = 2  # of img2dataset
@@ -121,19 +119,6 @@ def require(name: str, found: int, wanted: int) -> None:
         raise RuntimeError(f"{name} got {found} of {wanted} images: a comparison would mean nothing")
 
 
-@contextmanager
-def serving(pictures: Path) -> Iterator[int]:
-    """Run the server in a process of its own; yield its port."""
-    script = Path(__file__).with_name("scraping_server.py")
-    words = [sys.executable, str(script), str(pictures), "--latency", str(LATENCY_S)]
-    with subprocess.Popen(words, env=checkout_variables(), stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        try:
-            yield json.loads(server.stdout.readline())["port"]
-        finally:
-            server.terminate()
-
-
 def measure_size(bench: Bench, downloads: Downloads, pictures: Path, part: str) -> None:
     """Compare everything on images of one size; the simple downloaders get fewer."""
     size, count = KILOBYTES[part], 200 if bench.quick else bench.args.images
@@ -163,8 +148,8 @@ def measure_size(bench: Bench, downloads: Downloads, pictures: Path, part: str) 
 def measure(bench: Bench) -> None:
     pictures = bench.folder / "pictures"
     call_apart(make_pictures, pictures)
-    with serving(pictures) as port:
-        downloads = Downloads(port, bench.folder, bench.args.concurrency)
+    with serving([sys.executable, "-m", "benchmarks.scraping_server", pictures, "--latency", LATENCY_S]) as server:
+        downloads = Downloads(server["port"], bench.folder, bench.args.concurrency)
         for part in bench.args.part:
             tell(f"part {part}")
             if part == "memory":

@@ -1,4 +1,4 @@
-"""What text detection finds and costs: by text height and setting, and the stage beside bare calls and another engine.
+"""What text detection finds and costs: by text height and setting, and the stage beside bare calls.
 
     python benchmarks/text_detection.py                      on half of the labelled pictures: under five minutes
     python benchmarks/text_detection.py --pictures 200       on all of them
