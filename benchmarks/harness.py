@@ -134,7 +134,11 @@ class Bench:
     def compare(
         self, samples: Samples, counts: Mapping[str, int], pairs: Iterable[Against], start_up: bool = True
     ) -> None:
-        """Print and note how many times as fast one is as another, each pair of runs of the same round."""
+        """Print and note how many times as fast one is as another, by the medians of the rounds.
+
+        Args:
+            start_up: whether what is noted counts it.
+        """
         rows = []
         clocks = ("seconds", "working") if have_start_up(samples) else ("seconds",)
         for what, beside, wanted, bound in pairs:
@@ -154,7 +158,7 @@ class Bench:
         self.comparisons.append(Comparison(what, beside, ratio, bound, wanted, of))
 
     def rate(self, stage: str, count: int, samples: Sequence[Sample], cores: int | None = None) -> None:
-        """Note how many of its own a stage does in a second."""
+        """Note how many images a stage does in a second."""
         seconds = statistics.median(sample.working for sample in samples)
         self.rates.append(Rate(stage, count / seconds, cores or os.cpu_count() or 1, peak_of(samples)))
 
@@ -195,14 +199,14 @@ def bench_main(
         rounds: the default of --rounds.
         flags: more flags, with what `add_argument` is given for each.
     """
-    parser = argparse.ArgumentParser(
-        description=doc, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help="how often each is measured")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, epilog=EPILOG, formatter_class=raw)
+    often = {"type": int, "default": rounds, "metavar": "N", "help": "how often each is measured"}
+    for name, options in {"--rounds": often, **(flags or {})}.items():
+        default = " (default: %(default)s)" if "default" in options else ""
+        parser.add_argument(name, **{**options, "help": options["help"] + default})
     parser.add_argument("--quick", action="store_true", help="small sizes: only to see that it works")
     parser.add_argument("--findings", type=Path, metavar="FILE", help="also write what was found, as JSON")
-    for name, options in (flags or {}).items():
-        parser.add_argument(name, **options)
     args = parser.parse_args()
     paragraphs = [one for one in (doc or "").strip().split("\n\n") if not re.match(" +python", one)]
     about = "\n\n".join(paragraphs[1:] or paragraphs)

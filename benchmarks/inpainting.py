@@ -63,7 +63,7 @@ if __name__ == "__main__":
             "metavar": "PX",
             "help": "sides of the pictures",
         },
-        "--blocks": {"type": int, "default": 9, "metavar": "N", "help": "18: Big LaMa; 9: LaMa-Fourier (default)"},
+        "--blocks": {"type": int, "default": 9, "metavar": "N", "help": "18: Big LaMa; 9: LaMa-Fourier"},
         "--threads": {"type": int, "default": 1, "metavar": "N", "help": "threads for the network"},
     }
     raise SystemExit(bench_main(__doc__, "Inpainting", measure, flags=flags))
