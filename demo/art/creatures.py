@@ -74,6 +74,7 @@ class Part(NamedTuple):
     both: bool = False
 
 
+# Where most parts are: an ear is one of two.
 ear = partial(Part, "neck", "head", both=True)
 mark = partial(Part, "face", "head")
 tail = partial(Part, "back", "tail")

@@ -1,7 +1,6 @@
 """The demo's grounds: fourteen muted scenes for a creature to stand before, none of them with text in it.
 
-A scene paints a canvas; where a creature's feet may be is `floor`. No scene uses a colour of more chroma than
-`demo.art.gallery.MUTED_CHROMA` over more than a small area.
+No scene uses a colour of more chroma than `demo.art.gallery.MUTED_CHROMA` over more than a small area.
 """
 
 from __future__ import annotations
@@ -61,12 +60,10 @@ class Painter:
         canvas = self.canvas
         box = (0, foot[0] * canvas.height), (canvas.width, foot[1] * canvas.height)
         for x, y in scatter(self.rng, count, *box, 0.12):
-            size_ = self.rng.uniform(*size)
+            tall = self.rng.uniform(*size)
             for tier in range(tiers):
-                base, half = y - size_ * 0.3 * tier, slim * abs(size_) * (1 - 0.25 * tier)
-                canvas.fill(
-                    [(x - half, base), (x, base - size_ * (1 - 0.3 * tier * (tiers > 1))), (x + half, base)], colour
-                )
+                base, half, rise = y - tall * 0.3 * tier, slim * abs(tall) * (1 - 0.25 * tier), tall * (1 - 0.3 * tier)
+                canvas.fill([(x - half, base), (x, base - rise), (x + half, base)], colour)
 
     def columns(
         self, count: int, top: Range, width: Range, colour: Colour, lean: float = 0.0, fade: float = 1.0
