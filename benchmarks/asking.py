@@ -10,6 +10,8 @@ pixels, so that the call is measured and not the decoding. Start-up is left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +43,14 @@ def make_dataset(root: Path, count: int) -> None:
     write_ledger(root, folder, "path_resized")
 
 
+@contextmanager
+def stand_in(latency: float = LATENCY_S) -> Iterator[dict[str, str]]:
+    """Run the stand-in; yield the environment that leads to it."""
+    words = [stage_python("score"), "-m", "demo.standins.openai_standin", "--latency", latency, "--fixed"]
+    with serving(words) as server:
+        yield {"OPENAI_BASE_URL": server["openai"], "OPENAI_API_KEY": "key-of-the-benchmark"}
+
+
 def score(variables: dict[str, str], folder: Path, concurrency: int, count: int) -> Sample:
     """Score `count` new pictures."""
     root = folder / f"{count}-{concurrency}"
@@ -70,9 +80,7 @@ def measure(bench: Bench) -> None:
     seconds = 3 if bench.quick else bench.args.seconds
     ours = {f"score.py --concurrency {concurrency}": concurrency for concurrency in bench.args.at}
     counts = {name: concurrency * seconds for name, concurrency in ours.items()} | {LOOP: LOOPED}
-    stand_in = [stage_python("score"), "-m", "demo.standins.openai_standin", "--latency", LATENCY_S, "--fixed"]
-    with serving(stand_in) as server:
-        variables = {"OPENAI_BASE_URL": server["openai"], "OPENAI_API_KEY": "key-of-the-benchmark"}
+    with stand_in() as variables:
         ask = partial(score, variables, bench.folder)
         runs = {LOOP: partial(loop, variables, bench.folder)}
         runs |= {name: partial(ask, concurrency, counts[name]) for name, concurrency in ours.items()}
