@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from benchmarks.harness import Against, Bench, bench_main, peak_of
-from benchmarks.measuring import Sample, run_apart, stage_python
+from benchmarks.measuring import Sample, call_in
 
 SHARES = (0.01, 0.05, 0.20)
 WANTED = {0.01: 5.0}  # times as fast, at least, on pictures of 1024 to 2048 px
@@ -22,23 +22,22 @@ WANTED_FROM_PX = 1024
 WHOLE = "the whole image in one call"
 
 
-def run_task(task: str, **flags: object) -> Sample:
-    """Run one piece of work in the stage's environment; the seconds are those of the work alone."""
-    words: list[object] = [stage_python("ocr"), "-m", "benchmarks.inpainting_task", task]
-    sample = run_apart([*words, *(word for name, value in flags.items() for word in (f"--{name}", value))])
+def call(function: str, *arguments: object) -> Sample:
+    """Call a function in the stage's environment; the seconds are those of the work alone."""
+    sample = call_in("ocr", f"benchmarks.inpainting_task.{function}", *arguments)
     return replace(sample, seconds=sample.working)
 
 
 def measure(bench: Bench) -> None:
     args, network = bench.args, bench.folder / "network.pt"
     blocks = 1 if bench.quick else args.blocks
-    weights = run_task("weights", weights=network, blocks=blocks).result["weights"]
+    weights = call("write_weights", network, blocks).result["weights"]
     print(f"\n{blocks} blocks, {weights / 1e6:.1f} million weights; threads: {args.threads}.")
     for size in [512] if bench.quick else args.sizes:
-        paint = partial(run_task, "paint", weights=network, threads=args.threads, size=size)
+        paint = partial(call, "paint", network, args.threads)
         names = {share: f"inpainting by crops, {share:.0%} of {size} px masked" for share in SHARES}
-        runs = {WHOLE: partial(paint, way="whole", share=SHARES[0])}
-        runs |= {name: partial(paint, way="crops", share=share) for share, name in names.items()}
+        runs = {WHOLE: partial(paint, "whole", size, SHARES[0])}
+        runs |= {name: partial(paint, "crops", size, share) for share, name in names.items()}
         samples = bench.run(runs)
         counts = dict.fromkeys(runs, 1)
         print(f"\n### {size} × {size}")

@@ -1,19 +1,8 @@
-"""What `benchmarks.inpainting` measures, each piece of it a program of its own in the environment `ocr`.
-
-The last line of stdout is a JSON object.
-
-    python -m benchmarks.inpainting_task weights --weights network.pt
-    python -m benchmarks.inpainting_task paint --weights network.pt --way crops --size 1024 --share 0.01
-"""
+"""What `benchmarks.inpainting` measures, in the environment `ocr`."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,11 +58,18 @@ def write_line(image: Image.Image, mask: Image.Image, box: tuple[int, int, int, 
     mask.paste(255, (left - margin, top - margin, right + margin, bottom + margin))
 
 
-def paint(weights: Path, way: str, size: int, share: float, threads: int) -> dict[str, Any]:
+def write_weights(path: str, blocks: int) -> dict[str, int]:
+    """Write the network, and return how many weights it has."""
+    from benchmarks.lama_network import write_network
+
+    return {"weights": write_network(Path(path), blocks=blocks)}
+
+
+def paint(weights: str, threads: int, way: str, size: int, share: float) -> dict[str, Any]:
     """Load the model, and with it paint over the text of one picture: by `crops`, or as a `whole`."""
     import torch
 
-    fill = load_inpainter(InpainterModel("lama", "lama", weights), threads)
+    fill = load_inpainter(InpainterModel("lama", "lama", Path(weights)), threads)
     torch.set_num_threads(threads)
     picture, mask = write_text(draw_picture(size), share)
     computed: list[int] = []
@@ -91,29 +87,3 @@ def paint(weights: Path, way: str, size: int, share: float, threads: int) -> dic
         picture.paste(filled, mask=mask)
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "computed": sum(computed), "crops": len(computed)}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["weights", "paint"], help="what to do")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="the TorchScript network")
-    parser.add_argument("--blocks", type=int, default=9, metavar="N", help="residual blocks of the network")
-    parser.add_argument("--way", choices=["crops", "whole"], help="how to paint over the text")
-    parser.add_argument("--size", type=int, metavar="PX", help="side of the picture")
-    parser.add_argument("--share", type=float, metavar="F", help="share of the picture that is masked, 0 to 1")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads for the network")
-    args = parser.parse_args(argv)
-    warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's, about TorchScript
-    os.environ["LAMA_MODEL"] = ""
-    if args.task == "weights":
-        from benchmarks.lama_network import write_network
-
-        result: dict[str, Any] = {"weights": write_network(args.weights, blocks=args.blocks)}
-    else:
-        result = paint(args.weights, args.way, args.size, args.share, args.threads)
-    print(json.dumps(result))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

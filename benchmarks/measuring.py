@@ -98,6 +98,25 @@ def run_stage(
     return sample
 
 
+CALL = """
+import importlib, json, sys
+module, function, arguments = sys.argv[1:]
+print(json.dumps(getattr(importlib.import_module(module), function)(*json.loads(arguments))))
+"""
+
+
+def call_in(environment_name: str, function: str, *arguments: object) -> Sample:
+    """Call a function that returns a dictionary, such as `benchmarks.nsfw_programs.build`, in another environment.
+
+    Paths arrive as strings.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    words = [stage_python(environment_name), "-c", CALL, *function.rsplit(".", 1), json.dumps(arguments, default=str)]
+    return run_apart(words)
+
+
 def run_apart(words: Sequence[object], variables: Mapping[str, str] | None = None) -> Sample:
     """Run a program from the checkout's top, start-up included; its result is the JSON on its last stdout line, if any.
 

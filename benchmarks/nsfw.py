@@ -16,11 +16,11 @@ from functools import partial
 import psutil
 
 from benchmarks.harness import Against, Bench, bench_main, tell
-from benchmarks.measuring import run_apart, stage_python
+from benchmarks.measuring import call_in
 
 BARE = "bare `model(x)` on ready arrays"
 COMPILED = "the same in tf.function"
-PROGRAMS = {BARE: "eager", COMPILED: "compiled"}
+PROGRAMS: dict[str, tuple[object, ...]] = {BARE: ("time_model",), COMPILED: ("time_model", True)}
 WANTED = 0.9
 LEAST = 8  # images
 # What `model(x)` held at batches of 1 and 8, and a little more, for each image.
@@ -28,16 +28,15 @@ BARE_BYTES = 3 * 2**29
 
 
 def measure(bench: Bench) -> None:
-    program = [stage_python("nsfw"), "-m", "benchmarks.nsfw_programs"]
     project = bench.folder / "v3"
-    run_apart([*program, "build", project])
+    call_in("nsfw", "benchmarks.nsfw_programs.build", project)
     for batch in [bench.args.batch[0]] if bench.quick else bench.args.batch:
         tell(f"batches of {batch}")
         ours = f"NSFW screening, batches of {batch}"
         counts = dict.fromkeys(PROGRAMS, max(batch, LEAST)) | {ours: max(2 * batch, LEAST)}
         runs = {
-            name: partial(run_apart, [*program, word, project, "--batch", batch, "--images", counts[name]])
-            for name, word in (PROGRAMS | {ours: "worker"}).items()
+            name: partial(call_in, "nsfw", f"benchmarks.nsfw_programs.{function}", project, batch, counts[name], *more)
+            for name, (function, *more) in (PROGRAMS | {ours: ("time_worker",)}).items()
             if name != BARE or batch * BARE_BYTES < psutil.virtual_memory().available
         }
         samples = bench.run(runs)

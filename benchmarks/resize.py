@@ -13,7 +13,6 @@ ledger.
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,7 +23,7 @@ from benchmarks import resize_programs as programs
 from benchmarks.datasets import write_ledger
 from benchmarks.harness import Against, Bench, bench_main
 from benchmarks.markdown import table
-from benchmarks.measuring import Sample, call_apart, run_apart, run_stage
+from benchmarks.measuring import Sample, call_apart, call_in, run_stage
 
 DIFFERENT = 50  # pictures that are drawn; the others are copies
 TRIED = 5  # of each format, for the encoders
@@ -64,8 +63,7 @@ def resize(source: Path, *flags: object) -> Sample:
 def run_other(name: str, source: Path) -> Sample:
     """Run one of the other programs with an empty folder for its results."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
-        words = [sys.executable, "-m", "benchmarks.resize_programs", name, source, folder]
-        return with_size(run_apart(words), Path(folder))
+        return with_size(call_in("benchmarks", "benchmarks.resize_programs.run", name, source, folder), Path(folder))
 
 
 def with_size(sample: Sample, written: Path) -> Sample:

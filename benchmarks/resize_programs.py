@@ -1,20 +1,13 @@
-"""The pictures that benchmarks/resize.py resizes, and the programs that it compares resize.py with.
-
-    python benchmarks/resize_programs.py vips pictures /tmp/results
-
-runs one of PROGRAMS and writes to stdout how many images it did and in how many seconds, as JSON.
-"""
+"""The pictures that benchmarks/resize.py resizes, and the programs that it compares resize.py with."""
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -196,17 +189,8 @@ def try_encodings(source: Path, most: int) -> dict[str, tuple[float, int, int]]:
     return results
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", choices=PROGRAMS)
-    parser.add_argument("source", type=Path, help="folder of image files")
-    parser.add_argument("out", type=Path, help="folder for the results")
-    args = parser.parse_args(argv)
+def run(program: str, source: str, out: str) -> dict[str, float]:
+    """Run one of PROGRAMS on a folder of image files, and say how many it did in how many seconds."""
     began = time.perf_counter()
-    done = PROGRAMS[args.program](args.source, args.out)
-    print(json.dumps({"done": done, "seconds": time.perf_counter() - began}))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    done = PROGRAMS[program](Path(source), Path(out))
+    return {"done": done, "seconds": time.perf_counter() - began}

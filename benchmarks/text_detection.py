@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.harness import Against, Bench, bench_main, tell
 from benchmarks.markdown import mebibytes, table
-from benchmarks.measuring import Sample, run_apart, stage_python
+from benchmarks.measuring import Sample, call_in
 from benchmarks.text_detection_speed import BARE, BARE_AND_READER, CORE_EACH, STAGE, UNREAD_STAGE
 
 PICTURES = 100
@@ -76,8 +76,7 @@ def print_kinds(results: Mapping[str, Any]) -> None:
 def measure_settings(bench: Bench) -> None:
     pictures = 8 if bench.quick else bench.args.pictures
     tell(f"settings, on {pictures} pictures")
-    program = [stage_python("ocr"), "-m", "benchmarks.text_detection_programs", "settings"]
-    result = run_apart([*program, "--pictures", pictures]).result
+    result = call_in("ocr", "benchmarks.text_detection_programs.try_settings", pictures).result
     print(f"\nThe first {pictures} of the 200 pictures of demo/art/text_set.py, every second one with text.")
     print_settings(result)
     print_kinds(result)
@@ -85,11 +84,11 @@ def measure_settings(bench: Bench) -> None:
 
 def measure_speed(bench: Bench) -> None:
     """Show pictures per second, and compare."""
-    python, pictures = stage_python("ocr"), 4 if bench.quick else SPEED_PICTURES
+    pictures = 4 if bench.quick else SPEED_PICTURES
     tell(f"speed of the stage, on {pictures} pictures")
-    where = ["--folder", bench.folder]
-    run_apart([python, "-m", "benchmarks.text_detection_programs", "draw", "--pictures", pictures, *where])
-    result = run_apart([python, "-m", "benchmarks.text_detection_speed", "--rounds", bench.args.rounds, *where]).result
+    call_in("ocr", "benchmarks.text_detection_programs.draw", pictures, bench.folder)
+    timed = call_in("ocr", "benchmarks.text_detection_speed.time_stage", bench.folder, bench.args.rounds)
+    result = timed.result
     samples = {
         f"detection: {name}" if name in (STAGE, UNREAD_STAGE) else name: [
             Sample(wall, result["peak"], processor=processor, working=wall) for wall, processor in rounds

@@ -1,7 +1,4 @@
-"""How fast text is detected, for benchmarks/text_detection.py. The last line is JSON.
-
-    python -m benchmarks.text_detection_programs draw --pictures 8 --folder /tmp/text
-    python -m benchmarks.text_detection_speed --folder /tmp/text --rounds 1
+"""How fast text is detected, for benchmarks/text_detection.py.
 
 In the ocr stage's environment it times the stage's worker, from the files to boxes and masks, beside bare PaddleOCR
 calls on arrays that lie ready: on what the worker gives the models, in the same engine. Nothing counts its start-up.
@@ -9,8 +6,6 @@ calls on arrays that lie ready: on what the worker gives the models, in the same
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
 import sys
 import time
@@ -54,14 +49,14 @@ CORE_EACH = "bare detection calls, a picture for each core"
 WARM_UP = 4  # pictures that everything works on before the clock starts
 
 
-def time_stage(folder: Path, rounds: int) -> dict[str, Any]:
+def time_stage(folder: str, rounds: int) -> dict[str, Any]:
     """Return images per second of the stage's worker and of bare calls, and the most memory that the worker held.
 
     The bare calls use all cores for one picture, as they do unless told otherwise; where the stage reads, they read the
     same cuttings.
     """
     cores = available_cores()
-    paths = sorted(folder.glob("*.jpg"))
+    paths = sorted(Path(folder).glob("*.jpg"))
     places = range(len(paths))
     with ThreadPoolExecutor(cores) as threads:
         runs = {name: stage_run(paths, rules, cores) for name, rules in ((STAGE, TextRules()), (UNREAD_STAGE, UNREAD))}
@@ -143,16 +138,3 @@ def time_rounds(
             found[name].append(took)
             print(f"round {number + 1} of {rounds}: {name}: {took[0]:.2f} s", file=sys.stderr, flush=True)
     return found
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="JPEGs, as `draw` writes them")
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="how often each is measured (default: 1)")
-    args = parser.parse_args(argv)
-    print(json.dumps(time_stage(args.folder, args.rounds)))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
