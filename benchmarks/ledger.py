@@ -3,33 +3,20 @@
     python benchmarks/ledger.py                            10,000 and 100,000 rows, three rounds
     python benchmarks/ledger.py --rows 10000 100000 1000000 --rounds 1
 
-Each measurement runs in a process of its own, so peak memory is its own too. Writes Markdown to stdout.
-Run it in the environment of requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project.
+Every declared column is filled. Each measurement runs in a process of its own, so peak memory is its own too.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.findings import Findings
-from benchmarks.measuring import (
-    Sample,
-    bench_parser,
-    call_apart,
-    cores,
-    interleaved,
-    machine,
-    mebibytes,
-    peak_of,
-    seconds_of,
-    spread,
-    table,
-)
+from benchmarks.harness import Against, Bench, bench_main, peak_of
+from benchmarks.markdown import mebibytes
+from benchmarks.measuring import Sample, call_apart
 
 RESULTS_PER_MERGE = 5_000
 
@@ -61,9 +48,7 @@ def open_ledger(root: Path) -> None:
 def merge_results(root: Path, results: int = RESULTS_PER_MERGE) -> None:
     """Journal and merge `results` results, as a stage does every so often."""
     journal_results(root, results)
-    from pokefa.ledger.tables import Ledger
-
-    Ledger.open(root)
+    replay_all(root)
 
 
 def journal_results(root: Path, results: int) -> None:
@@ -82,7 +67,7 @@ def journal_results(root: Path, results: int) -> None:
 
 
 def replay_all(root: Path) -> None:
-    """Merge a journal that has a result for every row: what a crash before the first merge leaves."""
+    """Merge a journal: with a result for every row, it is what a crash before the first merge leaves."""
     from pokefa.ledger.tables import Ledger
 
     Ledger.open(root)
@@ -102,89 +87,56 @@ def polars_read_write(root: Path) -> None:
     pl.read_csv(path, infer_schema=False).write_csv(path.with_suffix(".polars"))
 
 
-FASTEST = "Polars: read, write"
+PANDAS, POLARS = "pandas: read, write", "Polars: read, write"
+OPEN, REPLAY = "ledger: open", "ledger: replay a result for every row"
 MERGE = f"ledger: journal and merge {RESULTS_PER_MERGE:,} results"
-RIVALS: dict[str, Callable[[Path], None]] = {"pandas: read, write": pandas_read_write, FASTEST: polars_read_write}
-OURS: dict[str, Callable[[Path], None]] = {
-    "ledger: open": open_ledger,
-    MERGE: merge_results,
-    "ledger: replay a result for every row": replay_all,
-}
-MEASURED = RIVALS | OURS
+RIVALS = {PANDAS: pandas_read_write, POLARS: polars_read_write}
+OURS: dict[str, Callable[[Path], None]] = {OPEN: open_ledger, MERGE: merge_results, REPLAY: replay_all}
 
 # A merge may take three times as long as reading and writing the table with the fastest of the libraries.
 MERGE_AT_LEAST = 1 / 3
 
 
-def measure(name: str, original: Path, rows: int) -> Sample:
+def measure_one(name: str, original: Path, rows: int) -> Sample:
     """Measure one of them on a fresh copy of a ledger."""
     root = original.with_name("copy")
     shutil.copytree(original, root)
-    if MEASURED[name] is replay_all:
+    if name == REPLAY:
         call_apart(journal_results, root, rows)
-    sample = call_apart(MEASURED[name], root)
+    sample = call_apart((RIVALS | OURS)[name], root)
     shutil.rmtree(root)
     return sample
 
 
-def bench(rows: int, rounds: int, folder: Path) -> dict[str, list[Sample]]:
-    """Measure everything on one size and print a table."""
-    original = folder / f"{rows}"
-    call_apart(make_ledger, original, rows)
-    size = (original / "metadata/images.csv").stat().st_size
-    samples = interleaved(rounds, {name: partial(measure, name, original, rows) for name in MEASURED})
-    fastest = min(seconds_of(samples[name]) for name in RIVALS)
-    print(f"\n### {rows:,} rows, {mebibytes(size)}")
-    heads = ["what", "seconds, median (least to most)", "of the fastest read and write", "peak memory", "of the file"]
-    found = [
-        [
-            name,
-            spread(sample.seconds for sample in these),
-            f"{seconds_of(these) / fastest:.2f}",
-            mebibytes(peak_of(these)),
-            f"{peak_of(these) / size:.1f}",
-        ]
-        for name, these in samples.items()
+def measure(bench: Bench) -> None:
+    sizes = [1_000, 10_000] if bench.quick else sorted(bench.args.rows)
+    found: dict[int, dict[str, list[Sample]]] = {}
+    for rows in sizes:
+        original = bench.folder / f"{rows}"
+        call_apart(make_ledger, original, rows)
+        size = (original / "metadata/images.csv").stat().st_size
+        found[rows] = bench.run({name: partial(measure_one, name, original, rows) for name in RIVALS | OURS})
+        shutil.rmtree(original)
+        print(f"\n### {rows:,} rows, {mebibytes(size)}")
+        columns = {"memory of the file": lambda _, these, size=size: f"{peak_of(these) / size:.1f}"}
+        bench.show_rates(found[rows], dict.fromkeys(found[rows], rows), "rows", columns)
+    last = found[sizes[-1]]
+    named = {name: f"{name}, {sizes[-1]:,} rows" if name in OURS else name for name in last}
+    samples = {named[name]: these for name, these in last.items()}
+    against = [
+        Against(named[ours], rival, MERGE_AT_LEAST if (ours, rival) == (MERGE, POLARS) else None)
+        for ours in OURS
+        for rival in RIVALS
     ]
-    print(table(heads, found), end="")
-    shutil.rmtree(original)
-    return samples
-
-
-def note(samples: dict[int, dict[str, list[Sample]]], findings: Findings) -> None:
-    """Compare at the largest size, and fit how seconds and memory grow with the rows."""
-    sizes = sorted(samples)
-    largest = samples[sizes[-1]]
-    findings.rate("ledger: merge", sizes[-1] / seconds_of(largest[MERGE]), cores(), peak_of(largest[MERGE]))
+    bench.compare(samples, dict.fromkeys(samples, 1), against)
+    bench.rate("ledger: merge", sizes[-1], last[MERGE])
     for name in OURS:
-        for rival in RIVALS:
-            wanted = MERGE_AT_LEAST if name == MERGE and rival == FASTEST else None
-            ratio = seconds_of(largest[rival]) / seconds_of(largest[name])
-            findings.compare(f"{name}, {sizes[-1]:,} rows", rival, ratio, wanted=wanted)
-        memory = peak_of(largest[name]) / peak_of(largest[FASTEST])
-        findings.compare(f"{name}, {sizes[-1]:,} rows", FASTEST, memory, of="memory")
+        bench.note(named[name], POLARS, peak_of(last[name]) / peak_of(last[POLARS]), of="memory")
         if len(sizes) > 1:
-            seconds = [seconds_of(samples[rows][name]) for rows in sizes]
-            findings.grow(name, sizes, seconds=seconds, memory=[peak_of(samples[rows][name]) for rows in sizes])
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = bench_parser(__doc__, rounds=3)
-    parser.add_argument(
-        "--rows", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="sizes of the ledger"
-    )
-    args = parser.parse_args(argv)
-    print("## The ledger\n")
-    print("`python benchmarks/ledger.py`: every declared column filled, each measurement in a process of its own.\n")
-    print(f"{machine('pandas', 'polars')}; rounds: {args.rounds}")
-    with tempfile.TemporaryDirectory() as folder:
-        sizes = [1_000, 10_000] if args.quick else args.rows
-        samples = {rows: bench(rows, args.rounds, Path(folder)) for rows in sizes}
-    findings = Findings()
-    note(samples, findings)
-    findings.close(args.findings)
-    return 0
+            bench.grow(name, {rows: found[rows][name] for rows in sizes})
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sizes = {"type": int, "nargs": "+", "default": [10_000, 100_000], "metavar": "N", "help": "sizes of the ledger"}
+    packages = ["pandas", "polars"]
+    raise SystemExit(bench_main(__doc__, "The ledger", measure, packages=packages, rounds=3, flags={"--rows": sizes}))

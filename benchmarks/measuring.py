@@ -1,29 +1,22 @@
-"""What the benchmark scripts share: a measurement in a process of its own, rounds, medians, growth, and Markdown.
+"""One measurement in a process of its own: its seconds, its peak memory, and what it returned or printed.
 
-A script prints one Markdown section to stdout, and what it is doing to stderr. All of them take --rounds, --quick and
---findings. This module imports no large library itself: the system counts the memory of the process that starts another
-as that one's first.
+This module imports no large library itself: the system counts the memory of the process that starts another as that
+one's first.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import multiprocessing
 import os
-import platform
 import resource
-import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,12 +31,21 @@ MEMORY_LOOKS_S = 0.25  # a look at a process of 500 MiB takes milliseconds
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement: wall-clock seconds, peak memory in bytes, what came back, and a program's processor seconds."""
+    """One measurement.
+
+    Args:
+        seconds: by the wall clock.
+        peak: most memory, in bytes.
+        result: what the function returned, or the JSON object on a program's last line.
+        processor: seconds of all cores that a program used.
+        working: seconds by the program's own clock, without its start-up; the same where it has none.
+    """
 
     seconds: float
     peak: int
     result: Any = None
     processor: float = 0.0
+    working: float = 0.0
 
 
 def stage_python(name: str) -> str:
@@ -72,7 +74,7 @@ def call_apart(function: Callable[..., object], *arguments: object) -> Sample:
             raise RuntimeError(f"{function.__name__} failed") from None
         finally:
             process.join()
-    return Sample(seconds, max(own_peak, sampled[0]), result)
+    return Sample(seconds, max(own_peak, sampled[0]), result, working=seconds)
 
 
 def _clock(sender: Connection, function: Callable[..., object], arguments: Sequence[object]) -> None:
@@ -80,6 +82,39 @@ def _clock(sender: Connection, function: Callable[..., object], arguments: Seque
     result = function(*arguments)
     seconds = time.perf_counter() - began
     sender.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, result))
+
+
+def run_stage(
+    stage: str, script: str, root: Path, *flags: object, variables: Mapping[str, str] | None = None
+) -> Sample:
+    """Run a script of the project over a dataset, in its stage's environment.
+
+    Raises:
+        RuntimeError: it failed, or an image did.
+    """
+    sample = run_apart([stage_python(stage), script, "--root", root, "--quiet", *flags], variables)
+    if sample.result["errors"]:
+        raise RuntimeError(f"{script}: {sample.result['errors']} images failed: a comparison would mean nothing")
+    return sample
+
+
+CALL = """
+import importlib, json, sys
+module, function, arguments = sys.argv[1:]
+print(json.dumps(getattr(importlib.import_module(module), function)(*json.loads(arguments))))
+"""
+
+
+def call_in(environment_name: str, function: str, *arguments: object) -> Sample:
+    """Call a function that returns a dictionary, such as `benchmarks.nsfw_programs.build`, in another environment.
+
+    Paths arrive as strings.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    words = [stage_python(environment_name), "-c", CALL, *function.rsplit(".", 1), json.dumps(arguments, default=str)]
+    return run_apart(words)
 
 
 def run_apart(words: Sequence[object], variables: Mapping[str, str] | None = None) -> Sample:
@@ -104,7 +139,20 @@ def run_apart(words: Sequence[object], variables: Mapping[str, str] | None = Non
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{stderr.read()[-2000:]}")
         lines = stdout.read().splitlines()
     result = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
-    return Sample(seconds, max(usage.ru_maxrss * 1024, sampled[0]), result, usage.ru_utime + usage.ru_stime)
+    working = (result or {}).get("seconds", seconds)
+    return Sample(seconds, max(usage.ru_maxrss * 1024, sampled[0]), result, usage.ru_utime + usage.ru_stime, working)
+
+
+@contextmanager
+def serving(words: Sequence[object]) -> Iterator[dict[str, Any]]:
+    """Run a server in a process of its own; yield the JSON of its first line."""
+    command = [str(word) for word in words]
+    with subprocess.Popen(command, cwd=CHECKOUT, env=checkout_variables(), stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        try:
+            yield json.loads(server.stdout.readline())
+        finally:
+            server.terminate()
 
 
 @contextmanager
@@ -141,75 +189,3 @@ def _memory(process: psutil.Process) -> int:
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0
     return int(getattr(memory, "pss", memory.rss))
-
-
-def interleaved(rounds: int, runs: Mapping[str, Callable[[], Sample]]) -> dict[str, list[Sample]]:
-    """Run everything once, then everything again, so that a slow minute of the machine hits all of them."""
-    samples: dict[str, list[Sample]] = {name: [] for name in runs}
-    for number in range(1, rounds + 1):
-        for name, run in runs.items():
-            sample = run()
-            samples[name].append(sample)
-            tell(f"round {number} of {rounds}: {name}: {sample.seconds:.2f} s")
-    return samples
-
-
-def tell(text: str) -> None:
-    """Say on stderr what is going on."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def seconds_of(samples: Iterable[Sample]) -> float:
-    """Return the median of the seconds."""
-    return statistics.median(sample.seconds for sample in samples)
-
-
-def peak_of(samples: Iterable[Sample]) -> int:
-    """Return the largest peak, in bytes."""
-    return max(sample.peak for sample in samples)
-
-
-def spread(values: Iterable[float], digits: int = 2) -> str:
-    """Return "median (least to most)" as text, or the value alone where there is but one."""
-    values = sorted(values)
-    middle = f"{statistics.median(values):,.{digits}f}"
-    return middle if len(values) == 1 else f"{middle} ({values[0]:,.{digits}f} to {values[-1]:,.{digits}f})"
-
-
-def mebibytes(size: float) -> str:
-    """Return a number of bytes as text."""
-    return f"{size / 2**20:,.0f} MiB"
-
-
-def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """Return k of the fit cost = c · size**k, least squares on logarithms: 1 is linear, 0 is flat."""
-    slope, _ = statistics.linear_regression([math.log(size) for size in sizes], [math.log(cost) for cost in costs])
-    return slope
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table, with an empty line before and after it."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n" + "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
-
-
-def cores() -> int:
-    return os.cpu_count() or 1
-
-
-def machine(*distributions: str) -> str:
-    """Return one line on what this ran on: Python, the named packages, and the cores."""
-    packages = [f"{name} {version(name)}" for name in distributions]
-    versions = ", ".join([f"Python {platform.python_version()}", *packages])
-    return f"{versions}; {cores()} cores, {platform.machine()}, {platform.system()}"
-
-
-def bench_parser(doc: str | None, rounds: int) -> argparse.ArgumentParser:
-    """Return a parser with the flags that every benchmark takes."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rounds", type=int, default=rounds, metavar="N", help=f"how often each is measured (default: {rounds})"
-    )
-    parser.add_argument("--quick", action="store_true", help="small sizes: only to see that it works")
-    parser.add_argument("--findings", type=Path, metavar="FILE", help="also write what was found, as JSON")
-    return parser

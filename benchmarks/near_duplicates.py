@@ -1,20 +1,16 @@
-"""What finding all near-duplicates costs: rm_dups' search beside faiss, imagededup and pairwise loops.
+"""What finding all near-duplicates costs: rm_dups' search beside faiss, imagededup and a pairwise loop.
 
     python benchmarks/near_duplicates.py                     up to a million hashes: about four minutes
     python benchmarks/near_duplicates.py --full              up to ten million: half an hour and more
     python benchmarks/near_duplicates.py --part search limits --full --thresholds 3 6
 
-All of them search the same hashes: random ones, and among them a hundredth with a neighbour planted at 0 to 12 bits.
-Each measurement runs in a process of its own on all cores; reading the hashes is not counted. Writes Markdown to
-stdout. Run it in the environment of requirements/requirements_benchmarks_near_duplicates.txt, with PYTHONPATH=. unless
-that holds the project.
+All of them search the same 64-bit hashes: random ones, and among them a hundredth with a neighbour planted at 0 to 12
+bits; recall is that of the planted neighbours. Each measurement runs in a process of its own on all cores; reading the
+hashes is not counted. The environment is that of requirements/requirements_benchmarks_near_duplicates.txt.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,21 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from benchmarks.findings import Findings
-from benchmarks.measuring import (
-    Sample,
-    bench_parser,
-    call_apart,
-    cores,
-    interleaved,
-    machine,
-    mebibytes,
-    peak_of,
-    seconds_of,
-    spread,
-    table,
-    tell,
-)
+from benchmarks.harness import Against, Bench, bench_main, seconds_of, tell
+from benchmarks.markdown import table
+from benchmarks.measuring import Sample, call_apart
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +34,7 @@ if TYPE_CHECKING:
 THRESHOLDS = (3, 6, 10)
 LINKAGES: tuple[Linkage, ...] = ("star", "single")
 PLANTED_DISTANCES = 13
-PARTS = ("rivals", "search", "limits", "shapes", "decisions")
+PARTS = ("rivals", "search", "limits", "decisions")
 
 OURS = "rm_dups' search"
 FAISS = "faiss IndexBinaryFlat.range_search"
@@ -58,7 +42,6 @@ FASTER_THAN_FAISS = 100  # times, at 300,000 hashes and threshold 3
 TREE = "imagededup, bktree"
 BRUTE = "imagededup, brute_force_cython"
 ROWS = "NumPy, one hash with all others"
-LOOP = "Python, each with each"
 
 
 def make_hashes(folder: Path, count: int) -> Path:
@@ -163,147 +146,70 @@ def numpy_rows(path: Path, threshold: int) -> tuple[float, float]:
     return timed(search, path, threshold)
 
 
-def python_loop(path: Path, threshold: int) -> tuple[float, float]:
-    import numpy as np
-
-    def search(hashes: NDArray[np.uint64]) -> Pairs:
-        values = hashes.tolist()
-        found = []
-        for place, one in enumerate(values):
-            for other in range(place + 1, len(values)):
-                if (one ^ values[other]).bit_count() <= threshold:
-                    found.append((place, other))
-        return np.array(found, np.int64)
-
-    return timed(search, path, threshold)
-
-
 def measured(function: Callable[..., tuple[float, float]], *arguments: object) -> Sample:
     """Measure a search in a process of its own: the seconds of the search alone, and its recall."""
     sample = call_apart(function, *arguments)
     seconds, recall = sample.result
-    return replace(sample, seconds=seconds, result=recall)
+    return replace(sample, seconds=seconds, working=seconds, result=recall)
 
 
-def lowest_recall(samples: Sequence[Sample]) -> str:
+def lowest_recall(_: str, samples: Sequence[Sample]) -> str:
     return f"{min(sample.result for sample in samples):.4f}"
 
 
-def print_rivals(folder: Path, rounds: int, sizes: tuple[int, int, int], findings: Findings) -> None:
-    """Compare everything at sizes that it can finish."""
+def measure_rivals(bench: Bench, sizes: tuple[int, int, int]) -> None:
+    """Compare everything at sizes that it finishes within minutes: imagededup the first, faiss the last."""
     small, middle, _ = sizes
-    print("\n### Beside the others, threshold 3\n")
-    print("imagededup and the loop in Python take minutes beyond the first size, faiss beyond the last.")
-    rows = []
     for count in sizes:
-        path = make_hashes(folder, count)
-        runs = {OURS: partial(measured, ours, path, 3), FAISS: partial(measured, faiss_flat, path, 3)}
+        path = make_hashes(bench.folder, count)
+        ours_here = f"{OURS}, {count:,} at 3"
+        runs = {ours_here: partial(measured, ours, path, 3), FAISS: partial(measured, faiss_flat, path, 3)}
         if count <= middle:
             runs[ROWS] = partial(measured, numpy_rows, path, 3)
         if count <= small:
             runs[TREE] = partial(measured, imagededup, path, 3, "bktree")
             runs[BRUTE] = partial(measured, imagededup, path, 3, "brute_force_cython")
-            runs[LOOP] = partial(measured, python_loop, path, 3)
-        samples = interleaved(rounds, runs)
-        fastest = seconds_of(samples[OURS])
-        for name, these in samples.items():
-            seconds = spread((sample.seconds for sample in these), 3)
-            ratio = f"{seconds_of(these) / fastest:,.0f}"
-            rows.append([f"{count:,}", name, seconds, ratio, mebibytes(peak_of(these)), lowest_recall(these)])
-            if name != OURS:
-                wanted = FASTER_THAN_FAISS if (name, count) == (FAISS, 300_000) else None
-                findings.compare(f"{OURS}, {count:,} at 3", name, seconds_of(these) / fastest, wanted=wanted)
-    heads = ["hashes", "what", "seconds, median (least to most)", "of ours", "peak memory", "recall"]
-    print(table(heads, rows), end="")
-
-
-def print_search(
-    folder: Path, rounds: int, sizes: Sequence[int], thresholds: Sequence[int], findings: Findings
-) -> None:
-    """Show how the search grows."""
-    print("\n### Growth of rm_dups' search")
-    rows = []
-    seconds: dict[int, list[float]] = {threshold: [] for threshold in thresholds}
-    peaks: dict[int, list[float]] = {threshold: [] for threshold in thresholds}
-    for count in sizes:
-        path = make_hashes(folder, count)
-        samples = interleaved(
-            rounds, {f"{count:,}, {threshold}": partial(measured, ours, path, threshold) for threshold in thresholds}
+        samples, counts = bench.run(runs), dict.fromkeys(runs, count)
+        print(f"\n### Beside the others: {count:,} hashes, threshold 3")
+        bench.show_rates(samples, counts, "hashes", {"recall": lowest_recall})
+        goals = {FAISS: FASTER_THAN_FAISS} if count == 300_000 else {}
+        bench.compare(
+            samples, counts, [Against(ours_here, name, goals.get(name)) for name in runs if name != ours_here]
         )
-        for threshold, these in zip(thresholds, samples.values(), strict=True):
-            seconds[threshold].append(seconds_of(these))
-            peaks[threshold].append(peak_of(these))
-            took = spread((sample.seconds for sample in these), 2)
-            rows.append([f"{count:,}", threshold, took, mebibytes(peak_of(these)), lowest_recall(these)])
+
+
+def measure_search(bench: Bench, sizes: Sequence[int]) -> None:
+    """Show how the search grows."""
+    found: dict[int, dict[int, list[Sample]]] = {threshold: {} for threshold in bench.args.thresholds}
+    for count in sizes:
+        path = make_hashes(bench.folder, count)
+        for threshold, by_size in found.items():
+            name = f"{count:,} at {threshold}"
+            by_size[count] = bench.run({name: partial(measured, ours, path, threshold)})[name]
         path.unlink()
-    heads = ["hashes", "threshold", "seconds, median (least to most)", "peak memory", "recall"]
-    print(table(heads, rows), end="")
-    for threshold in thresholds:
-        what = f"{OURS} at {threshold}"
-        findings.grow(f"{what}, hashes", sizes, seconds=seconds[threshold], memory=peaks[threshold])
-        findings.rate(what, sizes[-1] / seconds[threshold][-1], cores(), int(peaks[threshold][-1]))
+    print("\n### Growth of rm_dups' search")
+    samples = {f"{size:,} at {threshold}": these for threshold, by in found.items() for size, these in by.items()}
+    counts = {f"{size:,} at {threshold}": size for threshold, by in found.items() for size in by}
+    columns = {"seconds": lambda _, these: f"{seconds_of(these):.2f}", "recall": lowest_recall}
+    bench.show_rates(samples, counts, "hashes", columns)
+    for threshold, by_size in found.items():
+        bench.grow(f"{OURS} at {threshold}, hashes", by_size)
+        bench.rate(f"{OURS} at {threshold}", sizes[-1], by_size[sizes[-1]])
 
 
-def print_limits(folder: Path, rounds: int, sizes: Sequence[int]) -> None:
+def measure_limits(bench: Bench, sizes: Sequence[int]) -> None:
     """Show where the method stops paying: beside its own comparison of each with each."""
     print("\n### Where it stops paying")
     rows = []
     for count in sizes:
-        path = make_hashes(folder, count)
-        whole = interleaved(rounds, {f"{count:,}, each with each": partial(measured, ours, path, 6, True)})
-        plain = statistics.median(seconds_of(these) for these in whole.values())
-        for threshold in (3, 6, 8, 10, 12, 14, 16):
-            samples = interleaved(rounds, {f"{count:,}, {threshold}": partial(measured, ours, path, threshold)})
-            took = statistics.median(seconds_of(these) for these in samples.values())
+        path = make_hashes(bench.folder, count)
+        runs = {str(threshold): partial(measured, ours, path, threshold) for threshold in (3, 6, 8, 10, 12, 14, 16)}
+        samples = bench.run({"each with each": partial(measured, ours, path, 6, True), **runs})
+        plain = seconds_of(samples.pop("each with each"))
+        for threshold, these in samples.items():
+            took = seconds_of(these)
             rows.append([f"{count:,}", threshold, f"{took:.3f}", f"{plain:.3f}", f"{took / plain:.3f}"])
-    heads = ["hashes", "threshold", "seconds", "each with each", "ratio"]
-    print(table(heads, rows), end="")
-
-
-def make_shapes(folder: Path, count: int) -> dict[str, Path]:
-    """Write hashes that are hard on the method, without planted pairs."""
-    import numpy as np
-
-    generator = np.random.default_rng(1)
-    free = generator.integers(0, 2**64, count, np.uint64)
-    halves = generator.integers(0, 2**32, count, np.uint64)
-    ball = free.copy()
-    ones = np.uint64(1) << generator.integers(0, 64, (count // 100, 3)).astype(np.uint64)
-    ball[: count // 100] = free[0] ^ np.bitwise_xor.reduce(ones, axis=1)
-    shapes = {
-        "random": free,
-        "all share 24 bits": free & np.uint64(0xFFFFFFFFFF),
-        "half of them one of ten hashes": np.where(np.arange(count) % 2, free, free[np.arange(count) % 10]),
-        "each bit stands twice": halves | halves << np.uint64(32),
-        "a hundredth within 3 bits of one": ball,
-    }
-    for name, hashes in shapes.items():
-        np.save(folder / f"{name}.npy", hashes)
-    return {name: folder / f"{name}.npy" for name in shapes}
-
-
-def search_shape(path: Path) -> tuple[float, float]:
-    """Return the seconds of the search at threshold 6, and the number of pairs."""
-    import numpy as np
-
-    from pokefa.images.hamming import near_pairs
-
-    hashes = np.load(path)
-    began = time.perf_counter()
-    pairs = near_pairs(np.unique(hashes), 6)
-    return time.perf_counter() - began, len(pairs)
-
-
-def print_shapes(folder: Path, rounds: int, count: int) -> None:
-    """Show what hashes that are not random cost."""
-    shapes = make_shapes(folder, count)
-    samples = interleaved(rounds, {name: partial(measured, search_shape, path) for name, path in shapes.items()})
-    print(f"\n### Hashes that are not random: {count:,}, threshold 6; equal ones are grouped first")
-    rows = [
-        [name, spread(sample.seconds for sample in these), f"{these[0].result:,}", mebibytes(peak_of(these))]
-        for name, these in samples.items()
-    ]
-    print(table(["hashes", "seconds, median (least to most)", "near pairs", "peak memory"], rows), end="")
+    print(table(["hashes", "threshold", "seconds", "each with each", "ratio"], rows), end="")
 
 
 def decisions(path: Path, threshold: int, linkage: Linkage) -> tuple[float, float]:
@@ -345,63 +251,40 @@ def decisions(path: Path, threshold: int, linkage: Linkage) -> tuple[float, floa
     return seconds, searching / seconds
 
 
-def print_decisions(folder: Path, rounds: int, count: int) -> None:
+def measure_decisions(bench: Bench, count: int) -> None:
     """Show what ranking, grouping and choosing add to the search."""
-    path = make_hashes(folder, count)
+    path = make_hashes(bench.folder, count)
     runs = {
         f"{linkage}, threshold {threshold}": partial(measured, decisions, path, threshold, linkage)
         for linkage in LINKAGES
         for threshold in THRESHOLDS[:2]
     }
-    samples = interleaved(rounds, runs)
+    samples = bench.run(runs)
     print(f"\n### Everything that rm_dups decides: {count:,} images, without reading and writing the ledger")
-    rows = [
-        [
-            name,
-            spread(sample.seconds for sample in these),
-            f"{statistics.median(sample.result for sample in these):.0%}",
-            mebibytes(peak_of(these)),
-        ]
-        for name, these in samples.items()
-    ]
-    print(table(["what", "seconds, median (least to most)", "of that the search", "peak memory"], rows), end="")
+    columns = {"of that the search": lambda _, these: f"{these[0].result:.0%}"}
+    bench.show_rates(samples, dict.fromkeys(runs, count), "images", columns)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = bench_parser(__doc__, rounds=1)
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="only these parts")
-    parser.add_argument("--full", action="store_true", help="also ten million hashes")
-    parser.add_argument(
-        "--thresholds", nargs="+", type=int, default=THRESHOLDS, metavar="BITS", help="of the search (default: 3 6 10)"
-    )
-    args = parser.parse_args(argv)
-    quick: bool = args.quick
-    print("## Near-duplicates\n")
-    print("`python benchmarks/near_duplicates.py`: 64-bit hashes; recall is that of the planted neighbours.\n")
-    print(f"{machine('numpy', 'faiss-cpu', 'imagededup', 'scipy', 'polars')}; rounds: {args.rounds}")
-    findings = Findings()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in args.part:
-            tell(f"part {part}")
-            if part == "rivals":
-                print_rivals(
-                    folder, args.rounds, (1_000, 2_000, 3_000) if quick else (5_000, 30_000, 300_000), findings
-                )
-            elif part == "search":
-                sizes = [1_000, 10_000] if quick else [10_000, 100_000, 1_000_000]
-                print_search(
-                    folder, args.rounds, [*sizes, *([10_000_000] if args.full else [])], args.thresholds, findings
-                )
-            elif part == "limits":
-                print_limits(folder, args.rounds, [2_000] if quick else [30_000, 100_000])
-            elif part == "shapes":
-                print_shapes(folder, args.rounds, 3_000 if quick else 300_000)
-            else:
-                print_decisions(folder, args.rounds, 3_000 if quick else 1_000_000)
-    findings.close(args.findings)
-    return 0
+def measure(bench: Bench) -> None:
+    quick = bench.quick
+    for part in bench.args.part:
+        tell(f"part {part}")
+        if part == "rivals":
+            measure_rivals(bench, (1_000, 2_000, 3_000) if quick else (5_000, 30_000, 300_000))
+        elif part == "search":
+            sizes = [1_000, 10_000] if quick else [10_000, 100_000, 1_000_000]
+            measure_search(bench, [*sizes, *([10_000_000] if bench.args.full else [])])
+        elif part == "limits":
+            measure_limits(bench, [2_000] if quick else [30_000, 100_000])
+        else:
+            measure_decisions(bench, 3_000 if quick else 1_000_000)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    flags = {
+        "--part": {"nargs": "+", "choices": PARTS, "default": PARTS, "help": "only these parts"},
+        "--full": {"action": "store_true", "help": "also ten million hashes"},
+        "--thresholds": {"nargs": "+", "type": int, "default": THRESHOLDS, "metavar": "BITS", "help": "of the search"},
+    }
+    packages = ["numpy", "faiss-cpu", "imagededup", "scipy", "polars"]
+    raise SystemExit(bench_main(__doc__, "Near-duplicates", measure, packages=packages, flags=flags))

@@ -1,20 +1,14 @@
-"""The programs that benchmarks/nsfw.py compares, for the environment of the nsfw stage. The last line is JSON.
+"""What benchmarks/nsfw.py measures, in the environment of the nsfw stage.
 
-    python -m benchmarks.nsfw_programs build /tmp/v3
-    python -m benchmarks.nsfw_programs eager /tmp/v3 --batch 8 --images 32
-    python -m benchmarks.nsfw_programs worker /tmp/v3 --batch 8 --images 32
-
-`build` writes a DeepDanbooru project of the real size with random weights, and pictures. `eager` calls the bare Keras
-model on arrays that lie ready, `compiled` the same through tf.function, `worker` is the stage's own way from file to
+`build` writes a DeepDanbooru project of the real size with random weights, and pictures. `time_model` calls the bare
+Keras model on arrays that lie ready, directly or through tf.function; `time_worker` is the stage's own way from file to
 score. None of them counts its start-up: the first calls of a model are slow, and so are those of a process.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +29,9 @@ PICTURES = 24
 PICTURE = (1152, 896, 6.0)  # width, height, grain
 
 
-def build(folder: Path) -> None:
+def build(project: str) -> dict[str, int]:
     """Write the project and its pictures."""
+    folder = Path(project)
     folder.mkdir(parents=True, exist_ok=True)
     model = build_v3()
     assert model.count_params() == NUMBERS
@@ -45,6 +40,7 @@ def build(folder: Path) -> None:
     (folder / "project.json").write_text(json.dumps({"name": "random", "model": "resnet_custom_v3"}))
     for seed in range(PICTURES):
         (folder / f"{seed:02d}.jpg").write_bytes(make_picture(seed, *PICTURE))
+    return {"pictures": PICTURES}
 
 
 def build_v3() -> Any:
@@ -87,7 +83,7 @@ def build_v3() -> Any:
     return keras.Model(pixels, layers.Activation("sigmoid", dtype="float32")(x))
 
 
-def time_model(folder: Path, batch: int, images: int, compiled: bool) -> float:
+def time_model(folder: str, batch: int, images: int, compiled: bool = False) -> dict[str, float]:
     """Return the seconds that the model needs for `images` pictures which lie ready as arrays."""
     import numpy as np
 
@@ -98,9 +94,9 @@ def time_model(folder: Path, batch: int, images: int, compiled: bool) -> float:
 
     from pokefa.images.files import open_image
 
-    project = open_project(folder)
+    project = open_project(Path(folder))
     model = keras.models.load_model(project.weights, compile=False)
-    paths = sorted(folder.glob("*.jpg"))
+    paths = sorted(Path(folder).glob("*.jpg"))
     ready = [prepare(open_image(path), SIDE, SIDE) for path in paths[:batch]]
     array = np.stack((ready * (batch // len(ready) + 1))[:batch])
     signature = [tf.TensorSpec((None, SIDE, SIDE, 3), tf.float32)]
@@ -109,16 +105,17 @@ def time_model(folder: Path, batch: int, images: int, compiled: bool) -> float:
     began = time.perf_counter()
     for _ in range(images // batch):
         call(tf.constant(array)).numpy()
-    return time.perf_counter() - began
+    return {"seconds": time.perf_counter() - began}
 
 
-def time_worker(folder: Path, batch: int, images: int) -> float:
+def time_worker(project_folder: str, batch: int, images: int) -> dict[str, float]:
     """Return the seconds that one call of the work takes in a worker process, with `images` files."""
     from pokefa.engine.local import run_batches
     from pokefa.engine.work import Pool
     from preprocess.nsfw.deepdanbooru import open_project
     from preprocess.nsfw.screening import ScreenRows, spread_work
 
+    folder = Path(project_folder)
     project = open_project(folder)
     _, threads = spread_work(batch, 1)
     names = [path.name for path in sorted(folder.glob("*.jpg"))]
@@ -134,26 +131,4 @@ def time_worker(folder: Path, batch: int, images: int) -> float:
             began = time.perf_counter()
         if number > images and not isinstance(outcome.result, dict):
             raise RuntimeError(outcome.error or str(outcome.result))
-    return time.perf_counter() - began
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", choices=["build", "eager", "compiled", "worker"], help="what to run")
-    parser.add_argument("folder", type=Path, help="project with pictures, as `build` writes it")
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="pictures in one call (default: 8)")
-    parser.add_argument("--images", type=int, default=32, metavar="N", help="pictures to time (default: 32)")
-    args = parser.parse_args(argv)
-    if args.program == "build":
-        build(args.folder)
-        return 0
-    if args.program == "worker":
-        seconds = time_worker(args.folder, args.batch, args.images)
-    else:
-        seconds = time_model(args.folder, args.batch, args.images, args.program == "compiled")
-    print(json.dumps({"seconds": seconds}))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    return {"seconds": time.perf_counter() - began}

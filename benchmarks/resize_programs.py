@@ -1,20 +1,13 @@
-"""The pictures that benchmarks/resize.py resizes, and the programs that it compares resize.py with.
-
-    python benchmarks/resize_programs.py vips pictures /tmp/results
-
-runs one of PROGRAMS and writes to stdout how many images it did and in how many seconds, as JSON.
-"""
+"""The pictures that benchmarks/resize.py resizes, and the programs that it compares resize.py with."""
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,6 +154,7 @@ ENCODINGS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "JPEG 95, 4:2:0": ("JPEG", {"quality": 95, "subsampling": "4:2:0"}),
     "JPEG 95, 4:4:4, optimize": ("JPEG", {"quality": 95, "subsampling": "4:4:4", "optimize": True}),
     "PNG, zlib-ng, level 3": ("PNG", None),
+    "PNG, Pillow, level 3": ("PNG", {"compress_level": 3}),
     "PNG, Pillow, level 6": ("PNG", {"compress_level": 6}),
     "PNG, Pillow, level 9": ("PNG", {"compress_level": 9}),
     "WebP 95, method 4": ("WEBP", {"quality": 95, "method": 4}),
@@ -195,17 +189,8 @@ def try_encodings(source: Path, most: int) -> dict[str, tuple[float, int, int]]:
     return results
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", choices=PROGRAMS)
-    parser.add_argument("source", type=Path, help="folder of image files")
-    parser.add_argument("out", type=Path, help="folder for the results")
-    args = parser.parse_args(argv)
+def run(program: str, source: str, out: str) -> dict[str, float]:
+    """Run one of PROGRAMS on a folder of image files, and say how many it did in how many seconds."""
     began = time.perf_counter()
-    done = PROGRAMS[args.program](args.source, args.out)
-    print(json.dumps({"done": done, "seconds": time.perf_counter() - began}))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    done = PROGRAMS[program](Path(source), Path(out))
+    return {"done": done, "seconds": time.perf_counter() - began}

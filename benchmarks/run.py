@@ -25,16 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.findings import Comparison, Growth, growth_table
-from benchmarks.measuring import stage_python, table, tell
-from pokefa.errors import InputError, PokefaError
+from benchmarks.harness import Comparison, Growth, growth_table, tell
+from benchmarks.markdown import fill_page, plain, table
+from benchmarks.measuring import stage_python
+from pokefa.errors import PokefaError
 from pokefa.files import replacing
 from pokefa.setup.environments import CHECKOUT
 from pokefa.setup.runner import checkout_variables
 
 RESULTS = CHECKOUT / "benchmarks/results"
-PAGE = CHECKOUT / "docs/costs.md"
-PAGE_MARKS = ("<!-- begin: written by benchmarks/run.py -->\n", "<!-- end: written by benchmarks/run.py -->\n")
 
 HEAD = """\
 # What things cost
@@ -138,26 +137,16 @@ def comparison_table(found: Sequence[Comparison]) -> str:
     rows = []
     for one in found:
         unit = "of its memory" if one.of == "memory" else "of the bound" if one.bound else "times as fast"
-        wanted = "" if one.wanted is None else f"{one.wanted:.2f}".rstrip("0").rstrip(".")
         rows.append(
-            [one.what, one.beside, f"{one.ratio:,.2f}" if one.ratio < 10 else f"{one.ratio:,.0f}", unit, wanted]
+            [
+                one.what,
+                one.beside,
+                f"{one.ratio:,.2f}" if one.ratio < 10 else f"{one.ratio:,.0f}",
+                unit,
+                plain(one.wanted),
+            ]
         )
     return table(["ours", "beside", "ratio", "", "wanted at least"], rows)
-
-
-def with_table(shown: str, found: Sequence[Comparison]) -> str:
-    """Return the text of docs/costs.md with the comparisons for which a goal was set.
-
-    Raises:
-        InputError: the text lacks the marks.
-    """
-    begin, end = PAGE_MARKS
-    before, found_begin, rest = shown.partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not found_begin or not found_end:
-        raise InputError(f"docs/costs.md lacks the lines {begin.strip()} and {end.strip()}")
-    goals = [one for one in found if one.wanted is not None]
-    return f"{before}{begin}{comparison_table(goals)}\n{end}{after}"
 
 
 def write(path: Path, text: str) -> None:
@@ -170,6 +159,7 @@ def measure(out: Path, chosen: Sequence[str], *, quick: bool) -> None:
 
     Raises:
         PokefaError: one of them failed; the results of those before are written.
+        InputError: docs/costs.md does not say where its table goes.
     """
     names = [benchmark.name for benchmark in BENCHMARKS]
     stored = out / "results.json"
@@ -183,7 +173,8 @@ def measure(out: Path, chosen: Sequence[str], *, quick: bool) -> None:
         write(stored, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")  # after each: the next may take long
         write(out / "RESULTS.md", page(ordered))
     if out == RESULTS:
-        write(PAGE, with_table(PAGE.read_text(encoding="utf-8"), comparisons(results)))
+        goals = [one for one in comparisons(results) if one.wanted is not None]
+        fill_page(CHECKOUT / "docs/costs.md", "benchmarks/run.py", comparison_table(goals))
 
 
 def measure_longer(out: Path, *, quick: bool) -> None:

@@ -15,19 +15,16 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-from benchmarks.findings import Growth, Rate
-from benchmarks.measuring import table
+from benchmarks.harness import Growth, Rate
+from benchmarks.markdown import fill_page, table
 from pokefa.errors import InputError, PokefaError
-from pokefa.files import replacing
 from pokefa.llm.prices import MODELS, cost_of
 from pokefa.setup.environments import CHECKOUT
 
 RESULTS = CHECKOUT / "benchmarks/results/results.json"
 PAGE = CHECKOUT / "docs/scaling.md"
-MARKS = ("<!-- begin: written by benchmarks/scaling.py -->\n", "<!-- end: written by benchmarks/scaling.py -->\n")
 IMAGES = (1_000_000, 10_000_000, 100_000_000)
 
 # The rates that the stages are reckoned with, as the benchmark scripts name them.
@@ -214,26 +211,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.show:
             print(text)
         else:
-            fill(PAGE, text)
+            fill_page(PAGE, "benchmarks/scaling.py", text)
     except PokefaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def fill(page: Path, text: str) -> None:
-    """Write `text` between the page's marks.
-
-    Raises:
-        InputError: it has none.
-    """
-    begin, end = MARKS
-    before, found_begin, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not found_begin or not found_end:
-        raise InputError(f"{page.name} lacks the lines {begin.strip()} and {end.strip()}")
-    with replacing(page) as stream:
-        stream.write(f"{before}{begin}{text}\n{end}{after}".encode())
 
 
 if __name__ == "__main__":

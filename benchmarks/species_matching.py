@@ -5,20 +5,19 @@
 
 Misspelled are all species, with one or two random edits. Other words are an English dictionary, people's names, pairs
 of English words, made-up species (the beginning of one and the end of another), and creatures and people of other
-works. Names that a species bears by chance are left out. Writes Markdown to stdout. Run it in the environment of
-requirements/requirements_benchmarks_species_matching.txt, with PYTHONPATH=. unless that holds the project.
+works. Names that a species bears by chance are left out. Nothing is timed. The environment is that of
+requirements/requirements_benchmarks_species_matching.txt.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import string
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 
-from benchmarks.findings import Findings
+from benchmarks.harness import Bench, bench_main
+from benchmarks.markdown import table
 from pokefa.species.matching import SpeciesMatcher
 from pokefa.species.names import Species, known_species
 
@@ -103,17 +102,16 @@ def percent(count: int, of: int) -> str:
     return f"{100 * count / of:.2f}"
 
 
-def report(quick: bool, show: float | None) -> str:
-    """Return the table as Markdown, and before it what counts as a species at the score `show`."""
+def measure(bench: Bench) -> None:
     species, rng = known_species(), random.Random(0)
     spellings = sorted(species.run_together.items()) * SPELLINGS_EACH
     misspelled = {
         "one edit": [(edited(spelling, rng), slug) for spelling, slug in spellings],
         "two edits": [(edited(edited(spelling, rng), rng), slug) for spelling, slug in spellings],
     }
-    others = other_words(species, rng, quick)
-    head = ["at least", *(f"{name}: {what}" for name in misspelled for what in ("right", "wrong")), *others]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    others = other_words(species, rng, bench.quick)
+    heads = ["at least", *(f"{name}: {what}" for name in misspelled for what in ("right", "wrong")), *others]
+    rows: list[list[str]] = []
     taken = others
     for score in SCORES:  # upwards: what counts as no species goes on doing so
         matcher = SpeciesMatcher(species, score)
@@ -124,28 +122,16 @@ def report(quick: bool, show: float | None) -> str:
             cells.append(percent(sum(name not in (slug, None) for slug, name in found), len(found)))
         taken = {name: [word for word in words if named(matcher, word)] for name, words in taken.items()}
         cells += [percent(len(words), len(others[name])) for name, words in taken.items()]
-        lines.append(f"| {' | '.join(cells)} |")
-        if score == show:
-            shown = [f"{name}: {word} {named(matcher, word)}" for name, words in taken.items() for word in words]
-            lines = [*shown, "", *lines]
-    sizes = {name: len(pairs) for name, pairs in misspelled.items()} | {
-        name: len(words) for name, words in others.items()
-    }
-    counts = [f"{size:,} {name}" for name, size in sizes.items()]
-    return "\n".join([*lines, "", f"In percent, of {', '.join(counts)}."])
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer words")
-    parser.add_argument("--findings", type=Path, metavar="FILE", help="also write that nothing was timed, as JSON")
-    parser.add_argument("--show", type=float, choices=SCORES, help="list the words that count as a species there")
-    args = parser.parse_args(argv)
-    print("## Species matching\n\n`python benchmarks/species_matching.py`: shares, in percent; nothing is timed.\n")
-    print(report(args.quick, args.show))
-    Findings().close(args.findings)
-    return 0
+        rows.append(cells)
+        if score == bench.args.show:
+            print(
+                "\n".join(f"{name}: {word} {named(matcher, word)}" for name, words in taken.items() for word in words)
+            )
+    lengths = {name: len(words) for lists in (misspelled, others) for name, words in lists.items()}
+    counts = [f"{length:,} {name}" for name, length in lengths.items()]
+    print(f"{table(heads, rows)}\nIn percent, of {', '.join(counts)}.")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    show = {"type": float, "choices": SCORES, "help": "list the words that count as a species there"}
+    raise SystemExit(bench_main(__doc__, "Species matching", measure, flags={"--show": show}))

@@ -1,12 +1,10 @@
-"""What text detection finds and costs: by text height and setting, and the stage beside bare calls and another engine.
+"""What text detection finds and costs: by text height and setting, and the stage beside bare calls.
 
     python benchmarks/text_detection.py                      on half of the labelled pictures: under five minutes
     python benchmarks/text_detection.py --pictures 200       on all of them
     python benchmarks/text_detection.py --part speed --rounds 5
 
-Writes Markdown to stdout. Run it in the environment of requirements/requirements_benchmarks.txt, with PYTHONPATH=.
-unless that holds the project; the work itself runs in that of the ocr stage, and the paddle engine in that of
-requirements/requirements_benchmarks_paddle.txt.
+The work runs in the environment of the ocr stage.
 
 A writing of demo/art/text_set.py is found when the mask covers at least half of its ink. Its height is the font's size
 in pixels. A text-free picture is a false alarm when anything in it counts as text.
@@ -18,17 +16,13 @@ picture on each core, as the worker makes them. No start-up is counted.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.findings import Findings
-from benchmarks.measuring import bench_parser, machine, mebibytes, run_apart, spread, stage_python, table, tell
-from benchmarks.text_detection_speed import BARE, BARE_AND_READER, CORE_EACH, PADDLE, STAGE, UNREAD_STAGE
-from pokefa.machine import available_cores
+from benchmarks.harness import Against, Bench, bench_main, tell
+from benchmarks.markdown import mebibytes, table
+from benchmarks.measuring import Sample, call_in
+from benchmarks.text_detection_speed import BARE, BARE_AND_READER, CORE_EACH, STAGE, UNREAD_STAGE
 
 PICTURES = 100
 SPEED_PICTURES = 24
@@ -39,12 +33,11 @@ WANTED = {LARGE: 0.95, (12, 12): 0.8}
 MOST_FALSE_ALARMS = 0.03
 LEAST_OF_BARE = 0.9
 # What is compared with what, and what was wanted of it.
-COMPARISONS = (
-    (UNREAD_STAGE, BARE, LEAST_OF_BARE),
-    (STAGE, BARE_AND_READER, LEAST_OF_BARE),
-    (STAGE, BARE, None),
-    (STAGE, PADDLE, None),
-    (UNREAD_STAGE, CORE_EACH, None),
+AGAINST = (
+    Against(UNREAD_STAGE, BARE, LEAST_OF_BARE),
+    Against(STAGE, BARE_AND_READER, LEAST_OF_BARE),
+    Against(STAGE, BARE),
+    Against(UNREAD_STAGE, CORE_EACH, bound=True),
 )
 
 
@@ -74,76 +67,50 @@ def print_kinds(results: Mapping[str, Any]) -> None:
     kinds = sorted({row[1] for result in results.values() for row in result["found"]})
     rows = []
     for name, result in results.items():
-        alarms: dict[str, int] = defaultdict(int, result["false_alarms"])
-        what = ", ".join(f"{ground} {count}" for ground, count in sorted(alarms.items())) or "none"
+        what = ", ".join(f"{ground} {count}" for ground, count in sorted(result["false_alarms"].items())) or "none"
         rows.append([name, *(share(result["found"], (0, 1000), kind) for kind in kinds), what])
     print("\n### The same by kind, with what was taken for text")
     print(table(["setting", *kinds, "false alarms"], rows), end="")
 
 
-def measure_speed(pictures: int, rounds: int) -> dict[str, Any]:
-    """Return what the programs of text_detection_speed.py measured, in one."""
-    python, paddle = stage_python("ocr"), stage_python("benchmarks_paddle")
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        draw = [python, "-m", "benchmarks.text_detection_programs", "draw", "--pictures", pictures, "--folder", folder]
-        run_apart(draw)
-        words = ["-m", "benchmarks.text_detection_speed"]
-        flags = ["--folder", folder, "--rounds", rounds]
-        tell(f"speed of the stage, on {pictures} pictures")
-        stage = run_apart([python, *words, "stage", *flags]).result
-        tell("speed of the paddle engine")
-        other = run_apart([paddle, *words, "paddle", *flags]).result
-    return {"rounds": stage["rounds"] | other["rounds"], "peak": stage["peak"]}
+def measure_settings(bench: Bench) -> None:
+    pictures = 8 if bench.quick else bench.args.pictures
+    tell(f"settings, on {pictures} pictures")
+    result = call_in("ocr", "benchmarks.text_detection_programs.try_settings", pictures).result
+    print(f"\nThe first {pictures} of the 200 pictures of demo/art/text_set.py, every second one with text.")
+    print_settings(result)
+    print_kinds(result)
 
 
-def print_speed(measured: Mapping[str, Any], findings: Findings) -> None:
-    """Show pictures per second, and each comparison round by round."""
-    rounds: Mapping[str, Sequence[tuple[float, float]]] = measured["rounds"]
-    rows = [
-        [name, spread(1 / wall for wall, _ in these), spread(processor for _, processor in these)]
-        for name, these in rounds.items()
-    ]
-    print("\n### Pictures per second")
-    print(table(["what", "pictures per second", "processor seconds a picture"], rows), end="")
-    print(f"\nThe worker held at most {mebibytes(measured['peak'])}.")
-    compared: list[list[object]] = []
-    for ours, beside, wanted in COMPARISONS:
-        ratios = [theirs[0] / mine[0] for mine, theirs in zip(rounds[ours], rounds[beside], strict=True)]
-        compared.append([ours, beside, spread(ratios), wanted or ""])
-        findings.compare(f"detection: {ours}", beside, median(ratios), bound=beside == CORE_EACH, wanted=wanted)
-    print(table(["pictures per second of", "over those of", "ratio", "wanted at least"], compared), end="")
-    per_second = median(1 / wall for wall, _ in rounds[STAGE])
-    findings.rate("ocr_pipeline.py detect", per_second, available_cores(), measured["peak"])
+def measure_speed(bench: Bench) -> None:
+    """Show pictures per second, and compare."""
+    pictures = 4 if bench.quick else SPEED_PICTURES
+    tell(f"speed of the stage, on {pictures} pictures")
+    call_in("ocr", "benchmarks.text_detection_programs.draw", pictures, bench.folder)
+    timed = call_in("ocr", "benchmarks.text_detection_speed.time_stage", bench.folder, bench.args.rounds)
+    result = timed.result
+    samples = {
+        f"detection: {name}" if name in (STAGE, UNREAD_STAGE) else name: [
+            Sample(wall, result["peak"], processor=processor, working=wall) for wall, processor in rounds
+        ]
+        for name, rounds in result["rounds"].items()
+    }
+    counts = dict.fromkeys(samples, 1)
+    print(f"\n### Speed; the worker held at most {mebibytes(result['peak'])}, in a process with all of these")
+    columns = {"processor seconds a picture": lambda _, these: f"{these[0].processor:.2f}"}
+    bench.show_rates(samples, counts, "pictures", columns)
+    bench.compare(samples, counts, (one._replace(what=f"detection: {one.what}") for one in AGAINST))
+    bench.rate("ocr_pipeline.py detect", 1, samples[f"detection: {STAGE}"])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = bench_parser(__doc__, rounds=3)
-    parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be given again")
-    parser.add_argument(
-        "--pictures",
-        type=int,
-        default=PICTURES,
-        metavar="N",
-        help=f"labelled pictures, 200 at most (default: {PICTURES})",
-    )
-    args = parser.parse_args(argv)
-    parts = args.part or PARTS
-    print(f"## Text detection\n\n{machine()}; rounds: {args.rounds}")
-    findings = Findings()
-    if "settings" in parts:
-        pictures = 8 if args.quick else args.pictures
-        tell(f"settings, on {pictures} pictures")
-        program = [stage_python("ocr"), "-m", "benchmarks.text_detection_programs", "settings"]
-        result = run_apart([*program, "--pictures", pictures]).result
-        print(f"\nThe first {pictures} of the 200 pictures of demo/art/text_set.py, every second one with text.")
-        print_settings(result)
-        print_kinds(result)
-    if "speed" in parts:
-        print_speed(measure_speed(4 if args.quick else SPEED_PICTURES, args.rounds), findings)
-    findings.close(args.findings)
-    return 0
+def measure(bench: Bench) -> None:
+    for part in bench.args.part or PARTS:
+        (measure_settings if part == "settings" else measure_speed)(bench)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    flags = {
+        "--part": {"choices": PARTS, "action": "append", "help": "only this part; may be given again"},
+        "--pictures": {"type": int, "default": PICTURES, "metavar": "N", "help": "labelled pictures, 200 at most"},
+    }
+    raise SystemExit(bench_main(__doc__, "Text detection", measure, rounds=3, flags=flags))

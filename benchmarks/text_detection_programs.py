@@ -1,17 +1,12 @@
-"""What text detection finds in the labelled pictures, for benchmarks/text_detection.py and the ocr stage's environment.
+"""What text detection finds in the labelled pictures, for benchmarks/text_detection.py, in the ocr stage's environment.
 
-    python -m benchmarks.text_detection_programs settings --pictures 20
-    python -m benchmarks.text_detection_programs draw --pictures 8 --folder /tmp/text
-
-`settings` runs the stage's own code on the labelled pictures of demo/art/text_set.py: what each setting finds, and the
-processor time that it takes. What several settings share, looks and readings, is done once and counted for each.
-Its last line is JSON. `draw` writes some of the pictures as JPEGs, for benchmarks/text_detection_speed.py.
+`try_settings` runs the stage's own code on the labelled pictures of demo/art/text_set.py: what each setting finds, and
+the processor time that it takes. What several settings share, looks and readings, is done once and counted for each.
+`draw` writes some of the pictures as JPEGs, for benchmarks/text_detection_speed.py.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections import Counter, defaultdict
@@ -147,24 +142,8 @@ class _Result:
         }
 
 
-def draw(pictures: int, folder: Path) -> None:
+def draw(pictures: int, folder: str) -> dict[str, int]:
     """Write the first pictures of the set, half of them with text."""
     for picture in draw_set(range(pictures)):
-        picture.image.save(folder / f"{picture.number:03}.jpg", quality=92)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", choices=["settings", "draw"], help="what to run")
-    parser.add_argument("--pictures", type=int, required=True, metavar="N", help="how many pictures")
-    parser.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="where `draw` writes to")
-    args = parser.parse_args(argv)
-    if args.program == "settings":
-        print(json.dumps(try_settings(args.pictures)))
-    else:
-        draw(args.pictures, args.folder)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        picture.image.save(Path(folder) / f"{picture.number:03}.jpg", quality=92)
+    return {"pictures": pictures}

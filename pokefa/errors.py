@@ -1,4 +1,4 @@
-"""Exceptions that end a run, each with the exit code that DESIGN gives it.
+"""Exceptions that end a run, each with its exit code.
 
 Every message is one line: what is wrong, which value, and what to do about it.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import resource
 from pathlib import Path
 
 from pokefa.errors import InputError, PokefaError
@@ -22,10 +22,6 @@ def check_address_space() -> None:
     Raises:
         PokefaError: it does not.
     """
-    if sys.platform == "win32":
-        return
-    import resource
-
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     least = LEAST_BYTES + BYTES_PER_CORE * (os.cpu_count() or 1)
     if limit != resource.RLIM_INFINITY and limit < least:
@@ -55,10 +51,6 @@ def check_path(what: str, path: Path) -> None:
 
 def most_at_once(wanted: int, files_each: int) -> int:
     """Return how many things, up to `wanted` and at least 1, can be done at once with so many open files each."""
-    if sys.platform == "win32":
-        return wanted
-    import resource
-
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return wanted

@@ -16,6 +16,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("pokefa", deadline=None)  # no test may fail because a machine is slow
+settings.load_profile("pokefa")
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

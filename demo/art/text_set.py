@@ -1,9 +1,5 @@
 """A labelled set of drawn pictures, half of them with text, for measuring a text detector.
 
-    python -m demo.art.text_set --out /tmp/text-set
-
-Writes  DIR/<number>.png and DIR/<number>_ink.png, white where text was written, and DIR/labels.json
-
 With text: six fonts, 10 to 200 pixels high, Latin and Japanese, rotated words, see-through watermarks and scrawled
 signatures, on flat grounds and before painted scenes. Without: eyes, stripes, checks, foliage, mosaics, and creatures
 before scenes. The fonts come from wheels in requirements/requirements_ocr.txt and _nodeps.txt. The same seed, fonts and
@@ -12,21 +8,18 @@ Pillow give the same pixels.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import files
-from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps, ImageStat
 
 from demo.art.creatures import SPECIES, choose_look, paint_creature
-from demo.art.gallery import INK, WHITE, Canvas, Colour, Point, mix, ribbon, smooth, tone
-from demo.art.scenes import SCENES, paint_foreground
+from demo.art.gallery import INK, WHITE, Canvas, Colour, Point, leaf, mix, smooth, tone
+from demo.art.scenes import SCENES, paint_foreground, paint_scene
 
 PICTURES = 200
 SEED = 7
@@ -191,12 +184,8 @@ def _scrawl(height: int, rng: random.Random) -> Image.Image:
         x += rng.uniform(0.2, 0.32)
     points += [(x + 0.35, 0.6), (x + 0.1, 0.92), (0.35, 0.95)]
     label = Image.new("L", (round((x + 0.6) * 4 * height), 4 * height))
-    outline = ribbon([(px * 4 * height, py * 4 * height) for px, py in points], (0.2 * height, 0.34 * height) * 3)
-    # A self-crossing outline has holes where it crosses: paint it as short strokes.
-    half = len(outline) // 2
-    draw = ImageDraw.Draw(label)
-    for left, right in zip(range(half - 1), range(len(outline) - 1, half, -1), strict=False):
-        draw.polygon([outline[left], outline[left + 1], outline[right - 1], outline[right]], fill=255)
+    line = [(4 * height * px, 4 * height * py) for px, py in smooth(points)]
+    ImageDraw.Draw(label).line(line, 255, round(0.27 * height), joint="curve")
     return label.reduce(4)
 
 
@@ -242,7 +231,7 @@ def _flat(size: tuple[int, int], rng: random.Random) -> Image.Image:
 def _scene(size: tuple[int, int], rng: random.Random, scenes: Sequence[str] = tuple(SCENES)) -> Image.Image:
     """Return a creature before a scene, as in the demo."""
     canvas = Canvas(size)
-    ground = SCENES[rng.choice(scenes)](canvas, rng)
+    ground = paint_scene(canvas, rng.choice(scenes), rng)
     name = rng.choice(SPECIES).name
     foot = canvas.width * rng.uniform(0.3, 0.7), ground
     paint_creature(canvas, name, foot, rng.uniform(0.45, 0.75), choose_look(rng, name))
@@ -286,13 +275,8 @@ def _stripes(size: tuple[int, int], rng: random.Random) -> Image.Image:
 def _checks(size: tuple[int, int], rng: random.Random) -> Image.Image:
     first, second = _two_tones(rng)
     side = rng.choice((4, 8, 16, 30, 64, 110))
-    tile = Image.new("RGB", (2, 2), first)
-    tile.putpixel((1, 0), second)
-    tile.putpixel((0, 1), second)
-    small = Image.new("RGB", (math.ceil(size[0] / side), math.ceil(size[1] / side)))
-    for x in range(0, small.width, 2):
-        for y in range(0, small.height, 2):
-            small.paste(tile, (x, y))
+    small = Image.new("RGB", (math.ceil(size[0] / side), math.ceil(size[1] / side)), first)
+    small.putdata([(first, second)[(x + y) % 2] for y in range(small.height) for x in range(small.width)])
     image = small.resize((small.width * side, small.height * side), Image.Resampling.NEAREST).crop((0, 0, *size))
     if rng.random() < 0.5:
         image = image.rotate(rng.choice((10, 30, 45)), Image.Resampling.BICUBIC, fillcolor=first)
@@ -306,13 +290,10 @@ def _foliage(size: tuple[int, int], rng: random.Random) -> Image.Image:
     length = rng.choice((14, 24, 45, 80))
     for _ in range(min(4000, 3 * size[0] * size[1] // length**2)):
         x, y, angle = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(0, 2 * math.pi)
-        dx, dy = math.cos(angle) * length, math.sin(angle) * length
-        side = rng.uniform(0.18, 0.35)
-        corners = [(x, y), (x + dx / 2 - dy * side, y + dy / 2 + dx * side), (x + dx, y + dy)]
-        corners.append((x + dx / 2 + dy * side, y + dy / 2 - dx * side))
+        tip = x + math.cos(angle) * length, y + math.sin(angle) * length
         green = tone(rng.uniform(70, 150), rng.uniform(0.4, 0.8), rng.uniform(0.25, 0.75))
-        draw.polygon(smooth(corners), fill=green)
-        draw.line((x, y, x + dx, y + dy), fill=mix(green, (255, 255, 230), 0.35))
+        draw.polygon(leaf((x, y), tip, rng.uniform(0.4, 0.7) * length), fill=green)
+        draw.line((x, y, *tip), fill=mix(green, (255, 255, 230), 0.35))
     return image
 
 
@@ -347,33 +328,3 @@ WITHOUT_TEXT: dict[str, Callable[[tuple[int, int], random.Random], Image.Image]]
     "creature": _scene,
     "forest": partial(_scene, scenes=("deep in the forest", "in the meadow", "under the autumn tree")),
 }
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.art.text_set", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to draw into; made if missing")
-    parser.add_argument("--seed", type=int, default=SEED, help="another seed draws others (default: %(default)s)")
-    args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
-    labels = []
-    for picture in draw_set(seed=args.seed):
-        picture.image.save(args.out / f"{picture.number:03}.png")
-        ink = Image.new("L", picture.image.size)
-        for writing in picture.writings:
-            ink.paste(255, writing.box, writing.ink)
-        if picture.writings:
-            ink.save(args.out / f"{picture.number:03}_ink.png")
-        written = [
-            {"kind": writing.kind, "height": writing.height, "font": writing.font, "box": writing.box}
-            for writing in picture.writings
-        ]
-        labels.append({"number": picture.number, "ground": picture.ground, "writings": written})
-    (args.out / "labels.json").write_text(json.dumps(labels, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    print(json.dumps({"pictures": len(labels), "labels": str(args.out / "labels.json")}))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -17,11 +17,13 @@ pixels.
 
 from __future__ import annotations
 
+import colorsys
 import zlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from PIL import Image, ImageChops, ImageFilter, ImageStat
@@ -74,7 +76,8 @@ def measure_repetition(image: Image.Image) -> float:
 def measure_contrast(small: Image.Image) -> tuple[float, float]:
     """Return the span of grey levels between the 5th and 95th percentile, and the mean chroma, both from 0 to 1."""
     counts = small.convert("L").histogram()
-    low, high = (_percentile(counts, share) for share in (0.05, 0.95))
+    up_to = list(accumulate(counts))
+    low, high = (bisect_left(up_to, share * up_to[-1]) for share in (0.05, 0.95))
     red, green, blue = small.split()
     highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
@@ -100,15 +103,6 @@ def interpolate(value: float, knots: Sequence[tuple[float, float]]) -> float:
         if value <= x1:
             return y0 + (y1 - y0) * (value - x0) / (x1 - x0)
     return knots[-1][1]
-
-
-def _percentile(counts: Sequence[int], share: float) -> int:
-    wanted, seen = share * sum(counts), 0
-    for level, count in enumerate(counts):
-        seen += count
-        if seen >= wanted:
-            return level
-    return len(counts) - 1
 
 
 def _shrink(image: Image.Image, longest: int) -> Image.Image:
@@ -192,15 +186,7 @@ def _apart(hue: float, other: float) -> float:
 
 def _hue(pixel: Pixel) -> float:
     """Return the hue in degrees, 0 for grey."""
-    red, green, blue = pixel
-    chroma = max(pixel) - min(pixel)
-    if not chroma:
-        return 0.0
-    if red == max(pixel):
-        return 60 * ((green - blue) / chroma % 6)
-    if green == max(pixel):
-        return 60 * ((blue - red) / chroma + 2)
-    return 60 * ((red - green) / chroma + 4)
+    return 360 * colorsys.rgb_to_hsv(*pixel)[0]
 
 
 def _is_magenta(pixel: Pixel) -> bool:

@@ -79,6 +79,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass
 class StandIn:
     """The answers, apart from HTTP.
 
@@ -94,34 +95,26 @@ class StandIn:
         delay: seconds before each image is sent.
     """
 
-    def __init__(
-        self,
-        catalogue: Path,
-        base: str,
-        *,
-        key: str | None = None,
-        page_size: int = PAGE_SIZE,
-        searches: int = SEARCHES,
-        per_hour: int | None = None,
-        hour: float = HOUR_S,
-        failures: Iterable[Failure] = (),
-        delay: float = 0.0,
-    ) -> None:
-        self.address = Address(base, f"{base}/images")
-        self._folder = catalogue.parent
-        self._pictures: list[dict[str, Any]] = json.loads(catalogue.read_text(encoding="utf-8"))["pictures"]
+    catalogue: Path
+    base: str
+    key: str | None = None
+    page_size: int = PAGE_SIZE
+    searches: int = SEARCHES
+    per_hour: int | None = None
+    hour: float = HOUR_S
+    failures: Iterable[Failure] = ()
+    delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.address = Address(self.base, f"{self.base}/images")
+        self._folder = self.catalogue.parent
+        self._pictures: list[dict[str, Any]] = json.loads(self.catalogue.read_text(encoding="utf-8"))["pictures"]
         self._by_file = {picture["file"]: picture for picture in self._pictures}
         self._by_page = {picture["page"]: picture for picture in self._pictures}
-        self._key = key
-        self._page_size = page_size
-        self._searches = searches
-        self._used = 0
-        self._per_hour = searches if per_hour is None else per_hour
-        self._hour = hour
+        self._used = self._used_this_hour = 0
+        self._allowed = self.searches if self.per_hour is None else self.per_hour
         self._hour_began = time.monotonic()
-        self._used_this_hour = 0
-        self._failures = deque(failures)
-        self._delay = delay
+        self._failures = deque(self.failures)
         self._lock = threading.Lock()
 
     def answer(self, target: str) -> Answer:
@@ -143,24 +136,26 @@ class StandIn:
             if self._failures:
                 failure = self._failures.popleft()
                 return _json(failure.status, {"error": failure.error}, failure.headers)
-            if not self._accepts(asked):
-                return _json(401, {"error": INVALID_KEY})
-            if asked.get("engine") != "google_images":
-                return _json(400, {"error": f"Unsupported `{asked.get('engine', '')}` search engine."})
-            if not asked.get("q"):
-                return _json(400, {"error": "Missing query `q` parameter."})
-            if self._used >= self._searches:
-                return _json(429, {"error": NONE_LEFT})
-            if self._this_hour() >= self._per_hour:
-                return _json(429, {"error": HOUR_IS_FULL})
+            for refused, status, error in (
+                (not self._accepts(asked), 401, INVALID_KEY),
+                (
+                    asked.get("engine") != "google_images",
+                    400,
+                    f"Unsupported `{asked.get('engine', '')}` search engine.",
+                ),
+                (not asked.get("q"), 400, "Missing query `q` parameter."),
+                (self._used >= self.searches, 429, NONE_LEFT),
+                (self._this_hour() >= self._allowed, 429, HOUR_IS_FULL),
+            ):
+                if refused:
+                    return _json(status, {"error": error})
             if self._used_this_hour == 0:
                 self._hour_began = time.monotonic()
             self._used += 1
             self._used_this_hour += 1
-        page = int(asked.get("ijn", "0"))
-        found = self._find(asked["q"])[page * self._page_size :][: self._page_size]
-        first = page * self._page_size + 1
-        results = [self._result(position, picture) for position, picture in enumerate(found, first)]
+        first = int(asked.get("ijn", "0")) * self.page_size
+        found = self._find(asked["q"])[first : first + self.page_size]
+        results = [self._result(position, picture) for position, picture in enumerate(found, first + 1)]
         parameters = {name: value for name, value in sorted(asked.items()) if name != "api_key"}
         # The real service also gives times; without them the same search has the same answer.
         answer: dict[str, Any] = {
@@ -170,9 +165,7 @@ class StandIn:
                 "status_note": NOTE,
             },
             "search_parameters": parameters,
-            "search_information": {
-                "image_results_state": "Results for exact spelling" if results else "Fully empty",
-            },
+            "search_information": {"image_results_state": "Results for exact spelling" if results else "Fully empty"},
         }
         return _json(200, answer | ({"images_results": results} if results else {"error": NO_RESULTS}))
 
@@ -180,34 +173,32 @@ class StandIn:
         if not self._accepts(asked):
             return _json(401, {"error": INVALID_KEY})
         with self._lock:
-            left, this_hour = self._searches - self._used, self._this_hour()
-        return _json(
-            200,
-            {
-                "account_id": "stand-in",
-                "account_email": "stand-in@example.org",
-                "plan_id": "stand-in",
-                "plan_name": NOTE,
-                "searches_per_month": self._searches,
-                "plan_searches_left": left,
-                "extra_credits": 0,
-                "total_searches_left": left,
-                "this_month_usage": self._used,
-                "this_hour_searches": this_hour,
-                "last_hour_searches": 0,
-                "account_rate_limit_per_hour": self._per_hour,
-            },
-        )
+            left, this_hour = self.searches - self._used, self._this_hour()
+        account = {
+            "account_id": "stand-in",
+            "account_email": "stand-in@example.org",
+            "plan_id": "stand-in",
+            "plan_name": NOTE,
+            "searches_per_month": self.searches,
+            "plan_searches_left": left,
+            "extra_credits": 0,
+            "total_searches_left": left,
+            "this_month_usage": self._used,
+            "this_hour_searches": this_hour,
+            "last_hour_searches": 0,
+            "account_rate_limit_per_hour": self._allowed,
+        }
+        return _json(200, account)
 
     def _this_hour(self) -> int:
         """Return how many searches this hour had; the lock is held."""
-        if time.monotonic() - self._hour_began >= self._hour:
+        if time.monotonic() - self._hour_began >= self.hour:
             self._used_this_hour = 0
         return self._used_this_hour
 
     def _accepts(self, asked: dict[str, str]) -> bool:
         given = asked.get("api_key", "")
-        return given == self._key if self._key is not None else bool(given)
+        return given == self.key if self.key is not None else bool(given)
 
     def _find(self, query: str) -> list[dict[str, Any]]:
         """Return the pictures of the species that a query names; of "Mew" and "Mewtwo" the longer name."""
@@ -236,7 +227,7 @@ class StandIn:
 
     def _image(self, file: str) -> Answer:
         self.address.fetched.append(file)
-        time.sleep(self._delay)
+        time.sleep(self.delay)
         picture = self._by_file.get(file)
         path = self._folder / file
         if picture is None or not path.is_file():
@@ -288,36 +279,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve(
-    catalogue: Path,
-    *,
-    port: int = 0,
-    key: str | None = None,
-    page_size: int = PAGE_SIZE,
-    searches: int = SEARCHES,
-    per_hour: int | None = None,
-    hour: float = HOUR_S,
-    failures: Iterable[Failure] = (),
-    delay: float = 0.0,
-) -> Iterator[Address]:
-    """Run the stand-in on 127.0.0.1 while the block lasts; port 0 takes any that is free. Others: see StandIn.
+def serve(catalogue: Path, *, port: int = 0, **options: Any) -> Iterator[Address]:
+    """Run the stand-in on 127.0.0.1 while the block lasts; port 0 takes any that is free. Options: see StandIn.
 
     Raises:
         OSError: the port is taken, or the catalogue cannot be read.
     """
     with _Server(("127.0.0.1", port), _Handler) as server:
-        base = f"http://127.0.0.1:{server.server_address[1]}"
-        stand_in = StandIn(
-            catalogue,
-            base,
-            key=key,
-            page_size=page_size,
-            searches=searches,
-            per_hour=per_hour,
-            hour=hour,
-            failures=failures,
-            delay=delay,
-        )
+        stand_in = StandIn(catalogue, f"http://127.0.0.1:{server.server_address[1]}", **options)
         server.RequestHandlerClass = type("Handler", (_Handler,), {"stand_in": stand_in})
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()

@@ -180,9 +180,6 @@ def _submit(
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """Hold Ctrl-C back while worker processes may start: they inherit that, and stop only when the driver says so."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -7,6 +7,7 @@ files, which the system unlocks when their holder dies.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import tempfile
@@ -117,8 +118,6 @@ class Budget:
 
     def _lock(self, names: list[str], wanted: int, held: ExitStack, should_stop: Callable[[], bool]) -> None:
         """Lock `wanted` of the files, as they become free."""
-        import fcntl
-
         while True:
             for name in list(names):
                 file = (self._folder / name).open("ab")

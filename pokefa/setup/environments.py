@@ -7,6 +7,7 @@ it, and counts as whole only once `complete.json` stands in it. Standard library
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -50,7 +51,7 @@ class Environment:
     @property
     def python(self) -> Path:
         """The environment's interpreter."""
-        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        return self.folder / "bin/python"
 
     def is_complete(self) -> bool:
         return (self.folder / MARKER).exists() and self.python.exists()
@@ -150,7 +151,7 @@ def _way_out(error: OSError | subprocess.CalledProcessError) -> str:
 def _build(wanted: Environment) -> None:
     print(f"building environment {wanted.name} in {wanted.folder} (minutes, once)", file=sys.stderr, flush=True)
     shutil.rmtree(wanted.folder, ignore_errors=True)
-    venv.create(wanted.folder, with_pip=True, symlinks=os.name != "nt")
+    venv.create(wanted.folder, with_pip=True, symlinks=True)
     _pip_install(wanted, "requirements.txt", wanted.packages)
     _pip_install(wanted, "requirements_nodeps.txt", wanted.packages_without_dependencies, "--no-deps")
     marker = {"name": wanted.name, "packages": wanted.packages, "no_deps": wanted.packages_without_dependencies}
@@ -186,18 +187,11 @@ def file_lock(path: Path) -> Iterator[int]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for another process that holds {path}", file=sys.stderr, flush=True)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that holds {path}", file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -26,7 +26,7 @@ from preprocess.ocr.inpainters import Inpainter, InpainterModel, load_inpainter
 
 INPAINTED_FOLDER = "data_stage/OCR_inpainted"
 
-# A third of the time of Pillow's own 6, for a tenth more bytes (benchmarks/inpainting.py). The pixels are the same.
+# A third of the time of Pillow's own 6, for a tenth more bytes (benchmarks/resize.py). The pixels are the same.
 PNG_LEVEL = 3
 
 

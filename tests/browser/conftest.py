@@ -41,7 +41,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     # Chromium's sandbox does not start for root; the pages that it opens here are the project's own.
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    root = os.geteuid() == 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if root else [])
         yield browser

@@ -22,6 +22,7 @@ from pokefa.files import place_file
 from pokefa.images import files as images
 from pokefa.images.files import Facts, check_image, flatten, needs_conversion, open_image, read_file
 from pokefa.images.formats import FORMATS, KEPT_FORMATS
+from tests.attack.images import encoded
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 CORNERS = (RED, GREEN, BLUE, WHITE)
@@ -48,12 +49,6 @@ def near(colours: Sequence[object], expected: Sequence[Sequence[int]], levels: i
         for got, want in zip(colours, expected, strict=True)
         for a, b in zip(got, want, strict=True)  # type: ignore[call-overload]
     )
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *extra: tuple[bytes, bytes]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pokefa.images.near_hashes import Groups, add_links
@@ -20,7 +20,6 @@ def as_array(pairs: list[tuple[int, int]]) -> np.ndarray:
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-@settings(deadline=None)
 @given(pairs_strategy)
 def test_star_takes_the_free_neighbours_of_the_best(pairs: list[tuple[int, int]]) -> None:
     keeper: dict[int, int] = {}
@@ -33,7 +32,6 @@ def test_star_takes_the_free_neighbours_of_the_best(pairs: list[tuple[int, int]]
     assert star(COUNT, as_array(pairs)).tolist() == [keeper[image] for image in range(COUNT)]
 
 
-@settings(deadline=None)
 @given(pairs_strategy)
 def test_single_keeps_the_best_of_all_that_hang_together(pairs: list[tuple[int, int]]) -> None:
     best = list(range(COUNT))
@@ -43,7 +41,6 @@ def test_single_keeps_the_best_of_all_that_hang_together(pairs: list[tuple[int, 
     assert single(COUNT, as_array(pairs)).tolist() == best
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.lists(st.tuples(*[st.integers(0, 4)] * 2), max_size=5))
 def test_pairs_of_members(group_of: list[int], pairs: list[tuple[int, int]]) -> None:
     pairs = [(one, other) for one, other in pairs if max(one, other) <= max(group_of)]
@@ -55,7 +52,6 @@ def test_pairs_of_members(group_of: list[int], pairs: list[tuple[int, int]]) -> 
     assert sorted(map(tuple, groups.pairs_within().tolist())) == within
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=COUNT, max_size=COUNT), pairs_strategy, pairs_strategy)
 def test_links_split_looks_and_lose_no_pair(
     look_of: list[int], near: list[tuple[int, int]], links: list[tuple[int, int]]

@@ -28,6 +28,7 @@ from preprocess.ocr.inpainters import BIG_LAMA
 from preprocess.ocr.ocr_pipeline import share_cores
 from preprocess.ocr.polygons import TextPolygon, area_frac, draw_mask
 from tests.attack import images
+from tests.attack.images import encoded
 from tests.conftest import Dataset, Finished
 from tests.ocr.drawing import GROUND, Page, busy_page, creature, flat_page, write_on
 
@@ -54,12 +55,6 @@ def clear_page() -> Page:
     image = page.image.convert("RGBA")
     image.paste((0, 0, 0, 0), (400, 250, 800, 600))
     return Page(image, page.text)
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def turned_jpeg(page: Page) -> bytes:

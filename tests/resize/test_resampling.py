@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from fractions import Fraction
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
@@ -18,6 +17,7 @@ from pokefa.errors import ImageError
 from pokefa.images.files import open_image
 from preprocess.resize.policy import Bounds, Target, target_size
 from preprocess.resize.resampling import as_image, open_plain, resample, resized_image
+from tests.attack.images import encoded
 
 BOUNDS = Bounds(16, 90, 200)
 
@@ -32,12 +32,6 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
         image = image.convert(mode.rstrip("A"))
         image.putalpha(Image.radial_gradient("L").resize(image.size))
     return image.quantize(200) if mode == "P" else image.convert(mode)
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def rotated() -> Image.Exif:
@@ -104,7 +98,6 @@ def test_what_is_not_plain_goes_the_other_way(form: str, data: bytes) -> None:
     assert as_image(made).size == target.size
 
 
-@settings(deadline=None)  # the first example imports the libraries
 @given(st.sampled_from(["JPEG", "PNG"]), st.data())
 def test_a_damaged_file_has_the_pixels_that_pillow_reads_or_is_left_to_it(form: str, draws: st.DataObject) -> None:
     data = bytearray(encoded(picture(40, 30), form))
@@ -144,7 +137,6 @@ def test_smaller_is_antialiased_bicubic(mode: str, size: tuple[int, int]) -> Non
     assert np.abs(one - other).mean() < 0.5
 
 
-@settings(deadline=None)  # the first example imports the libraries
 @given(
     st.integers(1, 150), st.integers(1, 150), st.integers(0, 75), st.integers(0, 75), st.binary(min_size=3, max_size=3)
 )

@@ -26,6 +26,7 @@ from pokefa.images.files import MAX_BYTES, open_image
 from preprocess.resize.convert import make_file
 from preprocess.resize.policy import Bounds, Target, scaled, target_size
 from preprocess.resize.resampling import as_image, reduction, resample
+from tests.attack.images import encoded
 from tests.conftest import CHECKOUT, Dataset, Finished
 
 SCRIPT = "preprocess/resize/resize.py"
@@ -241,12 +242,6 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
     elif mode == "LA":
         image = Image.merge("LA", (image.convert("L"), Image.linear_gradient("L").resize((width, height))))
     return image if image.mode == mode else image.quantize(256) if mode == "P" else image.convert(mode)
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def photo(width: int, height: int, **options: Any) -> bytes:

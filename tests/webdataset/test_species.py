@@ -137,7 +137,6 @@ def test_another_score_takes_more_or_fewer() -> None:
     assert taken == {0.8: [True, True, True], 1: [False, False, True]}
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_one_edit_of_a_long_name_means_that_species_or_none(matcher: SpeciesMatcher, data: st.DataObject) -> None:
     spelling = data.draw(st.sampled_from(sorted(spelling for spelling in SPELLINGS if len(spelling) >= 7)))

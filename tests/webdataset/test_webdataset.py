@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -575,7 +575,6 @@ def test_without_a_split_the_message_names_the_script_to_run(dataset: Any) -> No
     assert finished.stderr == "error: metadata/base.csv has no column split: run webdataset/split.py first\n"
 
 
-@settings(deadline=None)
 @given(count=st.integers(0, 30), size=st.integers(1, 7), limit=st.none() | st.integers(1, 40_000))
 def test_every_sample_is_in_exactly_one_shard(count: int, size: int, limit: int | None) -> None:
     samples = [Sample(str(n), "missing", "caption " * (n % 9), {}) for n in range(count)]
