@@ -19,6 +19,7 @@ from demo.run import TRUST
 from pokefa.errors import InputError
 from pokefa.files import sha256_of
 from pokefa.ledger.columns import IMAGES
+from pokefa.ledger.journal import read_header
 from pokefa.ledger.table import Table, with_missing
 from pokefa.setup.steps import STEPS
 from pokefa.stage.rows import pending_rows
@@ -413,6 +414,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_in_one_line(
 def test_a_higher_threshold_is_applied_without_the_model(screened: Dataset) -> None:
     before, drops = screened.images(), screened.rows("drops")
     finished = screened.run(SCRIPT, "--redecide", "--threshold", 0.9)
+    header = read_header(screened.root / f"metadata/runs/{finished.summary['run_id']}.jsonl")
+    assert set(header["settings"]["thresholds"].values()) == {0.9} and "threshold" not in header["settings"]
+    assert (header["repeat"], "redecide" in header["once"]) == ({"threshold": 0.9}, True)
     assert finished.code == 0, finished.stderr
     assert "tensorflow" not in finished.stderr.lower()
     assert (finished.summary["seen"], finished.summary["done"]) == (5, 5)
