@@ -30,7 +30,7 @@ from pathlib import Path
 
 from demo.run import DEMO_PORT, run_demo
 from pokefa.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError, InputErrors, PokefaError
-from pokefa.setup.config import read_config
+from pokefa.setup.config import read_config, unknown_name
 from pokefa.setup.environments import CHECKOUT, ensure, environment, environment_names
 from pokefa.setup.preflight import check_all
 from pokefa.setup.runner import Runner, checkout_variables, choose_steps, run_by_name
@@ -46,6 +46,7 @@ TEST_ENVIRONMENTS = {
 }
 # The longest ones begin first, so that none of them runs alone at the end.
 LONGEST_TESTS = ("pipeline", "ocr", "webdataset", "ray", "scraping")
+OWN_COMMANDS = ("demo", "test", "run", "setup")
 LINT_CHECKS = {
     "ruff check": ("-m", "ruff", "check", "."),
     "ruff format": ("-m", "ruff", "format", "--check", "."),
@@ -208,10 +209,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     name, *arguments = (sys.argv[1:] if argv is None else argv) or [""]
-    args = None if name in COMMANDS else build_parser().parse_args(argv)
     try:
-        if args is None:
+        if name in COMMANDS:
             run_by_name(COMMANDS[name], arguments)
+        if name not in ("", *OWN_COMMANDS) and not name.startswith("-"):
+            raise InputError(unknown_name("command", name, [*OWN_COMMANDS, *COMMANDS]))
+        args = build_parser().parse_args(argv)
         if args.command == "demo":
             run_demo(args.root, args.port)
         elif args.command == "test":

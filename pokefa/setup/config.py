@@ -44,7 +44,7 @@ def read_config(path: Path, steps: Sequence[str]) -> dict[str, list[str]]:
     problems = []
     for name, flags in config.items():
         if name not in steps:
-            problems.append(f"--config {path}: {unknown_step(name, steps)}")
+            problems.append(f"--config {path}: {unknown_name('step', name, steps)}")
         elif not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
             problems.append(f'--config {path}: {name} must be a list of strings, as ["--limit", "100"]')
         else:
@@ -89,9 +89,9 @@ def refused_flags(flags: Iterable[str]) -> list[str]:
     return problems
 
 
-def unknown_step(name: str, steps: Iterable[str]) -> str:
-    """Return a message about a step that does not exist, with the names that are most like it."""
-    steps = list(steps)
-    like = difflib.get_close_matches(name, steps, n=2, cutoff=0.6)
+def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:
+    """Return a message about a step or a command that does not exist, with the names that are most like it."""
+    names = list(names)
+    like = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
     meant = f" (did you mean {' or '.join(like)}?)" if like else ""
-    return f"there is no step {name!r}{meant}; the steps are {', '.join(steps)}"
+    return f"there is no {kind} {name!r}{meant}; the {kind}s are {', '.join(names)}"

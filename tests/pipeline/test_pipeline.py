@@ -19,9 +19,10 @@ from pokefa.setup.runner import choose_steps
 from pokefa.setup.steps import steps_in_run
 
 
-def run_pipeline(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_pipeline(*arguments: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, CHECKOUT / "pipeline.py", *map(str, arguments)],
+        cwd=cwd,
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -37,6 +38,15 @@ def test_the_plan_lists_every_stage_in_order_and_runs_nothing(tmp_path):
     assert all(f"--root {tmp_path / 'data'}" in line for line in lines)
     assert not (tmp_path / "data").exists()
     assert all((CHECKOUT / script).exists() for script in scripts)
+
+
+def test_a_script_runs_by_its_name_in_the_readers_folder(tmp_path):
+    done = run_pipeline("status", "--root", "data", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no ledger at data/metadata/images.csv")
+    done = run_pipeline("stauts")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: there is no command 'stauts' (did you mean status?); the commands are demo, ")
 
 
 def test_from_and_to_take_names_and_numbers():
