@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from pokefa.llm.images import View
-from pokefa.llm.prices import facts_of, picture_tokens
+from pokefa.llm.models import facts_of, picture_tokens
 from pokefa.llm.prompt import expected_tokens
 from preprocess.score.score import INSTRUCTIONS, MAX_SIDE, QUESTION, SCHEMA
 

@@ -31,6 +31,9 @@ from pokefa.stage.options import add_data_option, options_from, stage_parser
 from pokefa.stage.rows import choose_ids, eligible_rows
 from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
 
+# What is asked by default: the first that is not shut down. A caption needs knowledge of 1,025 species.
+MODELS = ("gpt-5-mini", "gpt-6.1-terra")
+
 INSTRUCTIONS = """\
 You caption one picture of Pokémon fan art for a data set that will be used to train image models. Describe what the
 pixels show and nothing else: no guesses about the artist, the story, the source or the mood of the maker, no praise,
@@ -201,7 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="caption the images of this CSV (image_id, reasons) once more, into metadata/recap_captions.csv",
     )
-    add_options(parser)
+    add_options(parser, MODELS)
     return parser
 
 

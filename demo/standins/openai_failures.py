@@ -17,12 +17,15 @@ FAILURES = (
     "unauthorized",  # 401
     "bad_request",  # 400 about the picture
     "unknown_model",  # 404
+    "no_room",  # 429: the flex tier has no room, which is not charged
+    "no_flex",  # 400: the model has no flex tier
     "cut",  # the connection ends without an answer
+    "lost",  # the model answers, which is charged, and the connection ends before that is sent
     "stall",  # nothing comes for `stall_s` seconds, then the connection ends
     *ANSWER_FAILURES,
 )
 # What is done with files and batches, and how it can fail.
-OPERATIONS = ("upload", "download", "file", "delete", "create", "poll", "list", "cancel")
+OPERATIONS = ("upload", "download", "file", "delete", "create", "poll", "list", "cancel", "model")
 CALL_FAILURES = (
     "cut",  # the connection ends: in the middle of an upload or a download, before anything was done otherwise
     "lost",  # it is done, and the connection ends without an answer
@@ -67,6 +70,12 @@ def fail(failure: str, retry_after: str) -> None:
             None,
             "server_error",
             retry_after=retry_after,
+        ),
+        "no_room": Refused(
+            429, "Resource unavailable: try again later.", "resource_unavailable", "resource_unavailable"
+        ),
+        "no_flex": Refused(
+            400, "Invalid service_tier argument: this model has no flex.", "invalid_value", param="service_tier"
         ),
         "bad_request": Refused(400, "The image is too small to be read.", "invalid_image", "image_parse_error"),
         "unknown_model": Refused(404, "The requested model does not exist.", "model_not_found"),

@@ -9,19 +9,26 @@ time-outs and cut connections, with backoff and jitter.
 
 from __future__ import annotations
 
+import datetime
 import importlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
-from pokefa.llm.prices import TOKENS, cost_of, facts_of
+from pokefa.llm import flex
+from pokefa.llm.budget import Attempts, Budget
+from pokefa.llm.models import facts_of
+from pokefa.llm.prices import BATCH, FLEX, STANDARD, TOKENS, cost_of
 from pokefa.llm.prompt import Answer, AnswerError, Question, expected_tokens, parse_answer, plain, request_hash
 from pokefa.llm.rate_limit import INTERRUPTED, MOST_REST_S, Pace, retry_after
-from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, request_body, text_of, tokens_of
+from pokefa.llm.request import most_usd, request_body
+from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, text_of, tokens_of
 from pokefa.secrets import secret_from_environment
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -40,22 +47,39 @@ REQUEST_CODES = ("unsupported_parameter", "unsupported_value", "unknown_paramete
 # again; what was cut short or is no JSON comes out right at the next try as a rule.
 TRIES_AGAIN: Mapping[str, int] = {"refusal": 0, "incomplete": 1, "invalid_json": 1, "server_error": 1}
 
+# How httpcore names the moment from which on a request can have been heard.
+SENT = "send_request_headers.started"
+
 T = TypeVar("T")
+
+log = logging.getLogger("pokefa")
 
 
 class Model:
     """The connection to a model; one serves all threads.
+
+    Args:
+        patience, then: seconds for which a flex tier without room is waited for, and what is done after them.
 
     Raises:
         InputError: the key or the address in the environment is missing or malformed.
         PokefaError: the openai package is not installed.
     """
 
-    def __init__(self, form: Form, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        form: Form,
+        should_stop: Callable[[], bool] = lambda: False,
+        *,
+        patience: float = 0.0,
+        then: flex.Then = "stop",
+    ) -> None:
         self.form = form
         self.facts = facts_of(form.model)
-        self._should_stop = should_stop
+        self.should_stop = should_stop
         self._pace = Pace(should_stop)
+        self._patience = flex.Patience(patience, then, self._pace)
+        self.timeout = max(TIMEOUT_S, flex.TIMEOUT_S) if form.flex else TIMEOUT_S
         self._mine = threading.local()  # this thread's client, and the tokens that it is about to send
         key, address = _key(), server_address()
         self.host = host_of(address)
@@ -78,61 +102,116 @@ class Model:
             found = self._mine.sdk = self._openai.OpenAI(
                 api_key=self._key,
                 base_url=self._address,
-                timeout=self._openai.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+                timeout=self._openai.Timeout(self.timeout, connect=CONNECT_TIMEOUT_S),
                 max_retries=MAX_RETRIES,
                 http_client=self._openai.DefaultHttpxClient(event_hooks=hooks, limits=one, verify=self._tls),
             )
         return found
 
-    def ask(self, question: Question[T], jpeg: bytes, note: str = "", size: tuple[int, int] = (0, 0)) -> Answer[T]:
+    def ask(
+        self,
+        question: Question[T],
+        jpeg: bytes,
+        note: str = "",
+        size: tuple[int, int] = (0, 0),
+        budget: Budget | None = None,
+    ) -> Answer[T]:
         """Ask about one picture and return the answer, asked for again where it cannot be used.
 
         Args:
             size: width and height of the picture, for the expected tokens.
+            budget: what each request has to fit into; None = no limit.
 
         Raises:
             AnswerError: no answer came, for a reason that lies with this picture or with the moment.
             RunError: no answer can come for any picture.
         """
-        spent = dict.fromkeys(TOKENS, 0)
+        budget = budget or Budget(None)
+        spent: dict[str, Any] = dict.fromkeys(TOKENS, 0)
         tries: dict[str, int] = {}
         answer: Answer[T] | None = None
         while True:
             try:
-                answer = self._ask_once(question, jpeg, note, size)
-            except (AnswerError, Interrupted) as error:
+                found = self._ask_once(question, jpeg, note, size, budget)
+            except (AnswerError, Interrupted, BudgetReached) as error:
                 if answer is None:
                     raise
-                answer = replace(answer, problem=str(error))  # what was paid for before still counts
+                # What was paid for before still counts.
+                short = isinstance(error, BudgetReached)
+                answer = replace(answer, problem=f"{answer.problem}; {error}" if short else str(error))
                 break
-            for name in spent:
-                spent[name] += answer.usage[name]
+            if found is None:
+                continue  # the flex tier has no room
+            answer = found
+            for name in (*TOKENS, "usd"):
+                if name in answer.usage:
+                    spent[name] = spent.get(name, 0) + answer.usage[name]
             slug = (answer.problem or "").partition(":")[0]
             tries[slug] = tries.get(slug, 0) + 1
-            if answer.value is not None or tries[slug] > TRIES_AGAIN.get(slug, -1) or self._should_stop():
+            if answer.value is not None or tries[slug] > TRIES_AGAIN.get(slug, -1) or self.should_stop():
                 break
-        usage = {**answer.usage, **spent}
-        if self.facts is not None:
-            usage["usd"] = round(cost_of(self.facts, spent), 9)
-        return Answer(answer.value, answer.problem, answer.model, usage, answer.raw)
+        if "usd" in spent:
+            spent["usd"] = round(spent["usd"], 9)
+        return replace(answer, usage={**answer.usage, **spent})
 
-    def _ask_once(self, question: Question[T], jpeg: bytes, note: str, size: tuple[int, int]) -> Answer[T]:
-        body = request_body(self.form, question, jpeg, note)
+    def _ask_once(
+        self, question: Question[T], jpeg: bytes, note: str, size: tuple[int, int], budget: Budget
+    ) -> Answer[T] | None:
+        """Return an answer, or None where the flex tier has no room for the question now."""
+        form = self.form
+        body = request_body(form, question, jpeg, note)
         self._mine.tokens = expected_tokens(question, note, size, self.facts)
+        self._mine.no_room = False
+        attempts = self._mine.attempts = Attempts(budget, most_usd(form, question, note, size))
         try:
             # The SDK's typed methods walk through the whole request and take twice the processor time for it.
-            response = self.sdk.post(PATHS[self.form.api], body=body, cast_to=self._http.Response)
+            response = self.sdk.post(PATHS[form.api], body=body, cast_to=self._http.Response)
+            reply = parse_body(response.content)
+            if reply is None:
+                message = f"{self.host} did not answer with a JSON object: does it speak this API?"
+                raise AnswerError("invalid_json", message)
+            answer = read_reply(reply, form, question, request_hash(form.model, question, jpeg, note))
+            if answer.usage["input_tokens"]:
+                attempts.answered(answer.usage.get("usd", 0.0))
         except self._openai.OpenAIError as error:
+            if self._mine.no_room:
+                if self._patience.refused():
+                    self._leave_flex()
+                return None
             raise self.explain(error) from None
-        reply = parse_body(response.content)
-        if reply is None:
-            raise AnswerError("invalid_json", f"{self.host} did not answer with a JSON object: does it speak this API?")
-        answer = read_reply(reply, self.form, question, request_hash(self.form.model, question, jpeg, note))
+        finally:
+            attempts.end()
+            self._mine.attempts = None
+        self._patience.answered()
         self._pace.settle(self._mine.tokens, answer.usage["input_tokens"] + answer.usage["output_tokens"])
         return answer
 
-    def _before_request(self, request: object) -> None:
-        """Wait for the server's limits; send nothing more, no repetition either, once the run is to stop."""
+    def shutdown_of(self, model: str) -> datetime.date | None:
+        """Return the day on which the server says that it shuts a model down, or None where it names none.
+
+        Raises:
+            LookupError: the server does not say.
+        """
+        try:
+            response = self.sdk.with_options(max_retries=1).get(f"/models/{model}", cast_to=self._http.Response)
+            said = (parse_body(response.content) or {})["shutdown_date"]
+            return None if said is None else datetime.date.fromisoformat(str(said)[:10])
+        except (self._openai.OpenAIError, KeyError, ValueError) as error:
+            raise LookupError(str(error)) from None
+
+    def _leave_flex(self) -> None:
+        if self.form.flex:
+            self.form = replace(self.form, flex=False)
+            log.warning("the flex tier has no room: from here on the standard tier is asked, at twice the price")
+
+    def _before_request(self, request: Any) -> None:
+        """Wait for the budget and the server's limits; send nothing more, no repetition either, once the run is to
+        stop.
+        """
+        attempts: Attempts | None = getattr(self._mine, "attempts", None)
+        if attempts is not None:
+            attempts.begin()
+            request.extensions["trace"] = partial(note_sent, attempts)
         self._pace.wait(getattr(self._mine, "tokens", 0))
 
     def _on_response(self, response: Any) -> None:
@@ -141,16 +220,25 @@ class Model:
         An account that cannot pay is no reason to repeat: only the body tells that from a limit.
         """
         self._pace.learn(response.headers)
+        attempts: Attempts | None = getattr(self._mine, "attempts", None)
+        if attempts is not None and response.status_code >= 400:
+            attempts.refused()
         if response.status_code != 429:
             return
         response.read()
         error = as_mapping((parse_body(response.content) or {}).get("error"))
+        self._mine.no_room = self.form.flex and flex.has_no_room(response.status_code, error)
         seconds = retry_after(response.headers)
-        if error.get("code") in QUOTA_CODES or error.get("type") in QUOTA_CODES or (seconds or 0) > MOST_REST_S:
+        quota = error.get("code") in QUOTA_CODES or error.get("type") in QUOTA_CODES
+        if self._mine.no_room or quota or (seconds or 0) > MOST_REST_S:
             response.headers["x-should-retry"] = "false"
         elif seconds is not None:
             self._pace.rest(seconds)
             response.headers["retry-after-ms"] = "1"
+
+    def is_connection_error(self, error: Exception) -> bool:
+        """Tell whether a call has failed on the way, so that the server may not have heard of it."""
+        return isinstance(error, self._openai.APIConnectionError)
 
     def explain(self, error: Exception) -> PokefaError:
         """Return the error of a call as one that ends the run, or as one of this picture."""
@@ -160,7 +248,7 @@ class Model:
         if isinstance(error.__cause__, Interrupted):
             return Interrupted(INTERRUPTED)
         if isinstance(error, openai.APITimeoutError):
-            return AnswerError("timeout", f"no answer from {self.host} within {TIMEOUT_S:.0f} s")
+            return AnswerError("timeout", f"no answer from {self.host} within {self.timeout:.0f} s")
         if isinstance(error, openai.APIConnectionError):
             # By name, for the class belongs to the HTTP library that the SDK happens to bring.
             if type(error.__cause__).__name__ == "ConnectError":
@@ -178,6 +266,10 @@ class Model:
                 f"the quota of the account at {self.host} is used up ({code}): what was finished is saved; add credit "
                 "or raise the limit, then run the same command again"
             )
+        if status == 400 and self.form.flex and "service_tier" in f"{getattr(error, 'param', None)} {detail}":
+            return RunError(
+                f"{self.host} has no flex tier for the model {self.form.model} (400): {detail}: leave --flex out"
+            )
         if status in (403, 404) or code in REQUEST_CODES:
             return RunError(f"{self.host} refuses every request to the model {self.form.model} ({status}): {detail}")
         if status == 429:
@@ -190,16 +282,36 @@ class Model:
         return AnswerError("bad_request", f"{status}: {detail}")
 
 
-def read_reply(reply: Mapping[str, Any], form: Form, question: Question[T], request: str) -> Answer[T]:
-    """Return the answer that a server's JSON object holds, usable or not, with what it cost."""
+def note_sent(attempts: Attempts, event: str, details: object) -> None:
+    """Take note of httpcore's event that a request is on its way."""
+    if event.endswith(SENT):
+        attempts.sent()
+
+
+def read_reply(
+    reply: Mapping[str, Any], form: Form, question: Question[T], request: str, *, batch: bool = False
+) -> Answer[T]:
+    """Return the answer that a server's JSON object holds, usable or not, with what it cost.
+
+    Args:
+        batch: it came through the Batch API, and is priced so.
+    """
     model = plain(str(reply.get("model") or form.model))
-    usage = {
+    asked = FLEX if form.flex else STANDARD
+    # The tier that has served it, which need not be the one asked for.
+    tier = BATCH if batch else plain(str(reply.get("service_tier") or asked))
+    usage: dict[str, Any] = {
         "model": model,
+        "asked": plain(form.model),
         "question": question.version,
         "request": request,
         "response": plain(str(reply.get("id", ""))),
+        "tier": tier,
         **tokens_of(reply),
     }
+    dollars = cost_of(form.model, usage, tier)
+    if dollars is not None:
+        usage["usd"] = round(dollars, 9)
     try:
         raw = parse_answer(text_of(reply), question.schema)
         return Answer(question.read(raw), None, model, usage, raw)

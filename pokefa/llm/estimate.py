@@ -1,4 +1,4 @@
-"""What a run will cost, before it is asked; and the most that one call is held to cost until its usage is known."""
+"""What a run will cost, before it is asked."""
 
 from __future__ import annotations
 
@@ -9,27 +9,18 @@ from typing import Any
 from pokefa.errors import ImageError
 from pokefa.images.decoding import in_decoder, readable
 from pokefa.images.files import check_image
+from pokefa.llm.models import require_facts
 from pokefa.llm.options import Settings
-from pokefa.llm.prices import ModelFacts, cost_of, require_facts
+from pokefa.llm.prices import BATCH, FLEX, STANDARD, TOKENS, cost_of
 from pokefa.llm.prompt import Ask, Question, expected_tokens
 from pokefa.stage.runner import Row
 
-OUTPUT_MARGIN = 4  # over what an answer has in the mean
 EXPECTED_SECONDS = 5.0  # of one call
 
 # What the summary of a run starts from.
-EMPTY: Mapping[str, Any] = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "reused": 0, "usd": None}
+EMPTY: Mapping[str, Any] = {**dict.fromkeys(TOKENS, 0), "reused": 0, "usd": None}
 
 log = logging.getLogger("pokefa")
-
-
-def most_usd(question: Question[Any], note: str, size: tuple[int, int], facts: ModelFacts | None) -> float:
-    """Return what a call will cost at most, by expectation; 0 where the price is not known."""
-    if facts is None:
-        return 0.0
-    expected = expected_tokens(question, note, size, facts)
-    usage = {"input_tokens": expected, "cached_tokens": 0, "output_tokens": OUTPUT_MARGIN * question.output_tokens}
-    return cost_of(facts, usage)
 
 
 def estimate(
@@ -41,8 +32,7 @@ def estimate(
         InputError: the prices of the model are not known.
     """
     facts = require_facts(settings.model, "--estimate")
-    usage = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": len(rows) * question.output_tokens}
-    images = 0
+    given = images = 0
     for row in rows:
         asked = ask_of(row)
         try:
@@ -51,26 +41,33 @@ def estimate(
             continue  # it will be an error and cost nothing
         images += 1
         size = settings.view.size(found.width, found.height)
-        usage["input_tokens"] += expected_tokens(question, asked.note, size, facts)
-    usage["output_tokens"] = images * question.output_tokens
-    dollars, halved = cost_of(facts, usage), cost_of(facts, usage, batch=True)
+        given += expected_tokens(question, asked.note, size, facts)
+    usage = {"input_tokens": given, "output_tokens": images * question.output_tokens}
+    dollars = usd_by_tier(settings.model, usage)
     minutes = images * EXPECTED_SECONDS / settings.concurrency / 60
     log.info(
-        "estimate: %d images, %d input and %d output tokens, $%.2f ($%.2f with --batch), about %.0f minutes at "
-        "--concurrency %d",
+        "estimate for %s: %d images, %d input and %d output tokens, $%.2f ($%.2f with --flex or --batch), about %.0f "
+        "minutes at --concurrency %d",
+        settings.model,
         images,
-        usage["input_tokens"],
+        given,
         usage["output_tokens"],
-        dollars,
-        halved,
+        dollars[STANDARD],
+        dollars[BATCH],
         minutes,
         settings.concurrency,
     )
     return {
+        "model": settings.model,
         "images": images,
-        "input_tokens": usage["input_tokens"],
-        "output_tokens": usage["output_tokens"],
-        "usd": round(dollars, 4),
-        "usd_batch": round(halved, 4),
+        **usage,
+        "usd": round(dollars[STANDARD], 4),
+        "usd_flex": round(dollars[FLEX], 4),
+        "usd_batch": round(dollars[BATCH], 4),
         "minutes": round(minutes, 1),
     }
+
+
+def usd_by_tier(model: str, usage: Mapping[str, int]) -> dict[str, float]:
+    """Return what so many tokens of a model of MODELS cost at each tier that a run can choose."""
+    return {tier: cost_of(model, usage, tier) or 0.0 for tier in (STANDARD, FLEX, BATCH)}

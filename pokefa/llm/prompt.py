@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pokefa.errors import PokefaError
-from pokefa.llm.prices import ModelFacts, picture_tokens, text_tokens
+from pokefa.llm.models import ModelFacts, most_text_tokens, picture_tokens, room_to_think, text_tokens
 from pokefa.secrets import redact
 from pokefa.text import ZERO_WIDTH_JOINER, clean_text
 
 LONGEST_DETAIL = 300
+OUTPUT_MARGIN = 4  # over what an answer has in the mean
 
 T = TypeVar("T")
 
@@ -64,9 +65,8 @@ class Answer(Generic[T]):
         value: what `Question.read` made of it; None where `problem` says why there is none.
         problem: one line that starts with a reason slug.
         model: the model that answered, as the server named it.
-        usage: for the journal: model, question, request (hash), response (id), input_tokens, cached_tokens and
-            output_tokens, and with a known price usd. Cached tokens are among the input tokens. An answer that an
-            earlier question has paid for is marked `reused` and cost nothing.
+        usage: for the journal: model, question, request (hash), response (id), tier, the TOKENS of prices.py, and with
+            a known price usd. An answer that an earlier question has paid for is marked `reused` and cost nothing.
         raw: the JSON object of a usable answer, as the model gave it.
     """
 
@@ -87,6 +87,17 @@ def expected_tokens(question: Question[Any], note: str, size: tuple[int, int], f
     """Return how many input tokens a question about a picture of the sent (width, height) is expected to count."""
     texts = (question.instructions, str(question.schema), note)
     return sum(map(text_tokens, texts)) + picture_tokens(*size, facts)
+
+
+def most_tokens(question: Question[Any], note: str, size: tuple[int, int], facts: ModelFacts | None) -> int:
+    """Return how many input tokens a question can count at most."""
+    texts = (question.instructions, str(question.schema), note)
+    return sum(map(most_text_tokens, texts)) + picture_tokens(*size, facts)
+
+
+def output_limit(question: Question[Any], facts: ModelFacts | None) -> int:
+    """Return how many tokens the model may answer with: what the schema can need, and room to think."""
+    return OUTPUT_MARGIN * question.output_tokens + room_to_think(facts)
 
 
 def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pokefa.errors import InputError, RunError
 from pokefa.files import close_to_others, make_private
 from pokefa.ledger.journal import utc_now
+from pokefa.llm.prices import TOKENS
 from pokefa.llm.prompt import Answer, AnswerError, Question
 
 ANSWERS_FILE = "metadata/answers.sqlite"
@@ -32,7 +33,7 @@ CREATE TABLE IF NOT EXISTS answers (
 
 
 # What an answer costs whose question was paid for before.
-FREE: Mapping[str, Any] = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "usd": 0.0, "reused": True}
+FREE: Mapping[str, Any] = {**dict.fromkeys(TOKENS, 0), "usd": 0.0, "reused": True}
 
 T = TypeVar("T")
 

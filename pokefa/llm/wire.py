@@ -1,16 +1,14 @@
-"""The two APIs' forms of a request and of its answer, as plain data; nothing here needs the network or the SDK."""
+"""The two APIs' forms of an answer, as plain data; nothing here needs the network or the SDK."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pokefa.llm.images import Detail
-from pokefa.llm.prices import facts_of
-from pokefa.llm.prompt import AnswerError, Question
+from pokefa.llm.prompt import AnswerError
 
 Api = Literal["responses", "chat"]
 APIS: tuple[Api, ...] = ("responses", "chat")
@@ -26,52 +24,37 @@ class Form:
         api: the Responses API, or Chat Completions for servers that have only that.
         detail: how closely the model looks at a picture.
         is_openai: whether parameters that only OpenAI's own server knows may be sent.
+        flex: ask at half the price, with what room the server has left.
+        max_output_tokens: of an answer; None = what the question can need.
     """
 
     model: str
     api: Api = "responses"
     detail: Detail = "high"
     is_openai: bool = True
-
-
-def request_body(form: Form, question: Question[Any], jpeg: bytes, note: str) -> dict[str, Any]:
-    """Return the JSON body of a request: the constant part first, so that a server can cache it."""
-    address = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
-    facts = facts_of(form.model)
-    schema = {"name": question.name, "strict": True, "schema": question.schema}
-    if form.api == "responses":
-        content: list[dict[str, Any]] = [{"type": "input_text", "text": note}] if note else []
-        content.append({"type": "input_image", "detail": form.detail, "image_url": address})
-        body: dict[str, Any] = {
-            "model": form.model,
-            "instructions": question.instructions,
-            "input": [{"role": "user", "content": content}],
-            "text": {"format": {"type": "json_schema", **schema}},
-            "store": False,
-        }
-        return body | ({"reasoning": {"effort": facts.effort}} if facts else {})
-    parts: list[dict[str, Any]] = [{"type": "text", "text": note}] if note else []
-    parts.append({"type": "image_url", "image_url": {"url": address, "detail": form.detail}})
-    body = {
-        "model": form.model,
-        "messages": [{"role": "system", "content": question.instructions}, {"role": "user", "content": parts}],
-        "response_format": {"type": "json_schema", "json_schema": schema},
-    }
-    if form.is_openai:
-        body["store"] = False
-    return body | ({"reasoning_effort": facts.effort} if facts else {})
+    flex: bool = False
+    max_output_tokens: int | None = None
 
 
 def tokens_of(body: Mapping[str, Any]) -> dict[str, int]:
-    """Return the tokens that an answer of either API cost; what a server leaves out counts as 0."""
+    """Return the tokens that an answer of either API cost; what a server leaves out counts as 0.
+
+    Cached and written tokens are among the input tokens: a server that counts more of them gives no money back.
+    """
     usage = as_mapping(body.get("usage"))
     details = as_mapping(usage.get("input_tokens_details") or usage.get("prompt_tokens_details"))
-    counts = {
-        "input_tokens": usage.get("input_tokens", usage.get("prompt_tokens")),
-        "cached_tokens": details.get("cached_tokens"),
-        "output_tokens": usage.get("output_tokens", usage.get("completion_tokens")),
+    given = _count(usage.get("input_tokens", usage.get("prompt_tokens")))
+    written = min(_count(details.get("cache_write_tokens")), given)
+    return {
+        "input_tokens": given,
+        "cached_tokens": min(_count(details.get("cached_tokens")), given - written),
+        "cache_write_tokens": written,
+        "output_tokens": _count(usage.get("output_tokens", usage.get("completion_tokens"))),
     }
-    return {name: count if isinstance(count, int) and count > 0 else 0 for name, count in counts.items()}
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def text_of(body: Mapping[str, Any]) -> str:

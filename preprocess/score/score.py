@@ -38,6 +38,9 @@ from pokefa.stage.runner import Row, StageRun, report_error, run_stage, set_up_l
 # third to a half of its tokens.
 MAX_SIDE = 768
 
+# What is asked by default: the first that is not shut down. Scores need a look, not knowledge.
+MODELS = ("gpt-5-mini", "gpt-6-luna")
+
 # The highest aesthetic score that an image with such artifacts can get. Set here rather than asked of the model,
 # which would weigh a visible seam against a pretty subject.
 CAPS = {"none": 100, "mild": 25, "strong": 15}
@@ -173,7 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__)
     add_data_option(parser)
     parser.add_argument("--image", type=Path, metavar="FILE", help="score this one file, print JSON, touch no dataset")
-    add_options(parser, max_side=MAX_SIDE)
+    add_options(parser, MODELS, max_side=MAX_SIDE)
     return parser
 
 

@@ -21,14 +21,16 @@ from PIL import Image
 from pokefa.engine.local import run_batches
 from pokefa.engine.work import Pool
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
-from pokefa.llm.budget import Budget
+from pokefa.llm.budget import Attempts, Budget
 from pokefa.llm.client import Model, host_of, is_openai
 from pokefa.llm.images import View, encode_jpeg, fit_patches
-from pokefa.llm.prices import MODELS, check_shutdown, cost_of, facts_of, picture_tokens, require_facts
+from pokefa.llm.model_choice import choose_model, first_alive, say_server_first, table_shutdown
+from pokefa.llm.models import MODELS, facts_of, picture_tokens, require_facts
+from pokefa.llm.prices import TOKENS
 from pokefa.llm.prompt import Answer, AnswerError, Question, misfit, object_schema, parse_answer, plain, request_hash
 from pokefa.llm.rate_limit import Pace, retry_after
 from pokefa.llm.store import Answers, Stored, keep, stored_answer
-from pokefa.llm.wire import Form, request_body, text_of, tokens_of
+from pokefa.llm.wire import Form, text_of, tokens_of
 
 SCHEMA = object_schema(
     {
@@ -171,10 +173,22 @@ def test_a_response_without_an_answer(body: dict[str, Any], error: str) -> None:
 
 def test_tokens_are_read_from_the_usage() -> None:
     usage = {"input_tokens": 1200, "input_tokens_details": {"cached_tokens": 1024}, "output_tokens": 30}
-    assert tokens_of({"usage": usage}) == {"input_tokens": 1200, "cached_tokens": 1024, "output_tokens": 30}
-    nothing = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
+    nothing = {"input_tokens": 0, "cached_tokens": 0, "cache_write_tokens": 0, "output_tokens": 0}
+    found = nothing | {"input_tokens": 1200, "cached_tokens": 1024, "output_tokens": 30}
+    assert tokens_of({"usage": usage}) == found
     assert tokens_of({}) == nothing
     assert tokens_of({"usage": {"input_tokens": "many", "input_tokens_details": 3, "output_tokens": -1}}) == nothing
+
+
+@pytest.mark.parametrize(
+    ("cached", "written", "counted"), [(9, 0, (9, 0)), (99, 0, (10, 0)), (99, 4, (6, 4)), (0, 99, (0, 10))]
+)
+def test_a_server_that_counts_too_many_cached_tokens_gives_no_money_back(
+    cached: int, written: int, counted: tuple[int, int]
+) -> None:
+    details = {"cached_tokens": cached, "cache_write_tokens": written}
+    found = tokens_of({"usage": {"input_tokens": 10, "input_tokens_details": details, "output_tokens": 1}})
+    assert (found["cached_tokens"], found["cache_write_tokens"]) == counted
 
 
 def test_the_request_hash_changes_with_all_that_is_asked() -> None:
@@ -275,18 +289,12 @@ def test_a_dated_version_is_the_same_model() -> None:
     assert facts_of("gpt-5-mini-turbo") is None
 
 
-def test_prices() -> None:
-    usage = {"input_tokens": 2_000_000, "cached_tokens": 1_000_000, "output_tokens": 1_000_000}
-    assert cost_of(MODELS["gpt-5-mini"], usage) == pytest.approx(0.25 + 0.025 + 2.00)
-    assert cost_of(MODELS["gpt-5-mini"], usage, batch=True) == pytest.approx((0.25 + 0.025 + 2.00) / 2)
-    assert cost_of(MODELS["gpt-6.1-terra"], usage) == pytest.approx(1.00 + 0.05 + 5.00)
-
-
 def test_a_model_without_prices() -> None:
     with pytest.raises(InputError) as caught:
         require_facts("llava", "--max-cost")
     assert str(caught.value) == (
-        "--max-cost needs the prices of the model, and those of llava are not known (only of gpt-5-mini, gpt-6.1-terra)"
+        "--max-cost needs the prices of the model, and those of llava are not known (only of gpt-5-mini, gpt-6-luna, "
+        "gpt-6.1-terra)"
     )
 
 
@@ -295,23 +303,53 @@ def test_a_picture_counts_its_squares(size: tuple[int, int], tokens: int) -> Non
     assert picture_tokens(*size, MODELS["gpt-5-mini"]) == tokens
 
 
+SCORERS, CAPTIONERS = ("gpt-5-mini", "gpt-6-luna"), ("gpt-5-mini", "gpt-6.1-terra")
+
+
 @pytest.mark.parametrize(
-    ("day", "warning"),
+    ("day", "models", "chosen", "said"),
     [
-        ("2026-10-11", None),
-        ("2026-10-12", "OpenAI shuts gpt-5-mini down on 2026-12-11, in 60 days; its successor is gpt-6.1-terra"),
-        ("2026-12-10", "OpenAI shuts gpt-5-mini down on 2026-12-11, in 1 days; its successor is gpt-6.1-terra"),
+        ("2026-10-11", SCORERS, "gpt-5-mini", ["model gpt-5-mini: the default of this stage"]),
+        (
+            "2026-10-12",
+            SCORERS,
+            "gpt-5-mini",
+            [
+                "model gpt-5-mini: the default of this stage",
+                "OpenAI shuts gpt-5-mini down on 2026-12-11, in 60 days; its successor is gpt-6.1-terra",
+            ],
+        ),
+        ("2026-12-11", SCORERS, "gpt-6-luna", ["model gpt-6-luna: gpt-5-mini is shut down since 2026-12-11"]),
+        ("2026-12-12", CAPTIONERS, "gpt-6.1-terra", ["model gpt-6.1-terra: gpt-5-mini is shut down since 2026-12-11"]),
+        ("2026-12-12", (), "gpt-6-luna", ["model gpt-6-luna: named by --model"]),
     ],
 )
-def test_a_shutdown_is_warned_of(day: str, warning: str | None) -> None:
-    assert check_shutdown("gpt-5-mini", datetime.date.fromisoformat(day)) == warning
+def test_the_default_model_is_one_that_is_alive(
+    caplog: pytest.LogCaptureFixture, day: str, models: tuple[str, ...], chosen: str, said: list[str]
+) -> None:
+    on = datetime.date.fromisoformat(day)
+    first = first_alive(models, on) if models else "gpt-6-luna"
+    with caplog.at_level("INFO", "pokefa"):
+        assert choose_model(first, models, on, table_shutdown) == chosen == first
+    assert caplog.messages == said
 
 
 def test_a_model_that_is_shut_down() -> None:
+    day = datetime.date(2026, 12, 11)
     with pytest.raises(InputError) as caught:
-        check_shutdown("gpt-5-mini", datetime.date(2026, 12, 11))
+        choose_model("gpt-5-mini", (), day, table_shutdown)
     assert str(caught.value) == "OpenAI has shut gpt-5-mini down on 2026-12-11: use --model gpt-6.1-terra"
-    assert check_shutdown("gpt-6.1-terra", datetime.date(2030, 1, 1)) is None
+    with pytest.raises(InputError) as caught:
+        choose_model("gpt-6-luna", (), day, {"gpt-6-luna": day}.__getitem__)
+    assert str(caught.value) == "OpenAI has shut gpt-6-luna down on 2026-12-11: name another with --model"
+
+
+def test_the_server_knows_best_and_the_table_where_it_does_not_say() -> None:
+    told = {"gpt-5-mini": datetime.date(2027, 3, 1), "gpt-6-luna": None}
+    shutdown_of = say_server_first(told.__getitem__)
+    assert first_alive(SCORERS, datetime.date(2026, 12, 12), shutdown_of) == "gpt-5-mini"
+    assert first_alive(SCORERS, datetime.date(2027, 3, 1), shutdown_of) == "gpt-6-luna"
+    assert say_server_first({}.__getitem__)("gpt-5-mini") == datetime.date(2026, 12, 11)
 
 
 @pytest.mark.parametrize(
@@ -431,19 +469,55 @@ def test_how_long_a_server_asks_to_wait(told: dict[str, str], seconds: float | N
 
 
 def test_a_budget_counts_what_is_under_way() -> None:
-    budget = Budget(1.0)
-    with budget.promise(0.6):
-        with pytest.raises(BudgetReached) as caught, budget.promise(0.5):
-            pass
-        budget.spend(0.1)
-    with budget.promise(0.9):
-        pass
+    budget = Budget(1.0, should_stop=lambda: True)
+    first = budget.promise(0.6)
+    with pytest.raises(Interrupted):
+        budget.promise(0.5)  # waits for the first, which may cost less
+    with pytest.raises(BudgetReached):
+        budget.promise(1.1)  # has no room whatever the first costs
+    budget.settle(first, 0.1)
+    budget.settle(budget.promise(0.9), 0.5)
+    with pytest.raises(BudgetReached) as caught:
+        budget.promise(0.5)
     assert str(caught.value) == (
-        "--max-cost 1 is reached ($0.0000 spent): what was finished is saved; run again with more"
+        "--max-cost 1 is reached ($0.6000 spent): what was finished is saved; run again with more"
     )
-    assert budget.spent == 0.1
-    with Budget(None).promise(1e9):
-        pass
+    assert Budget(None).promise(1e9) == 1e9
+
+
+def test_a_request_waits_for_one_under_way() -> None:
+    budget = Budget(1.0)
+    first = budget.promise(0.6)
+    with ThreadPoolExecutor(1) as threads:
+        second = threads.submit(budget.promise, 0.6)
+        budget.settle(first, 0.2)
+        assert second.result(60) == 0.6
+
+
+def test_a_server_that_charges_more_than_was_promised_is_expected_to_do_so_again() -> None:
+    budget = Budget(10.0)
+    budget.settle(budget.promise(1.0), 4.0)
+    assert budget.promise(1.0) == 4.0
+    with pytest.raises(BudgetReached):
+        budget.promise(2.0)
+
+
+def test_an_answer_that_is_lost_counts_with_all_that_was_promised() -> None:
+    budget = Budget(1.0)
+    attempts = Attempts(budget, 0.25)
+    attempts.begin()  # nobody has heard of the first one
+    attempts.begin()
+    attempts.sent()
+    attempts.refused()  # the second one was answered with an error
+    attempts.begin()
+    attempts.sent()
+    attempts.begin()
+    attempts.sent()
+    attempts.answered(0.1)
+    attempts.end()
+    assert (budget.spent, budget.lost) == (0.35, 0.25)
+    with pytest.raises(BudgetReached, match=r"\$0.3500 spent, \$0.2500 of it at most for answers that were lost"):
+        budget.promise(0.9)
 
 
 QUESTION = Question("q", "q-1", "Look.", SCHEMA, dict)
@@ -459,7 +533,7 @@ def test_an_answer_is_kept_and_costs_nothing_again(tmp_path: Path) -> None:
     again = Answers(tmp_path)
     found = stored_answer(again, "a" * 64, QUESTION)
     assert found is not None and found.value == FITTING
-    assert found.usage == {**paid("a" * 64).usage, "input_tokens": 0, "output_tokens": 0, "usd": 0.0, "reused": True}
+    assert found.usage == {**paid("a" * 64).usage, **dict.fromkeys(TOKENS, 0), "usd": 0.0, "reused": True}
     assert stored_answer(again, "b" * 64, QUESTION) is None
 
 
@@ -497,28 +571,6 @@ def test_a_damaged_store_ends_the_run(tmp_path: Path) -> None:
 # -- the other API ----------------------------------------------------------------------------------------------------
 
 
-def test_a_chat_request() -> None:
-    body = request_body(Form("gpt-5-mini", "chat", "low"), QUESTION, b"jpeg", "A hint.")
-    assert body == {
-        "model": "gpt-5-mini",
-        "messages": [
-            {"role": "system", "content": "Look."},
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "A hint."},
-                    {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,anBlZw==", "detail": "low"}},
-                ],
-            },
-        ],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "q", "strict": True, "schema": SCHEMA}},
-        "store": False,
-        "reasoning_effort": "minimal",
-    }
-    elsewhere = request_body(Form("llava", "chat", is_openai=False), QUESTION, b"jpeg", "")
-    assert {"store", "reasoning_effort"}.isdisjoint(elsewhere)
-
-
 def chat(finish: str = "stop", **given: Any) -> dict[str, Any]:
     return {"choices": [{"finish_reason": finish, "message": given}]}
 
@@ -545,4 +597,5 @@ def test_a_chat_without_an_answer(body: dict[str, Any], error: str) -> None:
 
 def test_the_tokens_of_a_chat() -> None:
     usage = {"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens": 2}
-    assert tokens_of({"usage": usage}) == {"input_tokens": 7, "cached_tokens": 4, "output_tokens": 2}
+    found = {"input_tokens": 7, "cached_tokens": 4, "cache_write_tokens": 0, "output_tokens": 2}
+    assert tokens_of({"usage": usage}) == found

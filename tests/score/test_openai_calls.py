@@ -67,6 +67,7 @@ def test_the_request_is_what_a_reasoning_model_takes(ask: Any) -> None:
         "instructions": "Score this picture.",
         "text": {"format": {"type": "json_schema", "name": "a_score", "strict": True, "schema": SCHEMA}},
         "reasoning": {"effort": "minimal"},
+        "max_output_tokens": 4 * 100 + 1000,  # what the answer can need, and room to think
         "store": False,
     }
     assert message["role"] == "user"

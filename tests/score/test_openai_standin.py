@@ -370,11 +370,13 @@ STATUSES = {
     "unauthorized": 401,
     "bad_request": 400,
     "unknown_model": 404,
+    "no_room": 429,
+    "no_flex": 400,
 }
 
 
 @ENDPOINTS
-@pytest.mark.parametrize("failure", [name for name in FAILURES if name not in ("cut", "stall")])
+@pytest.mark.parametrize("failure", [name for name in FAILURES if name not in ("cut", "stall", "lost")])
 def test_every_failure_says_that_it_is_a_stand_ins(stand_in: Start, endpoint: str, failure: str) -> None:
     server = stand_in(failures=[failure], retry_after="7")
     answer = post(server, endpoint, question(endpoint))
@@ -387,11 +389,12 @@ def test_every_failure_says_that_it_is_a_stand_ins(stand_in: Start, endpoint: st
 
 
 @ENDPOINTS
-@pytest.mark.parametrize("failure", ["cut", "stall"])
+@pytest.mark.parametrize("failure", ["cut", "stall", "lost"])
 def test_a_connection_ends_without_an_answer(stand_in: Start, endpoint: str, failure: str) -> None:
     server = stand_in(failures=[failure], stall_s=0.05)
     with pytest.raises(httpx2.RemoteProtocolError):
         post(server, endpoint, question(endpoint))
+    assert (server.bill.usd > 0) == (failure == "lost")
     assert post(server, endpoint, question(endpoint)).status_code == 200
 
 
