@@ -21,6 +21,16 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 Table = dict[str, dict[str, str]]
 
+# A program that runs a script with its arguments on another day.
+CLOCK = """
+import datetime, runpy, sys, time
+_, day, script, *arguments = sys.argv
+now, sys.argv = time.time, [script, *arguments]
+later = datetime.datetime.fromisoformat(day + "T12:00").timestamp() - now()
+time.time = lambda: now() + later
+runpy.run_path(script, run_name="__main__")
+"""
+
 
 def numbered_id(number: int) -> str:
     """Return an image_id."""
@@ -86,6 +96,10 @@ class Dataset:
     def run(self, script: str, *arguments: object, env: Mapping[str, str] | None = None) -> Finished:
         """Run a script of the checkout on this dataset, in this interpreter's environment."""
         return run_command([script, "--root", str(self.root), *map(str, arguments)], env)
+
+    def run_on(self, day: str, script: str, *arguments: object, env: Mapping[str, str] | None = None) -> Finished:
+        """Run a script on a machine whose clock says that it is this day."""
+        return run_command(["-c", CLOCK, day, script, "--root", str(self.root), *map(str, arguments)], env)
 
     def _write(self, name: str, columns: list[str], rows: Iterable[Mapping[str, object]]) -> None:
         rows = list(rows)

@@ -82,6 +82,7 @@ class StandIn:
         latency: seconds that each answer of a model takes.
         retry_after: seconds that rate limits and server errors out of `failures` ask to wait.
         stall_s: seconds that `stall` says nothing.
+        name_of_model: as answers give it; None = as it was asked, and that it is a stand-in.
         shutdowns: the day, or None, on which each model is shut down, as GET /v1/models/MODEL tells it.
         keep: keep the requests in `requests`, and the lines of batches in `batched`.
         fixed: answer each schema with the same facts, and decode no picture.
@@ -109,6 +110,7 @@ class StandIn:
     latency: float = 0.0
     retry_after: str = "1"
     stall_s: float = 30.0
+    name_of_model: str | None = None
     shutdowns: Mapping[str, str | None] = field(default_factory=dict)
     keep: bool = False
     fixed: bool = False
@@ -306,6 +308,7 @@ class StandIn:
         given = count_given(asked, picture.size)
         usage = Usage(given, *self._cache.use(asked, given), made)
         found = APIS[path].answer(request, asked, text, failure, usage)
+        found["model"] = self.name_of_model or found["model"]
         self.bill.charge(asked.model, tier or asked.tier, usage)
         return found, usage
 

@@ -198,6 +198,7 @@ class Tally:
 
     def __init__(self, run: StageRun, settings: Settings) -> None:
         self._run = run
+        self._usd = 0.0
         self._known = cost_of(settings.model, {}) is not None
 
     def add(self, answer: Answer[Any]) -> None:
@@ -208,5 +209,6 @@ class Tally:
         if not self._known:
             self._run.show(tokens=extra["input_tokens"] + extra["output_tokens"])
             return
-        extra["usd"] = round((extra["usd"] or 0.0) + usage.get("usd", 0.0), 6)
+        self._usd += usage.get("usd", 0.0)
+        extra["usd"] = round(self._usd, 6)  # the sum, not each of many small prices
         self._run.show(usd=f"{extra['usd']:.4f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from pokefa.errors import InputError
@@ -18,7 +19,7 @@ log = logging.getLogger("pokefa")
 
 
 def today() -> datetime.date:
-    return datetime.date.today()
+    return datetime.date.fromtimestamp(time.time())
 
 
 def never(model: str) -> datetime.date | None:
@@ -64,14 +65,18 @@ def choose_model(model: str, defaults: Sequence[str], day: datetime.date, shutdo
     Raises:
         InputError: the user's model is shut down.
     """
-    known = {name: shutdown_of(name) for name in (defaults or (model,))}
-    if not defaults:
-        check_alive(model, day, known.__getitem__)
-        log.info("model %s: named by --model", model)
-    else:
-        model = first_alive(defaults, day, known.__getitem__)
+    known: dict[str, datetime.date | None] = {}
+
+    def noted(name: str) -> datetime.date | None:
+        return known.setdefault(name, shutdown_of(name))
+
+    if defaults:
+        model = first_alive(defaults, day, noted)
         gone = [f"{name} is shut down since {known[name]}" for name in defaults[: defaults.index(model)]]
         log.info("model %s: %s", model, "; ".join(gone) or "the default of this stage")
+    else:
+        check_alive(model, day, noted)
+        log.info("model %s: named by --model", model)
     shutdown = known[model]
     if shutdown is not None and (shutdown - day).days <= WARN_DAYS:
         facts = facts_of(model)

@@ -98,6 +98,19 @@ class Answers:
         question, model, response, answer, usage = found
         return Stored(request, question, model, response, json.loads(answer), json.loads(usage))
 
+    def names(self, question: str) -> frozenset[tuple[str, str]]:
+        """Return under which names models were asked a question, each with the name that the answers gave."""
+        asked = "json_extract(usage, '$.asked')"
+        try:
+            with self._writing:
+                found = self._file.execute(
+                    f"SELECT DISTINCT {asked}, model FROM answers WHERE question = ? AND {asked} IS NOT NULL",
+                    [question],
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+        return frozenset((asked, model) for asked, model in found)
+
     def put(self, stored: Stored) -> None:
         """Store an answer: it is on disk when this returns. What several threads bring at once is one commit."""
         with self._lock:

@@ -31,8 +31,10 @@ from pokefa.llm.images import load_picture
 from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
 from pokefa.llm.prompt import AnswerError, Ask, Question, object_schema
+from pokefa.llm.store import Answers
 from pokefa.stage.options import Options, add_data_option, options_from, stage_parser
 from pokefa.stage.runner import Row, StageRun, report_error, run_stage, set_up_logging
+from preprocess.score.judges import refuse_another_judge
 
 # A grade needs less than the model could see, and a picture is most of what a question costs: at this size it counts a
 # third to a half of its tokens.
@@ -133,7 +135,11 @@ def score_images(run: StageRun, settings: Settings) -> None:
     def ask_of(row: Row) -> Ask:
         return Ask(run.data / str(row["path_resized"]))
 
-    for row, score, answer in ask_rows(run, QUESTION, rows, ask_of, settings):
+    def check_model(model: str) -> None:
+        if not run.options.redo:
+            refuse_another_judge(run.table(), model, Answers(run.root).names(QUESTION.version))
+
+    for row, score, answer in ask_rows(run, QUESTION, rows, ask_of, settings, check_model):
         values: dict[str, Value] = {
             "ae_relevance": score.relevance,
             "ae_aesthetic": score.aesthetic,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,15 +42,38 @@ def ready(dataset: Any) -> Callable[[int], list[str]]:
 
 
 @pytest.fixture
-def stand_in() -> Iterator[Callable[..., StandIn]]:
-    """Start a stand-in with options of its own: `stand_in(failures=["refusal"])`; it keeps the requests."""
+def stand_in(request: pytest.FixtureRequest) -> Iterator[Callable[..., StandIn]]:
+    """Start a stand-in with options of its own: `stand_in(failures=["refusal"])`; it keeps the requests.
+
+    After the test, what all stand-ins have charged is held against what the dataset's runs say that they have cost.
+    """
+    started: list[StandIn] = []
     with ExitStack() as stack:
 
         def start(**options: Any) -> StandIn:
             options = {"judge": judge_by_width, "keep": True, "retry_after": "0.01"} | options
-            return stack.enter_context(run_server(StandIn(**options)))
+            started.append(stack.enter_context(run_server(StandIn(**options))))
+            return started[-1]
 
         yield start
+    if started and "dataset" in request.fixturenames:
+        root = request.getfixturevalue("dataset").root
+        told = told_usd(root)
+        if told is not None:
+            assert told == pytest.approx(sum(server.bill.usd for server in started), abs=3e-6)
+
+
+def told_usd(root: Path) -> float | None:
+    """Return what the runs on a dataset say that they have cost, or None where one was killed, has lost an answer, or
+    waits for a batch."""
+    total = 0.0
+    for path in (root / "metadata/runs").glob("*.jsonl"):
+        last = json.loads(path.read_bytes().splitlines()[-1])
+        if "summary" not in last or "usd_lost_at_most" in last["summary"]:
+            return None
+        total += last["summary"].get("usd") or 0.0
+    records = [json.loads(path.read_bytes()) for path in (root / "metadata/batches").glob("*.json")]
+    return total if all(record.get("state") == "done" for record in records) else None
 
 
 @pytest.fixture

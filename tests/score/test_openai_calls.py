@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import io
 import json
 import socket
@@ -17,11 +18,14 @@ from PIL import Image
 
 from demo.standins.openai_standin import NOTE, StandIn
 from pokefa.errors import BudgetReached, Interrupted, PokefaError, RunError
-from pokefa.llm import client
+from pokefa.llm import client, flex
+from pokefa.llm.budget import Budget
 from pokefa.llm.client import Model
 from pokefa.llm.images import encode_jpeg
 from pokefa.llm.prompt import Answer, AnswerError, Question, object_schema, request_hash
+from pokefa.llm.request import most_usd, request_body
 from pokefa.llm.wire import Form
+from preprocess.score.score import QUESTION as SCORE
 from tests.score.conftest import KEY, judge_by_width
 
 SCHEMA = object_schema(
@@ -34,6 +38,7 @@ SCHEMA = object_schema(
 QUESTION: Question[dict[str, Any]] = Question("a_score", "test-1", "Score this picture.", SCHEMA, dict)
 PICTURE = encode_jpeg(Image.new("RGB", (107, 80), "teal"))
 FORM = Form("gpt-5-mini", is_openai=False)
+FLEX_FORM = Form("gpt-5-mini", is_openai=False, flex=True)
 RIGHT = {"relevance": 90, "aesthetic": 57, "artifact": "none"}
 
 Start = Callable[..., StandIn]
@@ -46,7 +51,9 @@ def ask(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
     def run(question: Question[dict[str, Any]] = QUESTION, note: str = "", **options: Any) -> Any:
         server = stand_in(**options)
         point_to(server.address, monkeypatch)
-        return Model(FORM).ask(question, PICTURE, note), server
+        answer = Model(FORM).ask(question, PICTURE, note)
+        assert answer.usage["usd"] == pytest.approx(server.bill.usd, abs=1e-8)
+        return answer, server
 
     return run
 
@@ -130,6 +137,105 @@ def test_an_answer_that_was_paid_for_counts_though_the_next_try_fails(
     assert answer.value is None
     assert answer.problem.startswith("server_error: 500 after 0 repetitions: ")
     assert answer.usage["input_tokens"] > 0 and answer.usage["usd"] > 0
+
+
+def test_cached_written_and_runaway_tokens_are_charged_as_the_server_does(
+    stand_in: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = stand_in(failures=["", "", "runaway"])
+    point_to(server.address, monkeypatch)
+    model = Model(Form("gpt-6-luna", is_openai=False))
+    pictures = [encode_jpeg(Image.new("RGB", (100 + number, 80), "teal")) for number in range(3)]
+    usages = [model.ask(SCORE, jpeg, size=(100, 80)).usage for jpeg in pictures]
+    beginning = len(SCORE.instructions) // 4
+    # Written once and read from then on; the third answer was cut short and asked for again.
+    assert [usage["cache_write_tokens"] for usage in usages] == [beginning, 0, 0]
+    assert [usage["cached_tokens"] for usage in usages] == [0, beginning, 2 * beginning]
+    assert usages[2]["output_tokens"] > 4 * SCORE.output_tokens
+    assert sum(usage["usd"] for usage in usages) == pytest.approx(server.bill.usd, abs=1e-8)
+
+
+def test_left_to_itself_the_cache_would_cost_more(stand_in: Start) -> None:
+    """What the explicit mode is for: each new picture is written to the cache, and never read."""
+    server = stand_in()
+    for number in range(2):
+        picture = encode_jpeg(Image.new("RGB", (100 + number, 80), "teal"))
+        body = request_body(Form("gpt-6-luna", is_openai=False), SCORE, picture, "")
+        del body["prompt_cache_options"]
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{server.address}/responses", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request) as answer:
+            usage = json.load(answer)["usage"]
+        assert usage["input_tokens_details"] == {"cached_tokens": 0, "cache_write_tokens": usage["input_tokens"]}
+
+
+def test_a_lost_answer_counts_against_the_limit_and_is_asked_for_again(
+    stand_in: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = stand_in(failures=["lost", "cut"])
+    point_to(server.address, monkeypatch)
+    budget = Budget(1.0)
+    answer = Model(FORM).ask(QUESTION, PICTURE, size=(107, 80), budget=budget)
+    most = most_usd(FORM, QUESTION, "", (107, 80))
+    assert (answer.value, server.counts) == (RIGHT, {"lost": 1, "cut": 1, "answered": 1})
+    assert budget.lost == pytest.approx(2 * most)
+    assert answer.usage["usd"] < server.bill.usd <= budget.spent == pytest.approx(2 * most + answer.usage["usd"])
+
+
+def test_a_second_try_asks_the_budget(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = stand_in(failures=["runaway", "runaway"])
+    point_to(server.address, monkeypatch)
+    budget = Budget(1.5 * most_usd(FORM, QUESTION, "", (107, 80)))
+    answer = Model(FORM).ask(QUESTION, PICTURE, size=(107, 80), budget=budget)
+    assert server.counts == {"runaway": 1}
+    assert answer.problem is not None
+    assert answer.problem.startswith("incomplete: the answer was cut short (max_output_tokens); --max-cost ")
+    assert budget.spent == pytest.approx(server.bill.usd, abs=1e-8)
+
+
+def test_a_flex_tier_without_room_is_waited_for(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flex, "SHORTEST_REST_S", 0.01)
+    server = stand_in(failures=["no_room"] * 3)
+    point_to(server.address, monkeypatch)
+    answer = Model(FLEX_FORM, patience=60).ask(QUESTION, PICTURE, size=(107, 80))
+    assert (answer.value, answer.usage["tier"]) == (RIGHT, "flex")
+    assert server.counts == {"no_room": 3, "answered": 1}
+    assert {request["service_tier"] for request in server.requests} == {"flex"}
+    assert answer.usage["usd"] == pytest.approx(server.bill.usd, abs=1e-9)
+    standard = stand_in()
+    point_to(standard.address, monkeypatch)
+    Model(FORM).ask(QUESTION, PICTURE, size=(107, 80))
+    assert server.bill.usd == pytest.approx(standard.bill.usd / 2)
+
+
+def test_without_patience_the_standard_tier_is_asked_or_the_run_stops(
+    stand_in: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = stand_in(failures=["no_room"])
+    point_to(server.address, monkeypatch)
+    model = Model(FLEX_FORM, patience=0, then="standard")
+    answer = model.ask(QUESTION, PICTURE, size=(107, 80))
+    assert (answer.value, answer.usage["tier"]) == (RIGHT, "default")
+    assert [request.get("service_tier") for request in server.requests] == ["flex", None]
+    assert answer.usage["usd"] == pytest.approx(server.bill.usd, abs=1e-9)
+    point_to(stand_in(failures=["no_room"] * 2).address, monkeypatch)
+    with pytest.raises(BudgetReached, match=r"^the flex tier has had no room for 0 s: "):
+        Model(FLEX_FORM, patience=0).ask(QUESTION, PICTURE, size=(107, 80))
+
+
+def test_a_model_without_flex_ends_the_run(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_to(stand_in(failures=["no_flex"]).address, monkeypatch)
+    with pytest.raises(RunError, match=r"has no flex tier for the model gpt-5-mini \(400\): .*: leave --flex out$"):
+        Model(FLEX_FORM).ask(QUESTION, PICTURE)
+
+
+def test_the_server_is_asked_when_a_model_is_shut_down(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_to(stand_in(shutdowns={"gpt-5-mini": "2027-02-01", "gpt-6-luna": None}).address, monkeypatch)
+    model = Model(FORM)
+    assert model.shutdown_of("gpt-5-mini") == datetime.date(2027, 2, 1)
+    assert model.shutdown_of("gpt-6-luna") is None
+    with pytest.raises(LookupError):
+        model.shutdown_of("gpt-7")
 
 
 def test_an_answer_that_the_stage_refuses_has_a_reason(ask: Any) -> None:
