@@ -22,7 +22,7 @@ class Budget:
     """
 
     def __init__(self, most: float | None, should_stop: Callable[[], bool] = lambda: False) -> None:
-        self._most = most
+        self.most = most
         self._should_stop = should_stop
         self._changed = threading.Condition()
         self._promised = 0.0
@@ -40,10 +40,10 @@ class Budget:
         with self._changed:
             while True:
                 promised = dollars * self._overcharge
-                if self._most is None or self.spent + self._promised + promised <= self._most:
+                if self.most is None or self.spent + self._promised + promised <= self.most:
                     self._promised += promised
                     return promised
-                if self.spent + promised > self._most:
+                if self.spent + promised > self.most:
                     raise BudgetReached(self._message())
                 if self._should_stop():
                     raise Interrupted(INTERRUPTED)
@@ -62,7 +62,7 @@ class Budget:
     def _message(self) -> str:
         lost = f", ${self.lost:.4f} of it at most for answers that were lost" if self.lost else ""
         return (
-            f"--max-cost {self._most:g} is reached (${self.spent:.4f} spent{lost}): what was finished is saved; run "
+            f"--max-cost {self.most:g} is reached (${self.spent:.4f} spent{lost}): what was finished is saved; run "
             "again with more"
         )
 
