@@ -29,11 +29,11 @@ from pokefa.llm.prompt import Answer, AnswerError, Question, expected_tokens, pa
 from pokefa.llm.rate_limit import INTERRUPTED, MOST_REST_S, Pace, retry_after
 from pokefa.llm.request import most_usd, request_body
 from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, text_of, tokens_of
+from pokefa.outside import OPENAI_ADDRESS
 from pokefa.secrets import secret_from_environment
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 ADDRESS_VARIABLE = "OPENAI_BASE_URL"
-DEFAULT_ADDRESS = "https://api.openai.com/v1"
 
 MAX_RETRIES = 6  # with the SDK's backoff of 0.5 s, doubled up to 8 s: about half a minute
 TIMEOUT_S = 120.0
@@ -335,7 +335,7 @@ def load_openai() -> Any:
 
 def server_address() -> str:
     """Return the server's address, OpenAI's where the environment names no other."""
-    return os.environ.get(ADDRESS_VARIABLE, "").strip() or DEFAULT_ADDRESS
+    return os.environ.get(ADDRESS_VARIABLE, "").strip() or OPENAI_ADDRESS
 
 
 def is_openai(host: str) -> bool:

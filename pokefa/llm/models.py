@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pokefa.errors import InputError
+from pokefa.outside import GPT_5_MINI_SHUTDOWN, GPT_5_MINI_SUCCESSOR, LOWEST_EFFORTS, PICTURE_SQUARES
 
 # OpenAI's rule of thumb for English. No tokenizer is needed for that: its vocabulary would have to be downloaded, and
 # the text is the smaller part of what a question costs.
@@ -17,8 +18,7 @@ CHARACTERS_PER_TOKEN = 4
 FEWEST_BYTES_PER_TOKEN = 2
 
 # How pictures are cut for a model that is not in the table.
-UNKNOWN_PATCH = 32
-UNKNOWN_MOST_PATCHES = 1536
+UNKNOWN_PATCH, UNKNOWN_MOST_PATCHES, _ = PICTURE_SQUARES
 
 # Output tokens for thinking, by effort, beside those of the answer; None: nobody said how much the model is to think.
 ROOM_TO_THINK: Mapping[str | None, int] = {"none": 0, "minimal": 1000, None: 2000}
@@ -45,11 +45,10 @@ class ModelFacts:
     successor: str | None = None
 
 
+# Of the models from GPT-5.6 on nobody has published how they count pictures: the rule of gpt-5-mini stands in for it.
+_SHUTDOWNS = {"gpt-5-mini": (GPT_5_MINI_SHUTDOWN, GPT_5_MINI_SUCCESSOR)}
 MODELS: Mapping[str, ModelFacts] = {
-    # Users measure about 1.2 tokens a square; the guide says 1.62. The summary shows what was measured.
-    "gpt-5-mini": ModelFacts(32, 1536, 1.62, "minimal", datetime.date(2026, 12, 11), "gpt-6.1-terra"),
-    "gpt-6.1-terra": ModelFacts(32, 1536, 1.62, "none"),
-    "gpt-6-luna": ModelFacts(32, 1536, 1.62, "none"),
+    name: ModelFacts(*PICTURE_SQUARES, effort, *_SHUTDOWNS.get(name, ())) for name, effort in LOWEST_EFFORTS.items()
 }
 
 

@@ -12,9 +12,8 @@ from pokefa.llm.models import facts_of, text_tokens
 from pokefa.llm.prices import FLEX, STANDARD, rates_of, writes_cost_extra
 from pokefa.llm.prompt import Question, most_tokens, output_limit
 from pokefa.llm.wire import Form
+from pokefa.outside import SHORTEST_CACHED
 
-# A shorter beginning is not cached.
-SHORTEST_CACHED = 1024  # tokens
 BREAKPOINT = {"prompt_cache_breakpoint": {"mode": "explicit"}}
 
 

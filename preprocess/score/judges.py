@@ -5,10 +5,10 @@ from __future__ import annotations
 import polars as pl
 
 from pokefa.errors import InputError
+from pokefa.ledger.columns import SAME_AS
 from pokefa.llm.models import base_name
 from pokefa.llm.prompt import plain
 
-SAME_AS = "same as "  # how ae_model begins where an image has the scores of its near-duplicate
 STAND_IN = "-stand-in"
 
 
