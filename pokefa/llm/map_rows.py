@@ -12,13 +12,12 @@ from typing import Any, Generic, TypeVar
 from pokefa.engine.work import Pool, Work, each
 from pokefa.errors import BudgetReached
 from pokefa.ledger.table import KEY
-from pokefa.llm import batch_api
+from pokefa.llm import batch_api, model_choice
 from pokefa.llm.batch_wait import wait
 from pokefa.llm.budget import Budget
 from pokefa.llm.client import Model
 from pokefa.llm.estimate import EMPTY, estimate
 from pokefa.llm.images import load_picture
-from pokefa.llm.model_choice import ShutdownOf, choose_model, never, say_server_first, table_shutdown, today
 from pokefa.llm.models import require_facts
 from pokefa.llm.options import Settings
 from pokefa.llm.prices import TOKENS, cost_of
@@ -83,10 +82,10 @@ def ask_rows(
 def model_of(settings: Settings) -> str:
     """Return the model that is asked today; OpenAI's server is asked once which of them it has shut down."""
     form = settings.form()
-    shutdown_of: ShutdownOf = table_shutdown if settings.defaults else never
+    shutdown_of: model_choice.ShutdownOf = model_choice.table_shutdown if settings.defaults else model_choice.never
     if form.is_openai:
-        shutdown_of = say_server_first(Model(form).shutdown_of)
-    return choose_model(settings.model, settings.defaults, today(), shutdown_of)
+        shutdown_of = model_choice.say_server_first(Model(form).shutdown_of)
+    return model_choice.choose_model(settings.model, settings.defaults, model_choice.today(), shutdown_of)
 
 
 def choose_way(

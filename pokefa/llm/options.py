@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pokefa.llm import model_choice
 from pokefa.llm.client import ADDRESS_VARIABLE, KEY_VARIABLE, host_of, is_openai, server_address
 from pokefa.llm.flex import THENS, Then
 from pokefa.llm.images import DETAILS, Detail, View
-from pokefa.llm.model_choice import check_alive, first_alive, today
 from pokefa.llm.models import ModelFacts, facts_of
 from pokefa.llm.wire import APIS, Api, Form
 from pokefa.stage.options import add_decoding_options, number, positive_int
@@ -142,13 +142,13 @@ def check_server(args: argparse.Namespace) -> None:
     """
     settings = settings_from(args)
     if settings.form().is_openai:
-        check_alive(settings.model, today())
+        model_choice.check_alive(settings.model, model_choice.today())
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
     """Unpack the options of `add_options`."""
     return Settings(
-        model=args.model or first_alive(args.models, today()),
+        model=args.model or model_choice.first_alive(args.models, model_choice.today()),
         defaults=() if args.model else args.models,
         concurrency=args.concurrency,
         api=args.api,

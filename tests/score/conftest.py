@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import datetime
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from demo.standins.openai_standin import StandIn, run_server
+from pokefa.llm import model_choice
+from tests.conftest import A_DAY, check_bill
 
 KEY = "sk-test-0123456789abcdef"
 FIRST_WIDTH = 100
@@ -56,27 +58,16 @@ def stand_in(request: pytest.FixtureRequest) -> Iterator[Callable[..., StandIn]]
             return started[-1]
 
         yield start
-    if started and "dataset" in request.fixturenames:
-        root = request.getfixturevalue("dataset").root
-        told = told_usd(root)
-        if told is not None:
-            assert told == pytest.approx(sum(server.bill.usd for server in started), abs=3e-6)
-
-
-def told_usd(root: Path) -> float | None:
-    """Return what the runs on a dataset say that they have cost, or None where one was killed, has lost an answer, or
-    waits for a batch."""
-    total = 0.0
-    for path in (root / "metadata/runs").glob("*.jsonl"):
-        last = json.loads(path.read_bytes().splitlines()[-1])
-        if "summary" not in last or "usd_lost_at_most" in last["summary"]:
-            return None
-        total += last["summary"].get("usd") or 0.0
-    records = [json.loads(path.read_bytes()) for path in (root / "metadata/batches").glob("*.json")]
-    return total if all(record.get("state") == "done" for record in records) else None
+    check_bill(request, started)
 
 
 @pytest.fixture
-def environment() -> Callable[[StandIn], dict[str, str]]:
+def environment(a_day: dict[str, str]) -> Callable[[StandIn], dict[str, str]]:
     """Return the environment variables that lead to a stand-in."""
-    return lambda server: {"OPENAI_BASE_URL": server.address, "OPENAI_API_KEY": KEY}
+    return lambda server: {"OPENAI_BASE_URL": server.address, "OPENAI_API_KEY": KEY, **a_day}
+
+
+@pytest.fixture(autouse=True)
+def day_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have scripts that run in the test's own process do so on the same day as the others."""
+    monkeypatch.setattr(model_choice, "today", lambda: datetime.date.fromisoformat(A_DAY))
