@@ -137,16 +137,15 @@ def score_images(run: StageRun, settings: Settings, *, one_per_group: bool = Fal
     """Score every pending image, or with `one_per_group` one of those that look the same, for all of them."""
     rows = run.rows(["path_resized"])
     table = run.table() if rows else None
-    leaders: dict[str, str] = {}
-    if table is not None and (one_per_group or (settings.estimate and has_hashes(table))):
-        leaders = find_leaders(table, {str(row[KEY]) for row in rows})
+    grouped = table is not None and (one_per_group or (settings.estimate and has_hashes(table)))
+    leaders = find_leaders(table, {str(row[KEY]) for row in rows}) if table is not None and grouped else {}
     led = [row for row in rows if leaders.get(str(row[KEY]), row[KEY]) == row[KEY]]
 
     def ask_of(row: Row) -> Ask:
         return Ask(run.data / str(row["path_resized"]))
 
     if settings.estimate:
-        fewer = {str(row[KEY]) for row in led} if leaders or one_per_group else None
+        fewer = {str(row[KEY]) for row in led} if grouped else None
         run.extra["estimate"] = estimate(QUESTION, rows, ask_of, settings, fewer)
         return
 
@@ -257,7 +256,10 @@ def make_hashes(args: argparse.Namespace) -> int:
     from preprocess.dup import phash
 
     words = ["--root", str(args.root), "--log-level", args.log_level]
-    words += ["--data-root", args.data_root] if args.data_root else []
+    given = ("data_root", "decode_seconds", "decode_memory", "max_scans", "max_segments", "max_chunks")
+    for name in given:
+        if vars(args)[name] is not None:
+            words += [f"--{name.replace('_', '-')}", str(vars(args)[name])]
     return phash.main([*words, *(["--quiet"] if args.quiet else [])])
 
 
