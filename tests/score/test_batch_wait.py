@@ -99,6 +99,7 @@ def test_the_limit_holds_over_all_batches(dataset: Dataset, ready: Ready, stand_
     assert finished.summary["usd"] == pytest.approx(server.bill.usd, abs=1e-6)
 
 
+@pytest.mark.killed
 @pytest.mark.parametrize("polls", [1, 2, 4])
 def test_a_killed_run_goes_on(
     dataset: Dataset, ready: Ready, stand_in: Start, step: Any, environment: Environment, polls: int
