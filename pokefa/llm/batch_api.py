@@ -129,7 +129,7 @@ def submit(
     settings: Settings,
     room: float | None,
     most_requests: int | None = None,
-) -> Generator[tuple[Row, Answer[T]], None, Submitted]:
+) -> Generator[tuple[Row | None, Answer[T]], None, Submitted]:
     """Submit what is pending, after what a killed run left half submitted; yield answers that are stored already.
 
     Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pokefa.errors import BudgetReached
@@ -26,6 +26,7 @@ MOST_FAILED_CALLS = 60  # one after the other, before the server counts as gone
 TOO_MANY_TOKENS = "token_limit_exceeded"  # of all batches that wait: smaller ones have room
 
 T = TypeVar("T")
+Result = TypeVar("Result")
 
 log = logging.getLogger("pokefa")
 
@@ -44,37 +45,27 @@ def wait(
     spent = 0.0
     most_requests = batch_api.MOST_REQUESTS
     failed_calls = 0
+
+    def note(row: Row | None, answer: Answer[T]) -> None:
+        nonlocal spent
+        spent += answer.usage.get("usd", 0.0)
+        if row is not None:
+            pending.pop(str(row[KEY]))
+
     while True:
         try:
             waiting = waiting_ids(run.root, question)
             free = [row for image_id, row in pending.items() if image_id not in waiting]
             room = None if settings.max_cost is None else settings.max_cost - spent - under_way_usd(run, question)
-            submitting = submit(run, question, free, ask_of, settings, room, most_requests)
-            while True:
-                try:
-                    row, known = next(submitting)
-                except StopIteration as stop:
-                    submitted = stop.value
-                    break
-                pending.pop(str(row[KEY]))
-                yield row, known
+            submitted = yield from noting(submit(run, question, free, ask_of, settings, room, most_requests), note)
             for image_id in submitted.failed:
                 del pending[image_id]
             if not read_records(run.root, question):
                 if submitted.full:
-                    raise BudgetReached(full_message(settings))
+                    limit = f"--max-cost {settings.max_cost:g}"
+                    raise BudgetReached(f"{limit} leaves no room for more: run again with more")
                 return
-            collecting = collect(run, question, list(pending.values()), settings)
-            while True:
-                try:
-                    answered, answer = next(collecting)
-                except StopIteration as stop:
-                    ended = stop.value
-                    break
-                spent += answer.usage.get("usd", 0.0)
-                if answered is not None:
-                    pending.pop(str(answered[KEY]))
-                yield answered, answer
+            ended = yield from noting(collect(run, question, list(pending.values()), settings), note)
         except CallFailed as error:
             failed_calls += 1
             if failed_calls >= MOST_FAILED_CALLS:
@@ -101,8 +92,18 @@ def under_way_usd(run: StageRun, question: Question[Any]) -> float:
     return sum(record.most_usd for record in read_records(run.root, question))
 
 
-def full_message(settings: Settings) -> str:
-    return f"--max-cost {settings.max_cost:g} leaves no room for more: run again with more"
+def noting(
+    answers: Generator[tuple[Row | None, Answer[T]], None, Result], note: Callable[[Row | None, Answer[T]], None]
+) -> Generator[tuple[Row | None, Answer[T]], None, Result]:
+    """Yield what a step yields, having noted it, and return what the step returns."""
+    while True:
+        try:
+            row, answer = next(answers)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        note(row, answer)
+        yield row, answer
 
 
 def pause(run: StageRun, seconds: float) -> None:
