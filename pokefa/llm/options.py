@@ -83,7 +83,7 @@ def add_options(parser: argparse.ArgumentParser, models: Sequence[str], *, max_s
     """
     add_decoding_options(parser)
     group = parser.add_argument_group(f"the model, at {ADDRESS_VARIABLE} with the key in {KEY_VARIABLE}")
-    parser.set_defaults(models=tuple(models))
+    parser.set_defaults(_models=tuple(models))  # the underscore: no setting of the user
     whose = f"model that is asked (default: of {' and '.join(models)} the first that is not shut down)"
     group.add_argument("--model", type=model_name, help=whose)
     how_many = "pictures asked about at once"
@@ -148,8 +148,8 @@ def check_server(args: argparse.Namespace) -> None:
 def settings_from(args: argparse.Namespace) -> Settings:
     """Unpack the options of `add_options`."""
     return Settings(
-        model=args.model or model_choice.first_alive(args.models, model_choice.today()),
-        defaults=() if args.model else args.models,
+        model=args.model or model_choice.first_alive(args._models, model_choice.today()),
+        defaults=() if args.model else args._models,
         concurrency=args.concurrency,
         api=args.api,
         detail=args.detail,
