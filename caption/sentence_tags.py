@@ -20,8 +20,9 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from caption.tags import SCHEMA, Caption, clean_answer, tags_to_cell
+from caption.tags import Caption, clean_answer, tags_to_cell
 from pokefa.ledger.table import KEY
 from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
@@ -70,8 +71,15 @@ at most six to a field, an empty list where the picture shows nothing of the kin
   art_style          one to three terms of the schema's list: medium and style as they look.
 """
 
+
+def load_form() -> type[Any]:
+    from caption.answer import CaptionAnswer
+
+    return CaptionAnswer
+
+
 QUESTION: Question[Caption] = Question(
-    "pokefa_caption", "caption-1", INSTRUCTIONS, SCHEMA, clean_answer, output_tokens=250
+    "pokefa_caption", "caption-1", INSTRUCTIONS, load_form, clean_answer, output_tokens=250
 )
 
 HINT = (

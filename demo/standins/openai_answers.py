@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from demo.standins.openai_sloppy import PARTS, SLOPPY, with_each
 from demo.standins.openai_requests import Asked, Json, Refused, read_chat, read_responses
 
 NOTE = "stand-in: not OpenAI; answers come from the pixels by rule"
@@ -30,6 +31,10 @@ ANSWER_FAILURES = (
     "empty",
     "invalid_json",
     "missing_field",
+    "out_of_range",
+    "two_objects",
+    *SLOPPY,
+    PARTS,
 )
 REFUSAL = "I'm sorry, but I can't help with that picture."
 
@@ -64,8 +69,10 @@ def text_of(facts: Mapping[str, Any], failure: str | None) -> str:
         "empty": "",
         "invalid_json": "Sure! Here is the JSON you asked for.",
         "missing_field": json.dumps(dict(list(facts.items())[1:])),
+        "out_of_range": json.dumps(with_each(facts, lambda value: value + 900, int)),
+        "two_objects": f"{whole} or {json.dumps(with_each(facts, lambda value: type(value)(not value), int, bool))}",
     }
-    return changed.get(failure or "", whole)
+    return SLOPPY[failure](facts) if failure in SLOPPY else changed.get(failure or "", whole)
 
 
 def responses_object(request: Json, asked: Asked, text: str, failure: str | None, usage: Usage) -> Json:
@@ -80,7 +87,7 @@ def responses_object(request: Json, asked: Asked, text: str, failure: str | None
         "type": "message",
         "role": "assistant",
         "status": "incomplete" if failure in reasons else "completed",
-        "content": [part],
+        "content": text if failure == PARTS else [part],
     }
     thinking = {"id": "rs_standin", "type": "reasoning", "summary": []}
     reasoning = request.get("reasoning")
@@ -137,7 +144,7 @@ def chat_object(request: Json, asked: Asked, text: str, failure: str | None, usa
                 "index": 0,
                 "message": {
                     "role": "assistant",
-                    "content": None if refused else text,
+                    "content": None if refused else [{"type": "text", "text": text}] if failure == PARTS else text,
                     "refusal": REFUSAL if refused else None,
                     "annotations": [],
                 },

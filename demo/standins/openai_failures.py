@@ -18,6 +18,10 @@ FAILURES = (
     "bad_request",  # 400 about the picture
     "unknown_model",  # 404
     "cut",  # the connection ends without an answer
+    "error_in_200",  # status 200, and an error in place of an answer
+    "no_choices",  # the same with `choices` null, or `output`
+    "unprocessable",  # 422 in the words of FastAPI
+    "redirect",  # 307 to another host
     "stall",  # nothing comes for `stall_s` seconds, then the connection ends
     *ANSWER_FAILURES,
 )
@@ -29,6 +33,10 @@ CALL_FAILURES = (
     "rate_limit",
     "server_error",
 )
+
+
+# The host that a redirect leads to; nothing listens there.
+ELSEWHERE = "http://127.0.0.2:9/v1/responses"
 
 
 class ConnectionCut(Exception):
@@ -69,7 +77,13 @@ def fail(failure: str, retry_after: str) -> None:
             retry_after=retry_after,
         ),
         "bad_request": Refused(400, "The image is too small to be read.", "invalid_image", "image_parse_error"),
+        "error_in_200": Refused(200, "The upstream model is loading.", "502", "server_error"),
+        "no_choices": Refused(200, "The upstream model is loading.", None, "server_error"),
+        "unprocessable": Refused(422, ""),
+        "redirect": Refused(307, "Moved.", location=ELSEWHERE),
         "unknown_model": Refused(404, "The requested model does not exist.", "model_not_found"),
     }
+    refusals["no_choices"].body |= {"choices": None, "output": None}
+    refusals["unprocessable"].body = {"detail": [{"loc": ["body", "store"], "msg": "Extra inputs", "type": "extra"}]}
     if failure in refusals:
         raise refusals[failure]

@@ -33,7 +33,7 @@ from pokefa.llm.options import Settings
 from pokefa.llm.prices import cost_of
 from pokefa.llm.prompt import Answer, Ask, Question, plain, request_hash
 from pokefa.llm.store import Answers, keep, stored_answer
-from pokefa.llm.wire import PATHS, Form, request_body
+from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, request_body, words_of
 from pokefa.stage.runner import Row, StageRun
 
 BATCHES_FOLDER = "metadata/batches"
@@ -275,18 +275,18 @@ def collect(
             continue
         for error in (batch.errors.data or []) if batch.errors else []:
             log.error("%s: the server refuses the file: %s", record.name, plain(str(error.message)))
-        answered = 0
+        answered: set[str] = set()
         for file_id in (batch.output_file_id, batch.error_file_id):
             for line in _lines_of(run, model, file_id) if file_id else ():
                 answer = _read_line(line, record, question, settings)
-                row = pending.pop(str(line.get("custom_id")), None)
                 if answer is None:
                     continue  # it was not the picture's fault, or the answer is to another prompt
-                answered += 1
+                answered.add(str(line["custom_id"]))
+                row = pending.pop(str(line["custom_id"]), None)
                 keep(answers, answer.usage["request"], answer)
                 if row is not None:
                     yield row, answer
-        left = len(record.requests) - answered
+        left = len(record.requests) - len(answered)
         if left:
             run.counts["unanswered"] += left
             log.warning("%s: %s with %d questions unanswered, which are pending again", record.name, batch.status, left)
@@ -295,11 +295,11 @@ def collect(
 
 
 def _read_line(
-    line: Mapping[str, Any], record: BatchRecord, question: Question[T], settings: Settings
+    line: object, record: BatchRecord, question: Question[T], settings: Settings
 ) -> Answer[T] | None:
     """Return the answer that a line of an output or error file holds; None for what is to be asked again."""
-    request = record.requests.get(str(line.get("custom_id")))
-    response = line.get("response") or {}
+    request = record.requests.get(str(as_mapping(line).get("custom_id")))
+    response = as_mapping(as_mapping(line).get("response"))
     body = response.get("body")
     if request is None or not isinstance(body, dict) or record.version != question.version:
         return None
@@ -311,25 +311,23 @@ def _read_line(
             usage["usd"] = round(cost_of(settings.facts, usage, batch=True), 9)
         return replace(answer, usage=usage)
     if response.get("status_code") == 400:
-        error = body.get("error") or {}
         nothing = read_reply({}, form, question, request)
-        return replace(nothing, problem=f"bad_request: 400: {plain(str(error.get('message') or 'no reason given'))}")
+        return replace(nothing, problem=f"bad_request: 400: {plain(words_of(body) or 'no reason given')}")
     return None
 
 
-def _lines_of(run: StageRun, model: Model, file_id: str) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a file on the server, which is brought to the disk whole before the first is read."""
+def _lines_of(run: StageRun, model: Model, file_id: str) -> Iterator[Any]:
+    """Yield the lines of a file on the server, which is brought to the disk whole before the first is read.
+
+    A line that is no JSON is None: it costs its own image, which is asked about again.
+    """
     # The server chose the id: it must not choose the path.
     path = run.root / BATCHES_FOLDER / f".{hashlib.sha256(file_id.encode()).hexdigest()[:16]}.tmp"
     try:
         make_private(path)
         _call(model, lambda: model.sdk.files.content(file_id).write_to_file(path))
-        with path.open(encoding="utf-8") as stream:
-            for text in stream:
-                if text.strip():
-                    yield json.loads(text)
-    except ValueError:
-        raise RunError(f"{model.host} gave a damaged file {file_id}: collect again") from None
+        with path.open("rb") as stream:
+            yield from map(parse_body, filter(bytes.strip, stream))
     finally:
         path.unlink(missing_ok=True)
 

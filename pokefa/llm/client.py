@@ -1,8 +1,8 @@
 """One question, one call: the openai package against OpenAI's server, or any that speaks one of its APIs.
 
 OPENAI_BASE_URL is the address, OPENAI_API_KEY the key. What goes wrong with one picture becomes its error, which
-starts with a slug: `refusal`, `incomplete`, `invalid_json`, `server_error`, `rate_limited`, `timeout`,
-`connection_cut`, `bad_request`. What no other picture can escape, such as a refused key or a quota that is used up,
+starts with a slug: `refusal`, `incomplete`, `server_error`, `rate_limited`, `timeout`, `connection_cut`,
+`bad_request`, or one of reading.py and answer_model.py. What no other picture can escape, such as a refused key or a quota that is used up,
 ends the run. The SDK repeats what is worth repeating: 5xx, 408, 409, 429 (after the wait that the server asks for),
 time-outs and cut connections, with backoff and jitter.
 """
@@ -12,16 +12,30 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
+from pokefa.llm.congestion import CongestionWindow
 from pokefa.llm.prices import TOKENS, cost_of, facts_of
-from pokefa.llm.prompt import Answer, AnswerError, Question, expected_tokens, parse_answer, plain, request_hash
+from pokefa.llm.prompt import NO_PACKAGE, Answer, AnswerError, Question, expected_tokens, plain, request_hash
 from pokefa.llm.rate_limit import INTERRUPTED, MOST_REST_S, Pace, retry_after
-from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, request_body, text_of, tokens_of
+from pokefa.llm.reading import read_text
+from pokefa.llm.wire import (
+    PATHS,
+    Form,
+    as_mapping,
+    error_of,
+    has_loose_parts,
+    parse_body,
+    request_body,
+    text_of,
+    tokens_of,
+    words_of,
+)
 from pokefa.secrets import secret_from_environment
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -29,7 +43,7 @@ ADDRESS_VARIABLE = "OPENAI_BASE_URL"
 DEFAULT_ADDRESS = "https://api.openai.com/v1"
 
 MAX_RETRIES = 6  # with the SDK's backoff of 0.5 s, doubled up to 8 s: about half a minute
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0  # a queue of 32 requests before a server that answers one at a time, 9 s each
 CONNECT_TIMEOUT_S = 10.0
 
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
@@ -38,7 +52,11 @@ REQUEST_CODES = ("unsupported_parameter", "unsupported_value", "unknown_paramete
 
 # How often an answer that was paid for and cannot be used is asked for again at once. A model that has refused refuses
 # again; what was cut short or is no JSON comes out right at the next try as a rule.
-TRIES_AGAIN: Mapping[str, int] = {"refusal": 0, "incomplete": 1, "invalid_json": 1, "server_error": 1}
+TRIES_AGAIN: Mapping[str, int] = {
+    "refusal": 0,
+    **dict.fromkeys(("incomplete", "server_error", "invalid_json", "truncated_json"), 1),
+    **dict.fromkeys(("missing_key", "out_of_range", "two_objects"), 1),
+}
 
 T = TypeVar("T")
 
@@ -56,7 +74,9 @@ class Model:
         self.facts = facts_of(form.model)
         self._should_stop = should_stop
         self._pace = Pace(should_stop)
-        self._mine = threading.local()  # this thread's client, and the tokens that it is about to send
+        self.timeout = form.timeout or TIMEOUT_S
+        self._window = CongestionWindow(self.timeout)
+        self._mine = threading.local()  # this thread's client, what it is about to send, and since when it waits
         key, address = _key(), server_address()
         self.host = host_of(address)
         self._openai = load_openai()
@@ -78,9 +98,11 @@ class Model:
             found = self._mine.sdk = self._openai.OpenAI(
                 api_key=self._key,
                 base_url=self._address,
-                timeout=self._openai.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+                timeout=self._openai.Timeout(self.timeout, connect=CONNECT_TIMEOUT_S),
                 max_retries=MAX_RETRIES,
-                http_client=self._openai.DefaultHttpxClient(event_hooks=hooks, limits=one, verify=self._tls),
+                http_client=self._openai.DefaultHttpxClient(
+                    event_hooks=hooks, limits=one, verify=self._tls, follow_redirects=False
+                ),
             )
         return found
 
@@ -109,7 +131,7 @@ class Model:
                 spent[name] += answer.usage[name]
             slug = (answer.problem or "").partition(":")[0]
             tries[slug] = tries.get(slug, 0) + 1
-            if answer.value is not None or tries[slug] > TRIES_AGAIN.get(slug, -1) or self._should_stop():
+            if answer.value is not None or sum(tries.values()) > TRIES_AGAIN.get(slug, -1) or self._should_stop():
                 break
         usage = {**answer.usage, **spent}
         if self.facts is not None:
@@ -124,6 +146,8 @@ class Model:
             response = self.sdk.post(PATHS[self.form.api], body=body, cast_to=self._http.Response)
         except self._openai.OpenAIError as error:
             raise self.explain(error) from None
+        finally:
+            self._end_request()
         reply = parse_body(response.content)
         if reply is None:
             raise AnswerError("invalid_json", f"{self.host} did not answer with a JSON object: does it speak this API?")
@@ -133,13 +157,26 @@ class Model:
 
     def _before_request(self, request: object) -> None:
         """Wait for the server's limits; send nothing more, no repetition either, once the run is to stop."""
+        self._end_request()  # the one before, where it got no answer and is repeated
+        self._window.begin(self._should_stop)
+        self._mine.sent = time.monotonic()
         self._pace.wait(getattr(self._mine, "tokens", 0))
+        self._mine.sent = time.monotonic()
+
+    def _end_request(self) -> None:
+        """Make room for another request, if this thread has one under way."""
+        sent = getattr(self._mine, "sent", None)
+        if sent is not None:
+            self._window.end(sent, time.monotonic())
+            self._mine.sent = None
 
     def _on_response(self, response: Any) -> None:
         """Learn the limits, and take the waiting after a 429 from the SDK, which does not look at the stop sign.
 
         An account that cannot pay is no reason to repeat: only the body tells that from a limit.
         """
+        self._end_request()
+        self._unmask(response)
         self._pace.learn(response.headers)
         if response.status_code != 429:
             return
@@ -152,15 +189,27 @@ class Model:
             self._pace.rest(seconds)
             response.headers["retry-after-ms"] = "1"
 
+    def _unmask(self, response: Any) -> None:
+        """Give an answer that is an error and comes with status 200 the status of one, so that it is waited out.
+
+        One that counts tokens is an answer that was paid for, and stays one.
+        """
+        if response.status_code == 200 and response.request.url.path.endswith(PATHS[self.form.api]):
+            body = parse_body(response.read()) or {}
+            if (error := error_of(body)) and not any(tokens_of(body).values()):
+                code = as_mapping(error).get("code")
+                response.status_code = code if isinstance(code, int) and 400 <= code < 600 else 500
+
     def explain(self, error: Exception) -> PokefaError:
         """Return the error of a call as one that ends the run, or as one of this picture."""
         openai = self._openai
-        detail = plain(str(getattr(error, "message", "") or error))
+        words = words_of(getattr(error, "body", None))
+        detail = plain(str(getattr(error, "message", "") or error) if words.lstrip()[:1] in ("", "<") else words)
         code = str(getattr(error, "code", "") or "")
         if isinstance(error.__cause__, Interrupted):
             return Interrupted(INTERRUPTED)
         if isinstance(error, openai.APITimeoutError):
-            return AnswerError("timeout", f"no answer from {self.host} within {TIMEOUT_S:.0f} s")
+            return AnswerError("timeout", f"no answer from {self.host} within {self.timeout:.0f} s: more with --timeout")
         if isinstance(error, openai.APIConnectionError):
             # By name, for the class belongs to the HTTP library that the SDK happens to bring.
             if type(error.__cause__).__name__ == "ConnectError":
@@ -173,6 +222,9 @@ class Model:
         headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
         if status == 401:
             return RunError(f"{self.host} refuses the key (401): set {KEY_VARIABLE} to a valid key and run again")
+        if status is not None and 300 <= status < 400:
+            target = plain(urlsplit(headers.get("location", "")).netloc.rpartition("@")[2]) or "another path"
+            return RunError(f"{self.host} redirects to {target} ({status}): set {ADDRESS_VARIABLE} to the final address")
         if code in QUOTA_CODES:
             return BudgetReached(
                 f"the quota of the account at {self.host} is used up ({code}): what was finished is saved; add credit "
@@ -201,10 +253,11 @@ def read_reply(reply: Mapping[str, Any], form: Form, question: Question[T], requ
         **tokens_of(reply),
     }
     try:
-        raw = parse_answer(text_of(reply), question.schema)
-        return Answer(question.read(raw), None, model, usage, raw)
+        value, fields, deviations = read_text(text_of(reply), question)
     except AnswerError as error:
         return Answer(None, str(error), model, usage, None)
+    deviations |= {"parts"} if has_loose_parts(reply) else set()
+    return Answer(value, None, model, usage | ({"deviations": sorted(deviations)} if deviations else {}), fields)
 
 
 def load_openai() -> Any:
@@ -216,9 +269,7 @@ def load_openai() -> Any:
     try:
         return importlib.import_module("openai")
     except ImportError:
-        raise PokefaError(
-            "the openai package is not installed: python -m pip install -r requirements/requirements_score.txt"
-        ) from None
+        raise PokefaError(NO_PACKAGE) from None
 
 
 def server_address() -> str:

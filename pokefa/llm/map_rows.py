@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -163,12 +164,16 @@ class Tally:
     def __init__(self, run: StageRun, settings: Settings) -> None:
         self._run = run
         self._known = settings.facts is not None
+        self._deviations: Counter[str] = Counter()
 
     def add(self, answer: Answer[Any]) -> None:
         extra, usage = self._run.extra, answer.usage
         for name in TOKENS:
             extra[name] += usage[name]
         extra["reused"] += bool(usage.get("reused"))
+        if not usage.get("reused"):
+            self._deviations.update(usage.get("deviations", ()))
+        extra["deviations"] = dict(sorted(self._deviations.items()))
         if not self._known:
             self._run.show(tokens=extra["input_tokens"] + extra["output_tokens"])
             return

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Literal
 
-from pokefa.llm.client import ADDRESS_VARIABLE, KEY_VARIABLE, host_of, is_openai, server_address
+from pokefa.llm.client import ADDRESS_VARIABLE, KEY_VARIABLE, TIMEOUT_S, host_of, is_openai, server_address
 from pokefa.llm.images import DETAILS, Detail, View
 from pokefa.llm.prices import DEFAULT_MODEL, ModelFacts, facts_of
 from pokefa.llm.wire import APIS, Api, Form
@@ -26,6 +26,7 @@ class Settings:
         max_cost: dollars that a run may spend; None = no limit.
         estimate: only say what the run would cost.
         ask_again: do not use stored answers.
+        timeout: seconds after which a request is given up; None = the usual.
         batch: go through the Batch API, in steps.
     """
 
@@ -38,6 +39,7 @@ class Settings:
     estimate: bool = False
     ask_again: bool = False
     batch: BatchStep | None = None
+    timeout: float | None = None
 
     @property
     def facts(self) -> ModelFacts | None:
@@ -49,7 +51,7 @@ class Settings:
 
     def form(self) -> Form:
         """Return how the server in the environment is to be spoken to."""
-        return Form(self.model, self.api, self.detail, is_openai(host_of(server_address())))
+        return Form(self.model, self.api, self.detail, is_openai(host_of(server_address())), self.timeout)
 
 
 LONGEST_NAME = 200  # of a model
@@ -66,6 +68,13 @@ def add_options(parser: argparse.ArgumentParser, *, max_side: int | None = None)
     group.add_argument("--model", type=model_name, default=DEFAULT_MODEL, help="model that is asked")
     how_many = "pictures asked about at once"
     group.add_argument("--concurrency", type=positive_int, default=DEFAULT_CONCURRENCY, metavar="N", help=how_many)
+    group.add_argument(
+        "--timeout",
+        type=number(1),
+        metavar="SECONDS",
+        help=f"give a request up after so long; fewer are sent at once when answers need a quarter of it (default: "
+        f"{TIMEOUT_S:.0f})",
+    )
     group.add_argument("--api", choices=APIS, default="responses", help="chat: for servers without the Responses API")
     group.add_argument("--detail", choices=DETAILS, default="high", help="how closely the model looks at a picture")
     group.add_argument(
@@ -112,4 +121,5 @@ def settings_from(args: argparse.Namespace) -> Settings:
         estimate=args.estimate,
         ask_again=args.ask_again,
         batch=args.batch,
+        timeout=args.timeout,
     )

@@ -136,7 +136,7 @@ def stored_answer(answers: Answers, request: str, question: Question[T]) -> Answ
     if stored is None:
         return None
     try:
-        value = question.read(dict(stored.answer))
+        value, _, _ = question.value_of(stored.answer)
     except AnswerError:
         return None
     return reused(Answer(value, None, stored.model, stored.usage, stored.answer))

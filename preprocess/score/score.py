@@ -30,7 +30,7 @@ from pokefa.llm.client import Model
 from pokefa.llm.images import load_picture
 from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
-from pokefa.llm.prompt import AnswerError, Ask, Question, object_schema
+from pokefa.llm.prompt import Ask, Question
 from pokefa.stage.options import Options, add_data_option, options_from, stage_parser
 from pokefa.stage.runner import Row, StageRun, report_error, run_stage, set_up_logging
 
@@ -89,15 +89,6 @@ When unsure between none and mild, answer none; between mild and strong, answer 
 Answer with the three values and nothing else.
 """
 
-SCHEMA = object_schema(
-    {
-        "relevance": {"type": "integer", "description": "0 to 100"},
-        "aesthetic": {"type": "integer", "description": "0 to 100"},
-        "artifact": {"type": "string", "enum": list(CAPS)},
-    }
-)
-
-
 @dataclass(frozen=True)
 class Score:
     """The scores of one image: relevance and aesthetics from 0 to 100, artifact `none`, `mild` or `strong`."""
@@ -107,20 +98,19 @@ class Score:
     artifact: str
 
 
-def read_score(answer: Mapping[str, Any]) -> Score:
-    """Return the scores of an answer that fits the schema, the cap for artifacts applied.
+def load_form() -> type[Any]:
+    from preprocess.score.answer import ScoreAnswer
 
-    Raises:
-        AnswerError: a score is outside 0 to 100.
-    """
-    for name in ("relevance", "aesthetic"):
-        if not 0 <= answer[name] <= 100:
-            raise AnswerError("invalid_json", f"{name} is {answer[name]}, outside 0 to 100")
+    return ScoreAnswer
+
+
+def read_score(answer: Mapping[str, Any]) -> Score:
+    """Return the scores of a ScoreAnswer, the cap for artifacts applied."""
     artifact = answer["artifact"]
     return Score(answer["relevance"], min(answer["aesthetic"], CAPS[artifact]), artifact)
 
 
-QUESTION = Question("pokefa_score", "score-1", INSTRUCTIONS, SCHEMA, read_score, output_tokens=30)
+QUESTION = Question("pokefa_score", "score-1", INSTRUCTIONS, load_form, read_score, output_tokens=30)
 
 
 def score_images(run: StageRun, settings: Settings) -> None:

@@ -20,18 +20,14 @@ from pokefa.errors import BudgetReached, Interrupted, PokefaError, RunError
 from pokefa.llm import client
 from pokefa.llm.client import Model
 from pokefa.llm.images import encode_jpeg
-from pokefa.llm.prompt import Answer, AnswerError, Question, object_schema, request_hash
+from pokefa.llm.prompt import Answer, AnswerError, Question, request_hash
 from pokefa.llm.wire import Form
+from preprocess.score.answer import ScoreAnswer
+from preprocess.score.score import load_form
 from tests.score.conftest import KEY, judge_by_width
 
-SCHEMA = object_schema(
-    {
-        "relevance": {"type": "integer"},
-        "aesthetic": {"type": "integer"},
-        "artifact": {"type": "string", "enum": ["none", "mild", "strong"]},
-    }
-)
-QUESTION: Question[dict[str, Any]] = Question("a_score", "test-1", "Score this picture.", SCHEMA, dict)
+QUESTION: Question[dict[str, Any]] = Question("a_score", "test-1", "Score this picture.", load_form, dict)
+SCHEMA = QUESTION.schema
 PICTURE = encode_jpeg(Image.new("RGB", (107, 80), "teal"))
 FORM = Form("gpt-5-mini", is_openai=False)
 RIGHT = {"relevance": 90, "aesthetic": 57, "artifact": "none"}
@@ -95,17 +91,14 @@ def test_an_answer_comes_with_what_it_cost(ask: Any) -> None:
         ("incomplete", "incomplete: the answer was cut short (max_output_tokens)"),
         ("failed", "server_error: The model failed."),
         ("empty", "invalid_json: the answer holds no text"),
-        (
-            "invalid_json",
-            "invalid_json: not JSON (Expecting value: line 1 column 1 (char 0)): "
-            "'Sure! Here is the JSON you asked for.'",
-        ),
-        ("missing_field", "invalid_json: answer lacks relevance"),
+        ("content_filter", "refusal: the server's content filter kept the answer back"),
+        ("invalid_json", 'invalid_json: no JSON object: "Sure! Here is the JSON you asked for."'),
+        ("missing_field", "missing_key: the answer lacks relevance"),
     ],
 )
 def test_an_answer_that_cannot_be_used_still_has_its_price(ask: Any, failure: str, problem: str) -> None:
     """Refusals stay refusals; the others are asked for once more, and both answers are paid for."""
-    tries = 1 if failure == "refusal" else 2
+    tries = 1 if problem.startswith("refusal") else 2
     answer, server = ask(failures=[failure] * 3)
     assert (answer.value, answer.problem) == (None, problem)
     assert server.counts == {failure: tries}
@@ -114,7 +107,7 @@ def test_an_answer_that_cannot_be_used_still_has_its_price(ask: Any, failure: st
     assert answer.usage["usd"] > 0
 
 
-@pytest.mark.parametrize("failure", ["incomplete", "failed", "empty", "invalid_json", "missing_field"])
+@pytest.mark.parametrize("failure", ["incomplete", "failed", "missing_field", "out_of_range", "two_objects"])
 def test_an_answer_that_cannot_be_used_is_asked_for_again(ask: Any, failure: str) -> None:
     answer, server = ask(failures=[failure])
     assert (answer.value, answer.problem) == (RIGHT, None)
@@ -133,10 +126,10 @@ def test_an_answer_that_was_paid_for_counts_though_the_next_try_fails(
 
 def test_an_answer_that_the_stage_refuses_has_a_reason(ask: Any) -> None:
     def read(answer: dict[str, Any]) -> dict[str, Any]:
-        raise AnswerError("invalid_json", "relevance is 900, outside 0 to 100")
+        raise AnswerError("empty_caption", "it holds no sentence")
 
-    answer, _ = ask(Question("a_score", "test-1", "Score.", SCHEMA, read))
-    assert answer.problem == "invalid_json: relevance is 900, outside 0 to 100"
+    answer, _ = ask(Question("a_score", "test-1", "Score.", load_form, read))
+    assert answer.problem == "empty_caption: it holds no sentence"
 
 
 @pytest.mark.parametrize("failure", ["rate_limit", "server_error", "cut"])
@@ -213,9 +206,13 @@ def test_an_unknown_model_ends_the_run(ask: Any) -> None:
 
 
 def test_a_schema_that_is_not_strict_ends_the_run(ask: Any) -> None:
-    loose = {**SCHEMA, "required": ["relevance"]}
+    class Loose(ScoreAnswer):
+        @classmethod
+        def strict_schema(cls) -> dict[str, Any]:
+            return {**SCHEMA, "required": ["relevance"]}
+
     with pytest.raises(RunError) as caught:
-        ask(Question("a_score", "test-1", "Score.", loose, dict))
+        ask(Question("a_score", "test-1", "Score.", lambda: Loose, dict))
     assert "'required' must be an array of every key in properties." in str(caught.value)
 
 
@@ -303,6 +300,6 @@ def test_the_stand_in_asks_for_a_key(stand_in: Start) -> None:
 
 def test_other_errors_are_one_line_of_the_picture(ask: Any) -> None:
     with pytest.raises(PokefaError) as caught:
-        ask(Question("a_riddle", "test-1", "Score.", SCHEMA, dict))
+        ask(Question("a_riddle", "test-1", "Score.", load_form, dict))
     assert str(caught.value).startswith("bad_request: 400: ")
     assert "\n" not in str(caught.value)

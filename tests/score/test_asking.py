@@ -25,22 +25,15 @@ from pokefa.llm.budget import Budget
 from pokefa.llm.client import Model, host_of, is_openai
 from pokefa.llm.images import View, encode_jpeg, fit_patches
 from pokefa.llm.prices import MODELS, check_shutdown, cost_of, facts_of, picture_tokens, require_facts
-from pokefa.llm.prompt import Answer, AnswerError, Question, misfit, object_schema, parse_answer, plain, request_hash
+from pokefa.llm.prompt import Answer, AnswerError, Question, plain, request_hash
 from pokefa.llm.rate_limit import Pace, retry_after
 from pokefa.llm.store import Answers, Stored, keep, stored_answer
-from pokefa.llm.wire import Form, request_body, text_of, tokens_of
+from pokefa.llm.wire import Form, has_loose_parts, request_body, text_of, tokens_of
+from preprocess.score.answer import ScoreAnswer
+from preprocess.score.score import load_form
 
-SCHEMA = object_schema(
-    {
-        "grade": {"type": "integer"},
-        "kind": {"type": "string", "enum": ["round", "square"]},
-        "good": {"type": "boolean"},
-        "when": {"type": ["string", "null"]},
-        "words": {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}},
-    }
-)
 MOST, PATCH = 1536, 32
-FITTING: dict[str, Any] = {"grade": 3, "kind": "round", "good": True, "when": None, "words": ["a"]}
+FITTING: dict[str, Any] = {"relevance": 90, "aesthetic": 57, "artifact": "none"}
 
 
 def patches(width: int, height: int) -> int:
@@ -77,63 +70,6 @@ def test_a_picture_is_sent_as_a_small_enough_jpeg() -> None:
     assert (sent.format, sent.size, sent.mode) == ("JPEG", (1376, 1100), "RGB")
 
 
-def test_an_object_schema_is_strict() -> None:
-    assert SCHEMA["required"] == list(FITTING)
-    assert SCHEMA["additionalProperties"] is False
-    assert misfit(FITTING, SCHEMA) is None
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"grade": "3"}, 'grade is "3", not of type integer'),
-        ({"grade": True}, "grade is true, not of type integer"),
-        ({"grade": 3.5}, "grade is 3.5, not of type integer"),
-        ({"grade": None}, "grade is null, not of type integer"),
-        ({"kind": "oval"}, 'kind is "oval", not one of round, square'),
-        ({"good": 1}, "good is 1, not of type boolean"),
-        ({"when": 7}, "when is 7, not of type string or null"),
-        ({"words": "a"}, 'words is "a", not of type array'),
-        ({"words": ["a", 2]}, "words[1] is 2, not of type string"),
-        ({"more": 1}, "answer has an unknown field 'more'"),
-    ],
-)
-def test_what_does_not_fit_the_schema_is_named(change: dict[str, Any], problem: str) -> None:
-    assert misfit(FITTING | change, SCHEMA) == problem
-
-
-def test_a_missing_field_is_named() -> None:
-    assert misfit({"grade": 3, "kind": "round"}, SCHEMA) == "answer lacks good, when, words"
-    assert misfit([FITTING], SCHEMA, "it") == f"it is {json.dumps([FITTING])[:80]}, not of type object"
-
-
-def test_an_unknown_word_in_a_list_is_left_to_the_stage() -> None:
-    assert misfit(FITTING | {"words": ["a", "z"]}, SCHEMA) is None
-
-
-def test_an_answer_is_parsed_and_checked() -> None:
-    assert parse_answer(json.dumps(FITTING), SCHEMA) == FITTING
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("Sure!", "invalid_json: not JSON (Expecting value: line 1 column 1 (char 0)): 'Sure!'"),
-        ('{"grade": NaN}', "invalid_json: not JSON (NaN is no JSON number): '{\"grade\": NaN}'"),
-        ("[1]", "invalid_json: answer is [1], not of type object"),
-    ],
-)
-def test_text_that_is_no_answer(text: str, error: str) -> None:
-    with pytest.raises(AnswerError) as caught:
-        parse_answer(text, SCHEMA)
-    assert str(caught.value) == error
-
-
-def test_a_bottomless_answer_is_no_answer() -> None:
-    with pytest.raises(AnswerError, match=r"^invalid_json: not JSON"):
-        parse_answer("[" * 200_000, SCHEMA)
-
-
 def message(*parts: dict[str, Any], status: str = "completed", **more: Any) -> dict[str, Any]:
     thinking = {"type": "reasoning", "summary": []}
     return {"status": status, "output": [thinking, {"type": "message", "content": list(parts)}], **more}
@@ -153,6 +89,11 @@ def test_the_text_of_a_response_is_that_of_its_messages() -> None:
                     incomplete_details={"reason": "max_output_tokens"}),
             "incomplete: the answer was cut short (max_output_tokens)",
         ),
+        (
+            message(status="incomplete", incomplete_details={"reason": "content_filter"}),
+            "refusal: the server's content filter kept the answer back",
+        ),
+        ({"output": None, "error": "no such model"}, "server_error: no such model"),
         (message(status="incomplete"), "incomplete: the answer was cut short (no reason given)"),
         (
             {"status": "failed", "error": {"code": "server_error", "message": "The model failed."}, "output": []},
@@ -169,6 +110,14 @@ def test_a_response_without_an_answer(body: dict[str, Any], error: str) -> None:
     assert str(caught.value) == error
 
 
+def test_text_in_parts_and_parts_in_a_text() -> None:
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "{"}, {"type": "text", "text": "}"}]
+    for body in (chat(content=parts), {"output": [{"type": "message", "content": "{}"}]}):
+        assert (text_of(body), has_loose_parts(body)) == ("{}", True)
+    for body in (chat(content="{}"), message({"type": "output_text", "text": "{}"})):
+        assert (text_of(body), has_loose_parts(body)) == ("{}", False)
+
+
 def test_tokens_are_read_from_the_usage() -> None:
     usage = {"input_tokens": 1200, "input_tokens_details": {"cached_tokens": 1024}, "output_tokens": 30}
     assert tokens_of({"usage": usage}) == {"input_tokens": 1200, "cached_tokens": 1024, "output_tokens": 30}
@@ -178,20 +127,23 @@ def test_tokens_are_read_from_the_usage() -> None:
 
 
 def test_the_request_hash_changes_with_all_that_is_asked() -> None:
-    def question(version: str, schema: dict[str, Any]) -> Question[dict[str, Any]]:
-        return Question("q", version, "Look.", schema, dict)
+    class Other(ScoreAnswer):
+        more: int
 
-    one = question("q-1", SCHEMA)
+    def question(version: str, form: type[ScoreAnswer]) -> Question[dict[str, Any]]:
+        return Question("q", version, "Look.", lambda: form, dict)
+
+    one = question("q-1", ScoreAnswer)
     asked = [
         request_hash("m", one, b"picture", ""),
         request_hash("n", one, b"picture", ""),
-        request_hash("m", question("q-2", SCHEMA), b"picture", ""),
-        request_hash("m", question("q-1", object_schema({})), b"picture", ""),
+        request_hash("m", question("q-2", ScoreAnswer), b"picture", ""),
+        request_hash("m", question("q-1", Other), b"picture", ""),
         request_hash("m", one, b"another", ""),
         request_hash("m", one, b"picture", "a hint"),
     ]
     assert len(set(asked)) == len(asked)
-    assert asked[0] == request_hash("m", question("q-1", SCHEMA), b"picture", "")
+    assert asked[0] == request_hash("m", question("q-1", ScoreAnswer), b"picture", "")
 
 
 @given(st.text(alphabet=st.characters()))
@@ -446,7 +398,7 @@ def test_a_budget_counts_what_is_under_way() -> None:
         pass
 
 
-QUESTION = Question("q", "q-1", "Look.", SCHEMA, dict)
+QUESTION = Question("q", "q-1", "Look.", load_form, dict)
 
 
 def paid(request: str) -> Answer[dict[str, Any]]:
@@ -474,7 +426,7 @@ def test_an_answer_that_newer_code_does_not_take_is_passed_over(tmp_path: Path) 
         raise AnswerError("invalid_json", "too short")
 
     keep(Answers(tmp_path), "a" * 64, paid("a" * 64))
-    assert stored_answer(Answers(tmp_path), "a" * 64, Question("q", "q-1", "Look.", SCHEMA, read)) is None
+    assert stored_answer(Answers(tmp_path), "a" * 64, Question("q", "q-1", "Look.", load_form, read)) is None
 
 
 def test_many_threads_store_answers_at_once(tmp_path: Path) -> None:
@@ -511,7 +463,7 @@ def test_a_chat_request() -> None:
                 ],
             },
         ],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "q", "strict": True, "schema": SCHEMA}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "q", "strict": True, "schema": QUESTION.schema}},
         "store": False,
         "reasoning_effort": "minimal",
     }
@@ -535,6 +487,8 @@ def test_the_text_of_a_chat() -> None:
         (chat("length", content='{"a'), "incomplete: the answer was cut short (length)"),
         (chat(content=""), "invalid_json: the answer holds no text"),
         ({"choices": []}, "invalid_json: the answer holds no text"),
+        ({"choices": None, "error": {"message": "loading"}}, "server_error: loading"),
+        ({"choices": [{"error": {"message": "loading"}, "message": None}]}, "server_error: loading"),
     ],
 )
 def test_a_chat_without_an_answer(body: dict[str, Any], error: str) -> None:
