@@ -30,9 +30,7 @@ class CaptionAnswer(AnswerModel):
             "species, snake_case, the main subject first; a species again only where it is shown in another form"
         ),
     ]
-    form: Annotated[
-        WordsOrNulls, _described("as long as pokemon: null, or a form such as mega_x, alolan, gigantamax")
-    ]
+    form: Annotated[WordsOrNulls, _described("as long as pokemon: null, or a form such as mega_x, alolan, gigantamax")]
     shiny_pokemon: Annotated[Words, _described("those of pokemon that wear their shiny colours")]
     trainer_presence: Annotated[Flag, _described("a person with the Pokémon")]
     gijinka: Annotated[Flag, _described("a Pokémon drawn as a person")]

@@ -176,7 +176,9 @@ def tags_from_cell(image_id: str, text: str, table: str = BASE.path) -> Tags:
     wrong = f"the cell is {json.dumps(found)[:80]}, not an object"
     if isinstance(found, dict):
         tags = _EMPTY_TAGS | {name: found[name] for name in TAG_NAMES if name in found}
-        misfits = (f"{name} cannot be {json.dumps(tags[name])[:80]}" for name in TAG_NAMES if not _fits(name, tags[name]))
+        misfits = (
+            f"{name} cannot be {json.dumps(tags[name])[:80]}" for name in TAG_NAMES if not _fits(name, tags[name])
+        )
         wrong = next(misfits, "")
     if wrong:
         raise InputError(f"{table}, image {image_id}, tags: {wrong}; correct the cell")
@@ -187,7 +189,9 @@ def _fits(name: str, value: object) -> bool:
     """Tell whether a value of a cell has the type of the tag."""
     empty = _EMPTY_TAGS[name]
     if isinstance(empty, list):
-        return isinstance(value, list) and all(isinstance(one, str) or (one is None and name == "form") for one in value)
+        return isinstance(value, list) and all(
+            isinstance(one, str) or (one is None and name == "form") for one in value
+        )
     if isinstance(empty, str):
         return value in SUBJECT_COUNTS
     return isinstance(value, bool) if empty is False else value is None or isinstance(value, str)

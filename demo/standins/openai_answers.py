@@ -72,7 +72,7 @@ def text_of(facts: Mapping[str, Any], failure: str | None) -> str:
         "out_of_range": json.dumps(with_each(facts, lambda value: value + 900, int)),
         "two_objects": f"{whole} or {json.dumps(with_each(facts, lambda value: type(value)(not value), int, bool))}",
     }
-    return SLOPPY[failure](facts) if failure in SLOPPY else changed.get(failure or "", whole)
+    return SLOPPY[failure](facts) if failure and failure in SLOPPY else changed.get(failure or "", whole)
 
 
 def responses_object(request: Json, asked: Asked, text: str, failure: str | None, usage: Usage) -> Json:

@@ -48,7 +48,7 @@ class Refused(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        self.body: Json = {"error": {"message": message, "type": kind, "param": param, "code": code}}
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 

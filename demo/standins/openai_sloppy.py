@@ -22,7 +22,7 @@ def _text_for_list(values: list[Any]) -> Any:
 SLOPPY: Mapping[str, Callable[[Facts], str]] = {
     "fenced": lambda facts: f"```json\n{json.dumps(facts, indent=2)}\n```",
     "prose": lambda facts: f"Sure! Here is what I see:\n{json.dumps(facts)}\nLet me know if {{more}} is needed.",
-    "think": lambda facts: f"<think>\nAt first {{\"relevance\": 1}}, or is it?\n</think>\n\n{json.dumps(facts)}",
+    "think": lambda facts: f'<think>\nAt first {{"relevance": 1}}, or is it?\n</think>\n\n{json.dumps(facts)}',
     "listed": lambda facts: json.dumps([facts]),
     "encoded": lambda facts: json.dumps(json.dumps(facts)),
     "extra_keys": lambda facts: json.dumps({"reasoning": "Lines and colours.", **facts}),

@@ -25,7 +25,7 @@ class AnswerModel(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    @model_validator(mode="before")
+    @model_validator(mode="before")  # type: ignore[untyped-decorator]
     @classmethod
     def _note_extra_keys(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, dict) and not value.keys() <= cls.model_fields.keys():

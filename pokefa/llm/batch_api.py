@@ -294,9 +294,7 @@ def collect(
     run.extra["batches_under_way"] = under_way
 
 
-def _read_line(
-    line: object, record: BatchRecord, question: Question[T], settings: Settings
-) -> Answer[T] | None:
+def _read_line(line: object, record: BatchRecord, question: Question[T], settings: Settings) -> Answer[T] | None:
     """Return the answer that a line of an output or error file holds; None for what is to be asked again."""
     request = record.requests.get(str(as_mapping(line).get("custom_id")))
     response = as_mapping(as_mapping(line).get("response"))

@@ -209,7 +209,9 @@ class Model:
         if isinstance(error.__cause__, Interrupted):
             return Interrupted(INTERRUPTED)
         if isinstance(error, openai.APITimeoutError):
-            return AnswerError("timeout", f"no answer from {self.host} within {self.timeout:.0f} s: more with --timeout")
+            return AnswerError(
+                "timeout", f"no answer from {self.host} within {self.timeout:.0f} s: more with --timeout"
+            )
         if isinstance(error, openai.APIConnectionError):
             # By name, for the class belongs to the HTTP library that the SDK happens to bring.
             if type(error.__cause__).__name__ == "ConnectError":
@@ -224,7 +226,9 @@ class Model:
             return RunError(f"{self.host} refuses the key (401): set {KEY_VARIABLE} to a valid key and run again")
         if status is not None and 300 <= status < 400:
             target = plain(urlsplit(headers.get("location", "")).netloc.rpartition("@")[2]) or "another path"
-            return RunError(f"{self.host} redirects to {target} ({status}): set {ADDRESS_VARIABLE} to the final address")
+            return RunError(
+                f"{self.host} redirects to {target} ({status}): set {ADDRESS_VARIABLE} to the final address"
+            )
         if code in QUOTA_CODES:
             return BudgetReached(
                 f"the quota of the account at {self.host} is used up ({code}): what was finished is saved; add credit "

@@ -89,6 +89,7 @@ When unsure between none and mild, answer none; between mild and strong, answer 
 Answer with the three values and nothing else.
 """
 
+
 @dataclass(frozen=True)
 class Score:
     """The scores of one image: relevance and aesthetics from 0 to 100, artifact `none`, `mild` or `strong`."""

@@ -91,7 +91,7 @@ def test_failures_cost_their_image_and_can_be_tried_again(
     assert (finished.code, finished.summary["done"], finished.summary["errors"]) == (0, 1, 3)
     assert [dataset.images()[image_id]["caption_error"] for image_id in ids] == [
         "refusal: I'm sorry, but I can't help with that picture.",
-        "invalid_json: answer lacks caption",
+        "missing_key: the answer lacks caption",
         "empty_caption: '...' holds no sentence",
         "",
     ]

@@ -23,6 +23,7 @@ from pokefa.engine.work import Pool
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
 from pokefa.llm.budget import Budget
 from pokefa.llm.client import Model, host_of, is_openai
+from pokefa.llm.congestion import CongestionWindow
 from pokefa.llm.images import View, encode_jpeg, fit_patches
 from pokefa.llm.prices import MODELS, check_shutdown, cost_of, facts_of, picture_tokens, require_facts
 from pokefa.llm.prompt import Answer, AnswerError, Question, plain, request_hash
@@ -365,6 +366,58 @@ def test_a_rest_is_kept() -> None:
     assert waits(pace)
 
 
+def has_room(window: CongestionWindow) -> bool:
+    """Tell whether one more request may be sent, and send it."""
+    try:
+        window.begin(lambda: True)
+    except Interrupted:
+        return False
+    return True
+
+
+def under_way(window: CongestionWindow, most: int = 100) -> int:
+    """Send as many requests as may be, and return how many they are."""
+    return sum(has_room(window) for _ in range(most))
+
+
+def test_late_answers_halve_what_is_sent_at_once() -> None:
+    window = CongestionWindow(timeout=40)  # late from 10 s on
+    assert under_way(window, 32) == 32
+    for _ in range(4):
+        window.end(sent=0, now=9)
+    assert under_way(window, 4) == 4
+    window.end(sent=0, now=12)  # the first late one of 32
+    assert not has_room(window)
+    for _ in range(27):
+        window.end(sent=0, now=30)  # sent before the cut: they say nothing new
+    for _ in range(4):
+        window.end(sent=9, now=15)
+    assert under_way(window) == 16
+    window.end(sent=20, now=31)
+    for _ in range(15):
+        window.end(sent=20, now=32)
+    assert under_way(window) == 8
+
+
+def test_timely_answers_raise_what_is_sent_at_once_again_by_about_one_a_round() -> None:
+    window = CongestionWindow(timeout=40)
+    under_way(window, 8)
+    for _ in range(8):
+        window.end(sent=0, now=20)
+    for expected in (4, 4, 5, 6):
+        assert under_way(window) == expected
+        for _ in range(expected):
+            window.end(sent=30, now=31)
+
+
+def test_one_request_is_always_under_way() -> None:
+    window = CongestionWindow(timeout=40)
+    for start in range(0, 500, 100):
+        assert has_room(window)
+        window.end(sent=start, now=start + 50)
+    assert under_way(window) == 1
+
+
 @pytest.mark.parametrize(
     ("told", "seconds"),
     [
@@ -463,7 +516,10 @@ def test_a_chat_request() -> None:
                 ],
             },
         ],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "q", "strict": True, "schema": QUESTION.schema}},
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "q", "strict": True, "schema": QUESTION.schema},
+        },
         "store": False,
         "reasoning_effort": "minimal",
     }

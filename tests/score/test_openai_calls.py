@@ -10,18 +10,21 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from demo.standins import openai_failures
+from demo.standins.openai_sloppy import PARTS, SLOPPY
 from demo.standins.openai_standin import NOTE, StandIn
 from pokefa.errors import BudgetReached, Interrupted, PokefaError, RunError
 from pokefa.llm import client
 from pokefa.llm.client import Model
 from pokefa.llm.images import encode_jpeg
 from pokefa.llm.prompt import Answer, AnswerError, Question, request_hash
-from pokefa.llm.wire import Form
+from pokefa.llm.wire import APIS, Api, Form
 from preprocess.score.answer import ScoreAnswer
 from preprocess.score.score import load_form
 from tests.score.conftest import KEY, judge_by_width
@@ -132,7 +135,21 @@ def test_an_answer_that_the_stage_refuses_has_a_reason(ask: Any) -> None:
     assert answer.problem == "empty_caption: it holds no sentence"
 
 
-@pytest.mark.parametrize("failure", ["rate_limit", "server_error", "cut"])
+@pytest.mark.parametrize("api", APIS)
+def test_what_a_small_model_answers_is_used(stand_in: Start, monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
+    names = [*SLOPPY, PARTS]
+    server = stand_in(failures=names)
+    point_to(server.address, monkeypatch)
+    model = Model(replace(FORM, api=api))
+    for name in names:
+        answer = model.ask(QUESTION, PICTURE)
+        assert (answer.value, answer.raw, answer.problem) == (RIGHT, RIGHT, None), name
+        unchanged = name in ("boolean_as_other", "text_for_list")  # scores have neither
+        assert answer.usage.get("deviations") == (None if unchanged else [name])
+    assert server.counts == dict.fromkeys(names, 1)  # none was asked for twice
+
+
+@pytest.mark.parametrize("failure", ["rate_limit", "server_error", "cut", "error_in_200", "no_choices"])
 def test_what_may_pass_is_tried_again(ask: Any, failure: str) -> None:
     answer, server = ask(failures=[failure])
     assert answer.value == RIGHT
@@ -147,11 +164,21 @@ def test_a_rate_limit_that_does_not_pass_costs_the_picture(ask: Any, monkeypatch
     assert "Rate limit reached for requests per min." in str(caught.value)
 
 
-def test_a_server_error_that_does_not_pass_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        ("server_error", "The server had an error while processing your request."),
+        ("error_in_200", "The upstream model is loading."),
+        ("no_choices", "The upstream model is loading."),
+    ],
+)
+def test_a_server_error_that_does_not_pass_costs_the_picture(
+    ask: Any, monkeypatch: pytest.MonkeyPatch, failure: str, words: str
+) -> None:
     monkeypatch.setattr(client, "MAX_RETRIES", 2)
     with pytest.raises(AnswerError) as caught:
-        ask(failures=["server_error"] * 3)
-    assert str(caught.value).startswith("server_error: 500 after 2 repetitions: ")
+        ask(failures=[failure] * 3)
+    assert str(caught.value) == f"server_error: 500 after 2 repetitions: {words}"
 
 
 def test_a_connection_that_is_always_cut_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,11 +188,11 @@ def test_a_connection_that_is_always_cut_costs_the_picture(ask: Any, monkeypatch
     assert str(caught.value).startswith("connection_cut: RemoteProtocolError: ")
 
 
-def test_a_server_that_is_too_slow_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_too_slow_costs_the_picture(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MAX_RETRIES", 0)
-    monkeypatch.setattr(client, "TIMEOUT_S", 0.2)
+    point_to(stand_in(latency=1.5).address, monkeypatch)
     with pytest.raises(AnswerError) as caught:
-        ask(latency=1.5)
+        Model(replace(FORM, timeout=0.2)).ask(QUESTION, PICTURE)
     assert str(caught.value).startswith("timeout: no answer from 127.0.0.1:")
     assert type(caught.value) is AnswerError
 
@@ -175,6 +202,23 @@ def test_a_picture_that_the_server_cannot_read_costs_itself(ask: Any) -> None:
         ask(failures=["bad_request"])
     assert str(caught.value).startswith("bad_request: 400: ")
     assert "The image is too small to be read." in str(caught.value)
+
+
+def test_the_words_of_any_error_are_shown(ask: Any) -> None:
+    with pytest.raises(AnswerError) as caught:
+        ask(failures=["unprocessable"])
+    assert str(caught.value) == "bad_request: 422: body.store: Extra inputs"
+
+
+def test_a_redirect_is_not_followed(stand_in: Start, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Picture, prompt and the name of the organization would go to whomever the server names."""
+    other = stand_in()
+    monkeypatch.setattr(openai_failures, "ELSEWHERE", f"{other.address}/responses")
+    with pytest.raises(RunError) as caught:
+        ask(failures=["redirect"])
+    host = other.address.removeprefix("http://").removesuffix("/v1")
+    assert f" redirects to {host} (307): set OPENAI_BASE_URL to " in str(caught.value)
+    assert (other.connections, other.requests) == (0, [])
 
 
 def test_a_refused_key_ends_the_run(ask: Any) -> None:

@@ -61,7 +61,7 @@ AROUND: Mapping[str, Any] = {
     "listed": lambda text: f"[{text}]",
     "fenced": lambda text: f"```json\n{text}\n```",
     "prose": lambda text: f"Here {{it}} is:\n{text}\nI hope that {{helps}}!",
-    "think": lambda text: f"<think>\nFirst {{\"grade\": 1}}, then {text[:9]}\n</think>\n<think>\n</think>\n{text}",
+    "think": lambda text: f'<think>\nFirst {{"grade": 1}}, then {text[:9]}\n</think>\n<think>\n</think>\n{text}',
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from demo.standins.openai_sloppy import PARTS, SLOPPY
 from demo.standins.openai_standin import StandIn
 from preprocess.score.score import CAPS, Score, read_score
 from tests.conftest import CHECKOUT, Dataset
@@ -141,6 +142,23 @@ def test_failures_cost_their_image_and_can_be_tried_again(
     assert [bool(table[image_id]["score_error"]) for image_id in ids] == [False] * 4 + [True]
 
 
+def test_sloppy_answers_are_used_and_counted(
+    dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment
+) -> None:
+    """No answer that holds the scores is paid for twice; those that do not are."""
+    ready(20)
+    sloppy = [*SLOPPY, PARTS]
+    server = stand_in(failures=[*sloppy, "fenced", "out_of_range", "", "two_objects"])
+    summary = dataset.run(SCRIPT, "--concurrency", 1, env=environment(server)).summary
+    assert (summary["done"], summary["errors"]) == (20, 0)
+    expected = dict.fromkeys(sloppy, 1) | {"fenced": 2}
+    del expected["boolean_as_other"], expected["text_for_list"]  # scores have neither
+    assert summary["deviations"] == dict(sorted(expected.items()))
+    assert server.counts.total() == 22
+    again = dataset.run(SCRIPT, "--redo", env=environment(server)).summary
+    assert (again["done"], again["reused"], again["deviations"]) == (20, 20, {})
+
+
 def test_a_refused_key_stops_the_run_and_blames_no_image(
     dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment
 ) -> None:
@@ -186,7 +204,8 @@ def test_the_key_is_in_no_file_and_no_log(
         return {"relevance": f"as {KEY} says", "aesthetic": 1, "artifact": "none"}
 
     server = stand_in(judge=tell_the_key, failures=["refusal", "rate_limit", "server_error"])
-    first = dataset.run(SCRIPT, "--log-level", "DEBUG", "--model", f"model-{KEY}", env=environment(server))
+    variables = environment(server) | {"OPENAI_API_KEY": f" {KEY}\r"}  # as a copied line has them
+    first = dataset.run(SCRIPT, "--log-level", "DEBUG", "--model", f"model-{KEY}", env=variables)
     refused = stand_in(key="another-key-altogether")
     second = dataset.run(SCRIPT, "--log-level", "DEBUG", "--retry-errors", env=environment(refused))
     assert (first.summary["errors"], second.code) == (4, 1)
