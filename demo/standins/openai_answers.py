@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from demo.standins.openai_sloppy import PARTS, SLOPPY, with_each
 from demo.standins.openai_requests import Asked, Json, Refused, read_chat, read_responses
+from demo.standins.openai_sloppy import PARTS, SLOPPY, with_each
 
 NOTE = "stand-in: not OpenAI; answers come from the pixels by rule"
 MODEL_SUFFIX = "-stand-in"

@@ -1,4 +1,4 @@
-"""Answers that hold the right facts in a form that was not asked for, as small models behind local servers give them."""
+"""Answers that hold the right facts in forms that were not asked for, as small models behind local servers do."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, model_validator
 
-from pokefa.llm.reading import shown
 from pokefa.llm.prompt import AnswerError
+from pokefa.llm.reading import shown
 
 # The keywords of JSON schema that strict Structured Outputs and all known servers take. Ranges are checked here alone.
 _SENT = ("type", "enum", "items", "description")

@@ -1,10 +1,10 @@
 """One question, one call: the openai package against OpenAI's server, or any that speaks one of its APIs.
 
 OPENAI_BASE_URL is the address, OPENAI_API_KEY the key. What goes wrong with one picture becomes its error, which
-starts with a slug: `refusal`, `incomplete`, `server_error`, `rate_limited`, `timeout`, `connection_cut`,
-`bad_request`, or one of reading.py and answer_model.py. What no other picture can escape, such as a refused key or a quota that is used up,
-ends the run. The SDK repeats what is worth repeating: 5xx, 408, 409, 429 (after the wait that the server asks for),
-time-outs and cut connections, with backoff and jitter.
+starts with a slug: `refusal`, `incomplete`, `server_error`, `rate_limited`, `timeout`, `connection_cut`, `bad_request`,
+or one of reading.py and answer_model.py. What no other picture can escape, such as a refused key or a quota that is
+used up, ends the run. The SDK repeats what is worth repeating: 5xx, 408, 409, 429 (after the wait that the server asks
+for), time-outs and cut connections, with backoff and jitter.
 """
 
 from __future__ import annotations

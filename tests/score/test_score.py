@@ -19,7 +19,7 @@ from PIL import Image
 
 from demo.standins.openai_sloppy import PARTS, SLOPPY
 from demo.standins.openai_standin import StandIn
-from preprocess.score.score import CAPS, Score, read_score
+from preprocess.score.score import Score, read_score
 from tests.conftest import CHECKOUT, Dataset
 from tests.score.conftest import KEY, judge_by_width
 
