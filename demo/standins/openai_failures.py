@@ -77,12 +77,13 @@ def fail(failure: str, retry_after: str) -> None:
             retry_after=retry_after,
         ),
         "bad_request": Refused(400, "The image is too small to be read.", "invalid_image", "image_parse_error"),
-        "error_in_200": Refused(200, "The upstream model is loading.", "502", "server_error"),
+        "error_in_200": Refused(200, "The upstream model is loading.", None, "server_error"),
         "no_choices": Refused(200, "The upstream model is loading.", None, "server_error"),
         "unprocessable": Refused(422, ""),
         "redirect": Refused(307, "Moved.", location=ELSEWHERE),
         "unknown_model": Refused(404, "The requested model does not exist.", "model_not_found"),
     }
+    refusals["error_in_200"].body["error"]["code"] = 503  # as brokers put the status of the server behind them
     refusals["no_choices"].body |= {"choices": None, "output": None}
     refusals["unprocessable"].body = {"detail": [{"loc": ["body", "store"], "msg": "Extra inputs", "type": "extra"}]}
     if failure in refusals:

@@ -11,10 +11,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 from PIL import Image
+from pydantic import TypeAdapter
 
 from demo.standins import openai_failures
 from demo.standins.openai_sloppy import PARTS, SLOPPY
@@ -74,6 +77,21 @@ def test_the_request_is_what_a_reasoning_model_takes(ask: Any) -> None:
     assert (image, head) == ({"type": "input_image", "detail": "high"}, "data:image/jpeg;base64")
     sent = Image.open(io.BytesIO(base64.b64decode(data)))
     assert (sent.format, sent.size) == ("JPEG", (107, 80))
+
+
+@pytest.mark.parametrize(
+    ("api", "known"), [("responses", ResponseCreateParamsNonStreaming), ("chat", CompletionCreateParamsNonStreaming)]
+)
+def test_requests_are_valid_by_the_types_of_the_openai_package(
+    stand_in: Start, monkeypatch: pytest.MonkeyPatch, api: Api, known: Any
+) -> None:
+    server = stand_in()
+    point_to(server.address, monkeypatch)
+    Model(replace(FORM, api=api, is_openai=True)).ask(QUESTION, PICTURE, "A search for Umbreon found it.")
+    (request,) = server.requests
+    valid = TypeAdapter(known).validate_python(request)
+    assert list(valid.get("messages", valid.get("input")))  # some lists are checked only as they are read
+    assert set(request) <= set(get_type_hints(known))
 
 
 def test_an_answer_comes_with_what_it_cost(ask: Any) -> None:
@@ -165,20 +183,20 @@ def test_a_rate_limit_that_does_not_pass_costs_the_picture(ask: Any, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("failure", "words"),
+    ("failure", "status", "words"),
     [
-        ("server_error", "The server had an error while processing your request."),
-        ("error_in_200", "The upstream model is loading."),
-        ("no_choices", "The upstream model is loading."),
+        ("server_error", 500, "The server had an error while processing your request."),
+        ("error_in_200", 503, "The upstream model is loading."),
+        ("no_choices", 500, "The upstream model is loading."),
     ],
 )
 def test_a_server_error_that_does_not_pass_costs_the_picture(
-    ask: Any, monkeypatch: pytest.MonkeyPatch, failure: str, words: str
+    ask: Any, monkeypatch: pytest.MonkeyPatch, failure: str, status: int, words: str
 ) -> None:
     monkeypatch.setattr(client, "MAX_RETRIES", 2)
     with pytest.raises(AnswerError) as caught:
         ask(failures=[failure] * 3)
-    assert str(caught.value) == f"server_error: 500 after 2 repetitions: {words}"
+    assert str(caught.value) == f"server_error: {status} after 2 repetitions: {words}"
 
 
 def test_a_connection_that_is_always_cut_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
