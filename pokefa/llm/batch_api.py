@@ -33,7 +33,7 @@ from pokefa.llm.options import Settings
 from pokefa.llm.prices import cost_of
 from pokefa.llm.prompt import Answer, Ask, Question, plain, request_hash
 from pokefa.llm.store import Answers, keep, stored_answer
-from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, request_body, words_of
+from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, request_body, unpaid_error_of, words_of
 from pokefa.stage.runner import Row, StageRun
 
 BATCHES_FOLDER = "metadata/batches"
@@ -300,6 +300,8 @@ def _read_line(line: object, record: BatchRecord, question: Question[T], setting
     response = as_mapping(as_mapping(line).get("response"))
     body = response.get("body")
     if request is None or not isinstance(body, dict) or record.version != question.version:
+        return None
+    if response.get("status_code") == 200 and unpaid_error_of(body):
         return None
     form = Form(record.model, detail=settings.detail)
     if response.get("status_code") == 200:

@@ -28,12 +28,12 @@ from pokefa.llm.wire import (
     PATHS,
     Form,
     as_mapping,
-    error_of,
     has_loose_parts,
     parse_body,
     request_body,
     text_of,
     tokens_of,
+    unpaid_error_of,
     words_of,
 )
 from pokefa.secrets import secret_from_environment
@@ -196,7 +196,7 @@ class Model:
         """
         if response.status_code == 200 and response.request.url.path.endswith(PATHS[self.form.api]):
             body = parse_body(response.read()) or {}
-            if (error := error_of(body)) and not any(tokens_of(body).values()):
+            if error := unpaid_error_of(body):
                 code = as_mapping(error).get("code")
                 response.status_code = code if isinstance(code, int) and 400 <= code < 600 else 500
 
@@ -225,7 +225,8 @@ class Model:
         if status == 401:
             return RunError(f"{self.host} refuses the key (401): set {KEY_VARIABLE} to a valid key and run again")
         if status is not None and 300 <= status < 400:
-            target = plain(urlsplit(headers.get("location", "")).netloc.rpartition("@")[2]) or "another path"
+            host = headers.get("location", "").partition("//")[2].partition("/")[0]
+            target = plain(host.rpartition("@")[2]) or "another path"
             return RunError(
                 f"{self.host} redirects to {target} ({status}): set {ADDRESS_VARIABLE} to the final address"
             )

@@ -84,6 +84,11 @@ def error_of(body: Mapping[str, Any]) -> object:
     return body.get("error") or choice.get("error") or (body if body.get("object") == "error" else None)
 
 
+def unpaid_error_of(body: Mapping[str, Any]) -> object:
+    """Return the error in an answer that counts no tokens: it is none of the model's. None where there is none."""
+    return None if any(tokens_of(body).values()) else error_of(body)
+
+
 def words_of(body: object, depth: int = 4) -> str:
     """Return what the body of an error says: OpenAI's form, those of others, or problem details (RFC 9457)."""
     if isinstance(body, list):

@@ -247,7 +247,8 @@ def test_an_odd_line_costs_its_own_image(dataset: Dataset, ready: Ready, stand_i
         {**lines[ids[1]], "response": {"status_code": 200, "body": "late"}},
         {**lines[ids[2]], "response": {"status_code": 400, "body": {"error": "no"}}},
         {**lines[ids[3]], "custom_id": ["a", "list"]},
-        [lines[ids[4]]],
+        {**lines[ids[4]], "response": {"status_code": 200, "body": {"error": {"message": "overloaded"}}}},
+        [lines[ids[5]]],
         "not JSON",
         lines[ids[6]],
         lines[ids[6]],  # twice
