@@ -12,6 +12,7 @@ environment of requirements/requirements_benchmarks.txt, with PYTHONPATH=. unles
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from benchmarks.measuring import (
     machine,
     mebibytes,
     run_apart,
+    spread,
     stage_python,
     table,
     tell,
@@ -37,6 +39,7 @@ from pokefa.setup.runner import checkout_variables
 LATENCY_S = 1.0
 LOOPED = 10  # calls of the loop
 SIDE = 256
+PROCESSED = 200  # pictures of which the processor time is measured
 GROWTH = (50, 500, 5_000)
 WANTED = 0.9  # of concurrency ÷ latency
 KEY = "key-of-the-benchmark"
@@ -66,9 +69,9 @@ def make_dataset(root: Path, count: int) -> None:
 
 
 @contextmanager
-def stand_in() -> Iterator[dict[str, str]]:
+def stand_in(latency: float = LATENCY_S) -> Iterator[dict[str, str]]:
     """Run the stand-in; yield the environment that leads to it."""
-    words = [stage_python("score"), "-m", "demo.standins.openai_standin", "--latency", str(LATENCY_S), "--fixed"]
+    words = [stage_python("score"), "-m", "demo.standins.openai_standin", "--latency", str(latency), "--fixed"]
     with subprocess.Popen(words, env=checkout_variables(), stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -150,6 +153,24 @@ def print_growth(folder: Path, findings: Findings) -> None:
     findings.grow("score.py --concurrency 128, pictures", GROWTH, seconds=seconds, memory=peaks)
 
 
+def print_processor(folder: Path, count: int, findings: Findings) -> None:
+    """Compare the processor time of the client alone with that of a loop that does nothing but post and parse."""
+    call_apart(make_dataset, folder / "processor", count)
+    words = [stage_python("score"), "benchmarks/asking_rival.py", "--processor"]
+    with stand_in(latency=0) as variables:
+        tell("processor time of the client")
+        times = run_apart([*words, folder / "processor/data_stage/resized"], variables).result
+    each = {name: [seconds / count * 1000 for seconds in rounds] for name, rounds in times.items()}
+    client, bare = (statistics.median(each[name]) for name in ("client", "httpx"))
+    findings.compare("the client, processor time", "bare loop of httpx", bare / client, bound=True)
+    rows = [
+        ["client.py, one thread", spread(each["client"]), f"{client / bare:.2f}"],
+        ["bare loop of httpx", spread(each["httpx"]), "1.00"],
+    ]
+    print("\n### Processor time of the client alone\n")
+    print(table([f"{count} pictures at a time", "ms a picture", "of the loop"], rows), end="")
+
+
 def print_tokens() -> None:
     """Compare what a question counts by the price list's rule: nothing is asked."""
     rows = []
@@ -176,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     findings = Findings()
     with tempfile.TemporaryDirectory() as folder:
         print_throughput(Path(folder), args.at, 3 if args.quick else args.seconds, findings)
+        print_processor(Path(folder), 20 if args.quick else PROCESSED, findings)
         if not args.quick:
             print_growth(Path(folder), findings)
     print_tokens()
