@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.datasets import write_ledger
-from benchmarks.harness import Against, Bench, bench_main
-from benchmarks.markdown import table
+from benchmarks.harness import Against, Bench, bench_main, tell
+from benchmarks.markdown import spread, table
 from benchmarks.measuring import Sample, call_apart, run_apart, run_stage, serving, stage_python
 
 LATENCY_S = 1.0
@@ -25,6 +25,8 @@ LOOPED = 10  # calls of the loop
 LOOP = "loop of single calls"
 BOUND = "concurrency ÷ latency"
 SIDE = 256
+PROCESSED = 200  # pictures of which the processor time is measured
+CLIENT, HTTPX = "the client, processor time", "bare loop of httpx"
 GROWTH = (50, 500, 5_000)
 WANTED = 0.9  # of the bound
 
@@ -65,6 +67,23 @@ def loop(variables: dict[str, str], folder: Path) -> Sample:
     return run_apart(words, variables)
 
 
+def measure_processor(bench: Bench, count: int) -> None:
+    """Compare the processor time of the client alone with that of a loop that does nothing but post and parse."""
+    root = bench.folder / "processor"
+    call_apart(make_dataset, root, count)
+    words = [stage_python("score"), "benchmarks/asking_rival.py", "--processor", root / "data_stage/resized"]
+    with stand_in(latency=0) as variables:
+        tell("processor time of the client")
+        times = run_apart(words, variables).result
+    names = {"client": CLIENT, "httpx": HTTPX}
+    samples = {names[name]: [Sample(one, 0, working=one) for one in rounds] for name, rounds in times.items()}
+    counts = dict.fromkeys(samples, count)
+    print(f"\n### Processor time of the client alone: {count} pictures at a time, seconds of one thread")
+    columns = {"ms a picture": lambda _, these: spread(1000 * sample.seconds / count for sample in these)}
+    bench.show_rates(samples, counts, "pictures", columns)
+    bench.compare(samples, counts, [Against(CLIENT, HTTPX, bound=True)])
+
+
 def print_tokens() -> None:
     """Compare what a question counts by the price list's rule: nothing is asked."""
     rows = []
@@ -100,6 +119,7 @@ def measure(bench: Bench) -> None:
         if not bench.quick:
             grown = bench.folder / "growth"
             bench.measure_growth("score.py --concurrency 128, pictures", GROWTH, partial(score, variables, grown, 128))
+    measure_processor(bench, 20 if bench.quick else PROCESSED)
     print_tokens()
 
 

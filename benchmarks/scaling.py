@@ -20,11 +20,12 @@ from typing import Any
 from benchmarks.harness import Growth, Rate
 from benchmarks.markdown import fill_page, table
 from pokefa.errors import InputError, PokefaError
-from pokefa.llm.prices import MODELS, cost_of
+from pokefa.llm.prices import BATCH, cost_of
 from pokefa.setup.environments import CHECKOUT
 
 RESULTS = CHECKOUT / "benchmarks/results/results.json"
 PAGE = CHECKOUT / "docs/scaling.md"
+MODEL = "gpt-5-mini"
 IMAGES = (1_000_000, 10_000_000, 100_000_000)
 
 # The rates that the stages are reckoned with, as the benchmark scripts name them.
@@ -96,8 +97,8 @@ def reckon(images: int, known: Mapping[str, Rate], growths: Mapping[str, Growth]
         return Cost(stage, count, core_hours / given.cores, core_hours * given.core_hour, gigabytes, bound)
 
     def asked(stage: str, count: float, tokens: int) -> Cost:
-        usage = {"input_tokens": tokens, "cached_tokens": 0, "output_tokens": given.answer_tokens}
-        dollars = count * cost_of(MODELS["gpt-5-mini"], usage, batch=True)
+        usage = {"input_tokens": tokens, "output_tokens": given.answer_tokens}
+        dollars = count * (cost_of(MODEL, usage, BATCH) or 0.0)
         return Cost(stage, count, count / given.requests / 60, dollars, 0.0, f"{given.requests:,} requests a minute")
 
     kept = given.kept * images

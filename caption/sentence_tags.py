@@ -20,8 +20,9 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from caption.tags import SCHEMA, Caption, clean_answer, tags_to_cell
+from caption.tags import Caption, clean_answer, tags_to_cell
 from pokefa.ledger.table import KEY
 from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
@@ -30,6 +31,9 @@ from pokefa.llm.recaps import Reasons, RecapCaption, all_recap_captions, read_re
 from pokefa.stage.options import add_data_option, stage_parser
 from pokefa.stage.rows import choose_ids, eligible_rows
 from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
+
+# What is asked by default: the first that is not shut down. A caption needs knowledge of 1,025 species.
+MODELS = ("gpt-5-mini", "gpt-6.1-terra")
 
 INSTRUCTIONS = """\
 You caption one picture of Pokémon fan art for a data set that will be used to train image models. Describe what the
@@ -70,8 +74,15 @@ at most six to a field, an empty list where the picture shows nothing of the kin
   art_style          one to three terms of the schema's list: medium and style as they look.
 """
 
+
+def load_form() -> type[Any]:
+    from caption.answer import CaptionAnswer
+
+    return CaptionAnswer
+
+
 QUESTION: Question[Caption] = Question(
-    "pokefa_caption", "caption-1", INSTRUCTIONS, SCHEMA, clean_answer, output_tokens=250
+    "pokefa_caption", "caption-1", INSTRUCTIONS, load_form, clean_answer, output_tokens=250
 )
 
 HINT = (
@@ -202,7 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="caption the images of this CSV (image_id, reasons) once more, into metadata/recap_captions.csv",
     )
     parser.for_one_run("only")
-    add_options(parser)
+    add_options(parser, MODELS)
     return parser
 
 

@@ -1,7 +1,7 @@
-"""What a caption is: one sentence and a set of tags, the schema that a model answers in, and the cleaning of answers.
+"""What a caption is: one sentence and a set of tags, and the cleaning of answers, whose form is in caption/answer.py.
 
-A model's answer is foreign text. `clean_answer` makes a `Caption` of one: every value has the type, the form and the
-length given here, whatever came in.
+A model's answer is foreign text. `clean_answer` makes a `Caption` of one: every value has the form and the length given
+here, whatever came in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from pokefa.errors import InputError
 from pokefa.ledger.columns import BASE
-from pokefa.llm.prompt import AnswerError, misfit, object_schema, plain
+from pokefa.llm.prompt import AnswerError, plain
 from pokefa.species.names import known_species
 from pokefa.text import species_slug
 
@@ -43,6 +43,15 @@ CLOSED_LISTS: Mapping[str, tuple[str, ...]] = {"composition": COMPOSITION, "art_
 OPEN_LISTS = ("pose", "actions", "outfit", "props", "environment", "biome", "background", "characteristics")
 FLAGS = ("trainer_presence", "gijinka", "multi_panel")
 MOMENTS = ("time_of_day", "weather")
+# The tags of a picture in which nothing is to be seen, in the order in which a model is asked for them.
+_EMPTY_TAGS: Tags = {
+    "pokemon": [], "form": [], "shiny_pokemon": [],
+    "trainer_presence": False, "gijinka": False, "subject_count": "single", "multi_panel": False,
+    "pose": [], "actions": [], "outfit": [], "props": [], "environment": [], "biome": [],
+    "time_of_day": None, "weather": None,
+    "background": [], "characteristics": [], "composition": [], "art_style": [],
+}  # fmt: skip
+TAG_NAMES = tuple(_EMPTY_TAGS)
 
 # Longer than any caption or word that was asked for: what exceeds it is noise.
 LONGEST_SENTENCE = 400
@@ -72,45 +81,6 @@ _MARKDOWN = "`*_ "
 _MARKS = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "|": "/"})
 
 
-def _strings(description: str, choices: Iterable[str] = ()) -> dict[str, Any]:
-    items = {"type": "string", **({"enum": list(choices)} if choices else {})}
-    return {"type": "array", "items": items, "description": description}
-
-
-SCHEMA = object_schema(
-    {
-        "caption": {"type": "string", "description": "one sentence of 12 to 25 words, present tense"},
-        "pokemon": _strings(
-            "species, snake_case, the main subject first; a species again only where it is shown in another form"
-        ),
-        "form": {
-            "type": "array",
-            "items": {"type": ["string", "null"]},
-            "description": "as long as pokemon: null, or a form such as mega_x, alolan, gigantamax",
-        },
-        "shiny_pokemon": _strings("those of pokemon that wear their shiny colours"),
-        "trainer_presence": {"type": "boolean", "description": "a person with the Pokémon"},
-        "gijinka": {"type": "boolean", "description": "a Pokémon drawn as a person"},
-        "subject_count": {"type": "string", "enum": list(SUBJECT_COUNTS)},
-        "multi_panel": {"type": "boolean", "description": "several pictures or panels in one"},
-        "pose": _strings("as sitting, lying_down, looking_back"),
-        "actions": _strings("as running, eating, using_thunderbolt"),
-        "outfit": _strings("worn things, as scarf, witch_hat"),
-        "props": _strings("things held or near, as poke_ball, book"),
-        "environment": _strings("the place, as indoors, city_street, cafe"),
-        "biome": _strings("the landscape, as forest, beach, snowy_mountain"),
-        "time_of_day": {"type": ["string", "null"], "description": "as dawn, day, dusk, night; null if not shown"},
-        "weather": {"type": ["string", "null"], "description": "as clear, rain, snow, fog; null if not shown"},
-        "background": _strings("as plain_white, gradient, starry_sky"),
-        "characteristics": _strings("what strikes the eye, as glowing_eyes, fluffy, closed_eyes, pastel_colors"),
-        "composition": _strings("from the list only", COMPOSITION),
-        "art_style": _strings("from the list only", ART_STYLE),
-    }
-)
-TAGS_SCHEMA = object_schema({name: part for name, part in SCHEMA["properties"].items() if name != "caption"})
-TAG_NAMES = tuple(TAGS_SCHEMA["properties"])
-
-
 @dataclass(frozen=True)
 class Caption:
     """A cleaned caption: one sentence, and the tags by the names of TAG_NAMES."""
@@ -120,7 +90,7 @@ class Caption:
 
 
 def clean_answer(answer: Mapping[str, Any]) -> Caption:
-    """Return the caption of an answer that fits the schema.
+    """Return the caption of a CaptionAnswer.
 
     Raises:
         AnswerError: `empty_caption`: no sentence is left.
@@ -203,21 +173,28 @@ def tags_from_cell(image_id: str, text: str, table: str = BASE.path) -> Tags:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = text
-    tags = (
-        _EMPTY_TAGS | {name: found[name] for name in TAG_NAMES if name in found} if isinstance(found, dict) else found
-    )
-    problem = misfit(tags, TAGS_SCHEMA, "the cell")
-    if problem is not None:
-        raise InputError(f"{table}, image {image_id}, tags: {problem}; correct the cell")
+    wrong = f"the cell is {json.dumps(found)[:80]}, not an object"
+    if isinstance(found, dict):
+        tags = _EMPTY_TAGS | {name: found[name] for name in TAG_NAMES if name in found}
+        misfits = (
+            f"{name} cannot be {json.dumps(tags[name])[:80]}" for name in TAG_NAMES if not _fits(name, tags[name])
+        )
+        wrong = next(misfits, "")
+    if wrong:
+        raise InputError(f"{table}, image {image_id}, tags: {wrong}; correct the cell")
     return clean_tags(tags)
 
 
-_EMPTY_TAGS: Tags = {
-    **{name: [] for name in ("pokemon", "form", "shiny_pokemon", *OPEN_LISTS, *CLOSED_LISTS)},
-    **dict.fromkeys(FLAGS, False),
-    **dict.fromkeys(MOMENTS),
-    "subject_count": "single",
-}
+def _fits(name: str, value: object) -> bool:
+    """Tell whether a value of a cell has the type of the tag."""
+    empty = _EMPTY_TAGS[name]
+    if isinstance(empty, list):
+        return isinstance(value, list) and all(
+            isinstance(one, str) or (one is None and name == "form") for one in value
+        )
+    if isinstance(empty, str):
+        return value in SUBJECT_COUNTS
+    return isinstance(value, bool) if empty is False else value is None or isinstance(value, str)
 
 
 def _words(values: Iterable[str]) -> list[str]:

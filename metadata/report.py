@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -25,6 +26,7 @@ import polars as pl
 from pokefa.errors import InputError
 from pokefa.files import write_text
 from pokefa.ledger.runs import Run, read_runs, thresholds_of_filter
+from pokefa.outside import OLD_DAYS, old_facts
 from pokefa.reporting.contact_sheet import contact_sheets, inpainting_pairs
 from pokefa.reporting.figures import bars
 from pokefa.reporting.pages import render
@@ -64,11 +66,12 @@ def build_page(tables: Tables, runs: Sequence[Run], root: Path, most_tiles: int)
     gates = {name: settings[f"min_{name}"] for name in ("relevance", "aesthetic") if f"min_{name}" in settings}
     costs = cost_stages(runs, root)
     usd = total_usd(costs)
+    as_of = max((run.ended or run.started for run in runs), default="")
     return render(
         "report",
         title=REPORT_TITLE,
         mark=REPORT_MARK,
-        as_of=max((run.ended or run.started for run in runs), default="")[:16].replace("T", " "),
+        as_of=as_of[:16].replace("T", " "),
         stand_in=stand_in_signs(images, root),
         numbers=[
             (f"{len(images)}", "images downloaded"),
@@ -87,7 +90,7 @@ def build_page(tables: Tables, runs: Sequence[Run], root: Path, most_tiles: int)
             species_section(read_coverage(root, images)),
             size_section(images),
             domain_section(images),
-            cost_section(costs),
+            cost_section(costs, as_of[:10]),
         ],
         pairs=inpainting_pairs(images, root),
         sheets=contact_sheets(tables, root, gates, most_tiles),
@@ -103,8 +106,12 @@ def stand_in_signs(images: pl.DataFrame, root: Path) -> list[str]:
     return signs
 
 
-def cost_section(costs: Sequence[StageCost]) -> Section:
-    """Return what each stage took: time, and what it asked others for."""
+def cost_section(costs: Sequence[StageCost], day: str) -> Section:
+    """Return what each stage took: time, and what it asked others for.
+
+    Args:
+        day: of the last run, for what was known of prices and models then.
+    """
     if not costs:
         return Section("runs", "Time and cost", "No stage has run yet.", [])
     seconds = [(cost.stage, round(cost.seconds, 1 if cost.seconds < 10 else None)) for cost in costs]
@@ -138,7 +145,15 @@ def cost_section(costs: Sequence[StageCost]) -> Section:
     if spent:
         money = ("stage", "dollars", "per 1,000 images", "input tokens", "output tokens", "searches")
         figures.append(Figure("Money", "", Table(money, spent), wide=True))
-    return Section("runs", "Time and cost", f"Dollars are {BY_LIST_PRICE}." if spent else "", figures)
+    notes = [f"Dollars are {BY_LIST_PRICE}."] if spent else []
+    return Section("runs", "Time and cost", " ".join([*notes, *old_facts_note(day)]), figures)
+
+
+def old_facts_note(day: str) -> list[str]:
+    """Return a sentence about the facts of others that nobody had checked for long on a day, or nothing."""
+    old = old_facts(date.fromisoformat(day)) if day else []
+    names = ", ".join(f"{fact.what} ({fact.checked})" for fact in old)
+    return [f"Not checked for over {OLD_DAYS} days before the last run, see pokefa/outside.py: {names}."] if old else []
 
 
 def spoken_time(seconds: float) -> str:

@@ -30,11 +30,12 @@ from tenacity.wait import wait_base
 
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError, first_line
 from pokefa.files import replacing
+from pokefa.outside import SERPAPI_ADDRESS
 from pokefa.secrets import redact, secret_from_environment
 from pokefa.text import species_slug
 from scraping.utils import retry_after
 
-BASE_URL = "https://serpapi.com"
+BASE_URL = SERPAPI_ADDRESS
 SEARCHES_FOLDER = "data_raw/serpapi"
 KEY_VARIABLE = "SERPAPI_API_KEY"
 

@@ -25,6 +25,21 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 Table = dict[str, dict[str, str]]
 
+# Makes a program's clock say that it is noon of a day: `CLOCK.format(day="2026-12-12")`.
+CLOCK = """
+import datetime, time
+_now = time.time
+_later = datetime.datetime.fromisoformat("{day}T12:00").timestamp() - _now()
+time.time = lambda: _now() + _later
+"""
+RUN_SCRIPT = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+# Tests that ask a model do so on a day on which all of them are alive.
+A_DAY = "2026-11-27"
+
 
 def numbered_id(number: int) -> str:
     """Return an image_id."""
@@ -91,6 +106,11 @@ class Dataset:
         """Run a script of the checkout on this dataset, in this interpreter's environment."""
         return run_command([script, "--root", str(self.root), *map(str, arguments)], env)
 
+    def run_on(self, day: str, script: str, *arguments: object, env: Mapping[str, str] | None = None) -> Finished:
+        """Run a script on a machine whose clock says that it is this day."""
+        program = CLOCK.format(day=day) + RUN_SCRIPT
+        return run_command(["-c", program, script, "--root", str(self.root), *map(str, arguments)], env)
+
     def _write(self, name: str, columns: list[str], rows: Iterable[Mapping[str, object]]) -> None:
         rows = list(rows)
         extra = [column for row in rows for column in row if column not in columns]
@@ -146,6 +166,40 @@ def run_command(command: list[str], env: Mapping[str, str] | None = None, prepar
     lines = finished.stdout.strip().splitlines()
     summary = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     return Finished(finished.returncode, summary, finished.stdout, finished.stderr)
+
+
+@pytest.fixture(scope="session")
+def a_day(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the environment variables with which Python programs run on A_DAY."""
+    folder = tmp_path_factory.mktemp("clock")
+    (folder / "sitecustomize.py").write_text(CLOCK.format(day=A_DAY))
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(CHECKOUT)])}
+
+
+def check_bill(request: pytest.FixtureRequest, stand_ins: Iterable[Any]) -> None:
+    """Hold what all stand-ins for OpenAI have charged in a test against what the runs on its dataset have cost.
+
+    Runs that the test kills have not said what they had cost.
+    """
+    if "dataset" not in request.fixturenames or request.node.get_closest_marker("killed"):
+        return
+    told = told_usd(request.getfixturevalue("dataset").root)
+    if told is not None:
+        assert told == pytest.approx(sum(server.bill.usd for server in stand_ins), abs=3e-6)
+
+
+def told_usd(root: Path) -> float | None:
+    """Return what the runs on a dataset say that they have cost, or None where one has not ended, has lost an answer,
+    or waits for a batch.
+    """
+    total = 0.0
+    for path in (root / "metadata/runs").glob("*.jsonl"):
+        last = json.loads(path.read_bytes().splitlines()[-1])
+        if "summary" not in last or "usd_lost_at_most" in last["summary"]:
+            return None
+        total += last["summary"].get("usd") or 0.0
+    records = [json.loads(path.read_bytes()) for path in (root / "metadata/batches").glob("*.json")]
+    return total if all(record.get("state") == "done" for record in records) else None
 
 
 @pytest.fixture

@@ -14,33 +14,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from demo.standins.openai_bill import Usage
 from demo.standins.openai_requests import Asked, Json, Refused, read_chat, read_responses
+from demo.standins.openai_sloppy import PARTS, SLOPPY, with_each
 
 NOTE = "stand-in: not OpenAI; answers come from the pixels by rule"
 MODEL_SUFFIX = "-stand-in"
 PATCH = 32
 TOKENS_A_PATCH = 1.62
+RUNAWAY = 128_000  # tokens, the most that a model makes
 
 # What a model answers in place of the right thing, with status 200.
 ANSWER_FAILURES = (
     "refusal",
     "incomplete",  # cut by length
+    "runaway",  # never ends, and is cut at the limit of the request or of the model
+    "boundless",  # the same, and the limit of the request is not heeded
     "content_filter",
     "failed",  # the model failed half-way; Chat Completions has no such answer, and gives a 500
     "empty",
     "invalid_json",
     "missing_field",
+    "out_of_range",
+    "two_objects",
+    *SLOPPY,
+    PARTS,
 )
+CUT = ("incomplete", "runaway", "boundless")
 REFUSAL = "I'm sorry, but I can't help with that picture."
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens of one answer: those given, those of them that came from the cache, and those made."""
-
-    given: int
-    cached: int
-    made: int
 
 
 def count_given(asked: Asked, size: tuple[int, int]) -> int:
@@ -49,23 +50,25 @@ def count_given(asked: Asked, size: tuple[int, int]) -> int:
     return len(asked.constant) // 4 + len(asked.notes) // 4 + math.ceil(TOKENS_A_PATCH * squares)
 
 
-def count_cached(asked: Asked, seen: bool) -> int:
-    """Return the tokens of a request that the cache holds, in steps of 128 from 1,024 on, once it was `seen`."""
-    constant = len(asked.constant) // 4
-    return constant // 128 * 128 if seen and constant >= 1024 else 0
+def count_made(asked: Asked, text: str, failure: str | None) -> int:
+    """Return the tokens of an answer: as many as the request allows at most, unless the model heeds no limit."""
+    made = RUNAWAY if failure in ("runaway", "boundless") else max(1, len(text) // 4)
+    return made if asked.most_made is None or failure == "boundless" else min(made, asked.most_made)
 
 
 def text_of(facts: Mapping[str, Any], failure: str | None) -> str:
     """Return the facts as the text of an answer, or what the model says in place of it."""
     whole = json.dumps(facts)
     changed = {
-        "incomplete": whole[: len(whole) // 2],
+        **dict.fromkeys(CUT, whole[: len(whole) // 2]),
         "content_filter": "",
         "empty": "",
         "invalid_json": "Sure! Here is the JSON you asked for.",
         "missing_field": json.dumps(dict(list(facts.items())[1:])),
+        "out_of_range": json.dumps(with_each(facts, lambda value: value + 900, int)),
+        "two_objects": f"{whole} or {json.dumps(with_each(facts, lambda value: type(value)(not value), int, bool))}",
     }
-    return changed.get(failure or "", whole)
+    return SLOPPY[failure](facts) if failure and failure in SLOPPY else changed.get(failure or "", whole)
 
 
 def responses_object(request: Json, asked: Asked, text: str, failure: str | None, usage: Usage) -> Json:
@@ -73,14 +76,14 @@ def responses_object(request: Json, asked: Asked, text: str, failure: str | None
     part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     if failure == "refusal":
         part = {"type": "refusal", "refusal": REFUSAL}
-    reasons = {"incomplete": "max_output_tokens", "content_filter": "content_filter"}
+    reasons = {**dict.fromkeys(CUT, "max_output_tokens"), "content_filter": "content_filter"}
     status = "incomplete" if failure in reasons else "failed" if failure == "failed" else "completed"
     message = {
         "id": "msg_standin",
         "type": "message",
         "role": "assistant",
         "status": "incomplete" if failure in reasons else "completed",
-        "content": [part],
+        "content": text if failure == PARTS else [part],
     }
     thinking = {"id": "rs_standin", "type": "reasoning", "summary": []}
     reasoning = request.get("reasoning")
@@ -99,6 +102,7 @@ def responses_object(request: Json, asked: Asked, text: str, failure: str | None
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "reasoning": {"effort": reasoning.get("effort") if isinstance(reasoning, dict) else None, "summary": None},
+        "service_tier": asked.tier,
         "store": request.get("store", True),
         "temperature": 1.0,
         "text": request["text"],
@@ -108,7 +112,7 @@ def responses_object(request: Json, asked: Asked, text: str, failure: str | None
         "truncation": "disabled",
         "usage": {
             "input_tokens": usage.given,
-            "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
+            "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.written},
             "output_tokens": usage.made,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": usage.given + usage.made,
@@ -125,7 +129,7 @@ def chat_object(request: Json, asked: Asked, text: str, failure: str | None, usa
     """
     if failure == "failed":
         raise Refused(500, "The model failed.", None, "server_error")
-    reasons = {"incomplete": "length", "content_filter": "content_filter"}
+    reasons = {**dict.fromkeys(CUT, "length"), "content_filter": "content_filter"}
     refused = failure == "refusal"
     return {
         "id": "chatcmpl-standin-" + _fingerprint(asked),
@@ -137,7 +141,7 @@ def chat_object(request: Json, asked: Asked, text: str, failure: str | None, usa
                 "index": 0,
                 "message": {
                     "role": "assistant",
-                    "content": None if refused else text,
+                    "content": None if refused else [{"type": "text", "text": text}] if failure == PARTS else text,
                     "refusal": REFUSAL if refused else None,
                     "annotations": [],
                 },
@@ -150,7 +154,11 @@ def chat_object(request: Json, asked: Asked, text: str, failure: str | None, usa
             "prompt_tokens": usage.given,
             "completion_tokens": usage.made,
             "total_tokens": usage.given + usage.made,
-            "prompt_tokens_details": {"cached_tokens": usage.cached, "audio_tokens": 0},
+            "prompt_tokens_details": {
+                "cached_tokens": usage.cached,
+                "cache_write_tokens": usage.written,
+                "audio_tokens": 0,
+            },
             "completion_tokens_details": {
                 "reasoning_tokens": 0,
                 "audio_tokens": 0,
@@ -158,7 +166,7 @@ def chat_object(request: Json, asked: Asked, text: str, failure: str | None, usa
                 "rejected_prediction_tokens": 0,
             },
         },
-        "service_tier": "default",
+        "service_tier": asked.tier,
         "system_fingerprint": None,
     }
 

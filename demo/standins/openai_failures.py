@@ -17,18 +17,29 @@ FAILURES = (
     "unauthorized",  # 401
     "bad_request",  # 400 about the picture
     "unknown_model",  # 404
+    "no_room",  # 429: the flex tier has no room, which is not charged
+    "no_flex",  # 400: the model has no flex tier
     "cut",  # the connection ends without an answer
+    "lost",  # the model answers, which is charged, and the connection ends before that is sent
+    "error_in_200",  # status 200, and an error in place of an answer
+    "no_choices",  # the same with `choices` null, or `output`
+    "unprocessable",  # 422 in the words of FastAPI
+    "redirect",  # 307 to another host
     "stall",  # nothing comes for `stall_s` seconds, then the connection ends
     *ANSWER_FAILURES,
 )
 # What is done with files and batches, and how it can fail.
-OPERATIONS = ("upload", "download", "file", "delete", "create", "poll", "list", "cancel")
+OPERATIONS = ("upload", "download", "file", "delete", "create", "poll", "list", "cancel", "model")
 CALL_FAILURES = (
     "cut",  # the connection ends: in the middle of an upload or a download, before anything was done otherwise
     "lost",  # it is done, and the connection ends without an answer
     "rate_limit",
     "server_error",
 )
+
+
+# The host that a redirect leads to; nothing listens there.
+ELSEWHERE = "http://127.0.0.2:9/v1/responses"
 
 
 class ConnectionCut(Exception):
@@ -68,8 +79,21 @@ def fail(failure: str, retry_after: str) -> None:
             "server_error",
             retry_after=retry_after,
         ),
+        "no_room": Refused(
+            429, "Resource unavailable: try again later.", "resource_unavailable", "resource_unavailable"
+        ),
+        "no_flex": Refused(
+            400, "Invalid service_tier argument: this model has no flex.", "invalid_value", param="service_tier"
+        ),
         "bad_request": Refused(400, "The image is too small to be read.", "invalid_image", "image_parse_error"),
+        "error_in_200": Refused(200, "The upstream model is loading.", None, "server_error"),
+        "no_choices": Refused(200, "The upstream model is loading.", None, "server_error"),
+        "unprocessable": Refused(422, ""),
+        "redirect": Refused(307, "Moved.", location=ELSEWHERE),
         "unknown_model": Refused(404, "The requested model does not exist.", "model_not_found"),
     }
+    refusals["error_in_200"].body["error"]["code"] = 503  # as brokers put the status of the server behind them
+    refusals["no_choices"].body |= {"choices": None, "output": None}
+    refusals["unprocessable"].body = {"detail": [{"loc": ["body", "store"], "msg": "Extra inputs", "type": "extra"}]}
     if failure in refusals:
         raise refusals[failure]

@@ -32,6 +32,8 @@ CHAT_PARAMETERS = (
     "stream_options temperature tool_choice tools top_logprobs top_p user verbosity web_search_options"
 )
 NOT_FOR_REASONING = ("temperature", "top_p", "max_tokens")
+REASONING = ("gpt-5", "gpt-6", "o3", "o4")  # how the names of such models begin
+NO_BREAKPOINTS = ("gpt-5-", "gpt-5.1", "gpt-5.2", "gpt-4")  # of models whose cache takes no options
 
 
 class Refused(Exception):
@@ -48,7 +50,7 @@ class Refused(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        self.body: Json = {"error": {"message": message, "type": kind, "param": param, "code": code}}
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
@@ -60,6 +62,10 @@ class Asked:
         constant: instructions and schema, which come first and are the same for every picture.
         notes: all other text.
         picture: the address of the one picture: `data:image/…;base64,…`.
+        tier: `default` or `flex`.
+        most_made: tokens that the answer may have; None = no limit.
+        explicit_cache: the server is to cache nothing but what ends at a breakpoint.
+        beginning: the text up to the last breakpoint, or None.
     """
 
     model: str
@@ -68,6 +74,10 @@ class Asked:
     notes: str
     picture: str
     metadata: Mapping[str, str]
+    tier: str = "default"
+    most_made: int | None = None
+    explicit_cache: bool = False
+    beginning: str | None = None
 
 
 def read_responses(request: Json) -> Asked:
@@ -85,7 +95,9 @@ def read_responses(request: Json) -> Asked:
     parts = _parts(request.get("input"))
     notes = "".join(str(part.get("text", "")) for part in parts if part.get("type") == "input_text")
     pictures = [part.get("image_url") for part in parts if part.get("type") == "input_image"]
-    return _asked(request, name, str(request.get("instructions") or "") + schema, notes, pictures)
+    instructions = str(request.get("instructions") or "")
+    beginning = _beginning(instructions, parts, request)
+    return _asked(request, name, instructions + schema, notes, pictures, beginning)
 
 
 def read_chat(request: Json) -> Asked:
@@ -109,7 +121,8 @@ def read_chat(request: Json) -> Asked:
             told[whose] += "".join(map(str, texts))
     parts = [part for part in _parts(request["messages"]) if part.get("type") == "image_url"]
     pictures = [part["image_url"].get("url") for part in parts if isinstance(part.get("image_url"), dict)]
-    return _asked(request, name, told["system"] + schema, told["user"], pictures)
+    beginning = _beginning("", _parts(request["messages"]), request)
+    return _asked(request, name, told["system"] + schema, told["user"], pictures, beginning)
 
 
 def open_picture(address: str, only_head: bool = False) -> Image.Image:
@@ -163,7 +176,7 @@ def parse(data: bytes) -> Json:
 def _check_parameters(request: Json, known: str) -> None:
     if not isinstance(request.get("model"), str):
         raise _missing("model")
-    for name in NOT_FOR_REASONING:
+    for name in NOT_FOR_REASONING if request["model"].startswith(REASONING) else ():
         if name in request:
             message = f"Unsupported parameter: '{name}' is not supported with this model."
             raise Refused(400, message, "unsupported_parameter", param=name)
@@ -200,12 +213,39 @@ def _check_strict(schema: Json, name: str) -> None:
         _check_strict(schema.get("items", {}), name)
 
 
-def _asked(request: Json, name: str, constant: str, notes: str, pictures: list[Any]) -> Asked:
+def _beginning(first: str, parts: list[Json], request: Json) -> str | None:
+    """Return the text up to the last breakpoint of the messages, or None where there is none."""
+    found, so_far = None, first
+    for part in parts:
+        if part.get("type") in ("input_text", "text"):
+            so_far += str(part.get("text", ""))
+        if "prompt_cache_breakpoint" in part:
+            if part["prompt_cache_breakpoint"] != {"mode": "explicit"}:
+                raise Refused(400, "Invalid value for 'prompt_cache_breakpoint'.", "invalid_value")
+            found = so_far
+    if request["model"].startswith(NO_BREAKPOINTS) and (found is not None or "prompt_cache_options" in request):
+        message = "Unsupported parameter: 'prompt_cache_options' is not supported with this model."
+        raise Refused(400, message, "unsupported_parameter", param="prompt_cache_options")
+    return found
+
+
+def _asked(request: Json, name: str, constant: str, notes: str, pictures: list[Any], beginning: str | None) -> Asked:
     if len(pictures) != 1:
         raise Refused(400, f"stand-in: it answers about one picture and not about {len(pictures)}", "invalid_value")
     metadata = request.get("metadata")
+    limits = (request.get(limit) for limit in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
+    options = request.get("prompt_cache_options")
     return Asked(
-        request["model"], name, constant, notes, str(pictures[0]), metadata if isinstance(metadata, dict) else {}
+        request["model"],
+        name,
+        constant,
+        notes,
+        str(pictures[0]),
+        metadata if isinstance(metadata, dict) else {},
+        "flex" if request.get("service_tier") == "flex" else "default",
+        next((limit for limit in limits if isinstance(limit, int)), None),
+        isinstance(options, dict) and options.get("mode") == "explicit",
+        beginning,
     )
 
 

@@ -90,6 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = self._body()
         files, batches = self.server.stand_in.files, self.server.stand_in.batches
         match method, steps:
+            case "GET", ["models", model]:
+                return self._call("model", lambda: self.server.stand_in.model(model))
             case "GET", ["files"]:
                 return self._call("list", lambda: page_of(files.newest_first(query.get("purpose")), query))
             case "GET", ["files", file_id]:

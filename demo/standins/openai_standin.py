@@ -3,11 +3,13 @@
 It speaks POST /v1/responses and /v1/chat/completions with Structured Outputs, /v1/files and /v1/batches, in OpenAI's
 shapes, and fails in its ways: a missing key, a parameter that the model does not take, a schema that is not strict.
 What it says comes from the pixels of the picture, by the rules of demo/standins/pixel_rules.py; no model is asked, and
-nothing is priced. A schema whose name holds `score` is answered by `judge`, one with `caption` by `describe`. Every
-answer says that it is a stand-in's: in the header X-Stand-In, in `metadata`, and in `model`.
+nobody pays, though it counts what OpenAI would charge. A schema whose name holds `score` is answered by `judge`, one
+with `caption` by `describe`. Every answer says that it is a stand-in's: in the header X-Stand-In, in `metadata`, and in
+`model`.
 
 Tokens are counted by rule: a token for every 4 characters of text, 1.62 for every square of 32 pixels of a picture,
-none for thinking. Instructions that came before count as cached, in steps of 128 from 1,024 on.
+none for thinking. Instructions that came before count as cached, in steps of 128 from 1,024 on; models that charge for
+writing to the cache write all of a new prompt, or in explicit mode what ends at a breakpoint.
 
 With limits, every answer of a model carries x-ratelimit-* headers, and what is over a limit gets 429 with Retry-After.
 A batch is done at the first look at it unless --batch-polls or --batch-seconds say how long it takes; its requests are
@@ -36,9 +38,18 @@ from typing import Any
 
 from PIL import Image
 
-from demo.standins.openai_answers import APIS, MODEL_SUFFIX, NOTE, Usage, count_cached, count_given, text_of
+from demo.standins.openai_answers import APIS, MODEL_SUFFIX, NOTE, count_given, count_made, text_of
 from demo.standins.openai_batches import BATCH_FAILURES, LINE_FAILURES, Batches
-from demo.standins.openai_failures import CALL_FAILURES, FAILURES, OPERATIONS, fail, queue, wrong_key
+from demo.standins.openai_bill import Bill, Cache, Usage
+from demo.standins.openai_failures import (
+    CALL_FAILURES,
+    FAILURES,
+    OPERATIONS,
+    ConnectionCut,
+    fail,
+    queue,
+    wrong_key,
+)
 from demo.standins.openai_files import Files
 from demo.standins.openai_limits import MINUTE, Limits
 from demo.standins.openai_requests import Asked, Json, Refused, open_picture, parse
@@ -71,6 +82,8 @@ class StandIn:
         latency: seconds that each answer of a model takes.
         retry_after: seconds that rate limits and server errors out of `failures` ask to wait.
         stall_s: seconds that `stall` says nothing.
+        name_of_model: as answers give it; None = as it was asked, and that it is a stand-in.
+        shutdowns: the day, or None, on which each model is shut down, as GET /v1/models/MODEL tells it.
         keep: keep the requests in `requests`, and the lines of batches in `batched`.
         fixed: answer each schema with the same facts, and decode no picture.
         requests_per_minute, tokens_per_minute: limits, refilled all the time; None = none.
@@ -85,7 +98,8 @@ class StandIn:
     Attributes:
         counts: model requests by what they got: `answered`, the name of a failure, or `over_limit`; and apart from
             these the lines of batches: `batched` got an answer, which is paid for, `batch_errors` an error.
-        calls: calls about files and batches, by operation.
+        calls: calls about files, batches and models, by operation.
+        bill: what OpenAI would have charged.
     """
 
     judge: Rule | None = None
@@ -96,6 +110,8 @@ class StandIn:
     latency: float = 0.0
     retry_after: str = "1"
     stall_s: float = 30.0
+    name_of_model: str | None = None
+    shutdowns: Mapping[str, str | None] = field(default_factory=dict)
     keep: bool = False
     fixed: bool = False
     requests_per_minute: int | None = None
@@ -115,6 +131,7 @@ class StandIn:
     counts: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     connections: int = 0
+    bill: Bill = field(default_factory=Bill)
 
     def __post_init__(self) -> None:
         self._failures = queue(self.failures, FAILURES)
@@ -125,7 +142,7 @@ class StandIn:
             raise ValueError(f"call_failures knows {', '.join(OPERATIONS)}")
         self._lock = threading.Lock()
         self._asked = 0
-        self._seen: set[str] = set()
+        self._cache = Cache()
         self._rules = Rules(self.judge, self.describe, self.fixed)
         self._closing = threading.Event()
         self.limits = Limits(self.requests_per_minute, self.tokens_per_minute, self.limit_window)
@@ -175,7 +192,25 @@ class StandIn:
         assert request is not None
         found, usage = self._complete(path, request, asked, picture, failure)
         self.limits.charge(usage.made)
+        if failure == "lost":
+            raise ConnectionCut
         return found
+
+    def play(self, failures: Iterable[str]) -> None:
+        """Play these failures next, in the place of those that were not played yet."""
+        with self._lock:
+            self._failures = queue(failures, FAILURES)
+
+    def model(self, name: str) -> Json:
+        """Return what is known of a model.
+
+        Raises:
+            Refused: there is none of that name.
+        """
+        if name not in self.shutdowns:
+            raise Refused(404, f"The model '{name}' does not exist.", "model_not_found")
+        shown = {"id": name, "object": "model", "created": 1, "owned_by": NOTE}
+        return {**shown, "shutdown_date": self.shutdowns[name]}
 
     def answer_line(self, path: str, line: Json) -> Json:
         """Return the answer to the request of a batch's line.
@@ -193,7 +228,7 @@ class StandIn:
             if failure == "request_timeout":
                 raise TimeoutError
             # The limits are those of direct requests: batches have their own.
-            found, _ = self._complete(path, line["body"], *self._read(path, line["body"]), failure)
+            found, _ = self._complete(path, line["body"], *self._read(path, line["body"]), failure, tier="batch")
             paid = True
             return found
         finally:
@@ -253,7 +288,13 @@ class StandIn:
         return None
 
     def _complete(
-        self, path: str, request: Json, asked: Asked, picture: Image.Image, failure: str | None
+        self,
+        path: str,
+        request: Json,
+        asked: Asked,
+        picture: Image.Image,
+        failure: str | None,
+        tier: str | None = None,
     ) -> tuple[Json, Usage]:
         """Return the answer of the model and what it used, or fail in its place."""
         if failure == "stall":
@@ -261,11 +302,15 @@ class StandIn:
         if failure:
             fail(failure, self.retry_after)
         text = text_of(self._rules.facts(asked.name, picture), failure)
-        with self._lock:
-            seen = asked.constant in self._seen
-            self._seen.add(asked.constant)
-        usage = Usage(count_given(asked, picture.size), count_cached(asked, seen), max(1, len(text) // 4))
-        return APIS[path].answer(request, asked, text, failure, usage), usage
+        made = count_made(asked, text, failure)
+        if not failure and made < len(text) // 4:
+            failure, text = "incomplete", text[: made * 4]
+        given = count_given(asked, picture.size)
+        usage = Usage(given, *self._cache.use(asked, given), made)
+        found = APIS[path].answer(request, asked, text, failure, usage)
+        found["model"] = self.name_of_model or found["model"]
+        self.bill.charge(asked.model, tier or asked.tier, usage)
+        return found, usage
 
 
 @contextmanager

@@ -29,6 +29,8 @@ from pokefa.ledger.cells import (
     reason_of,
 )
 
+SAME_AS = "same as "  # how ae_model begins where an image has the scores of its near-duplicate
+
 MD5 = hex_digits(32)
 SHA256 = hex_digits(64)
 PHASH = hex_digits(16)
@@ -286,7 +288,11 @@ IMAGES = TableSchema(
                     one_of("none", "mild", "strong"),
                     "grids, tiling or inpainting seams",
                 ),
-                ("ae_model", TEXT, "model and prompt version that scored the image"),
+                (
+                    "ae_model",
+                    TEXT,
+                    "model and prompt version that scored the image, or `same as` the image it shares scores with",
+                ),
                 ("score_run_id", TEXT, "run that scored the image"),
                 ("score_error", TEXT, "why there is no score"),
             ],

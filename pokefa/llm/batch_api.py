@@ -11,24 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pokefa.errors import BudgetReached, ImageError, InputError, RunError
+from pokefa.errors import ImageError, InputError, Interrupted, RunError
 from pokefa.files import make_private, replacing_privately
 from pokefa.ledger.table import KEY
 from pokefa.llm.batch_records import BATCHES_FOLDER, QUESTIONS, BatchRecord, open_records, write_record
 from pokefa.llm.client import Model, read_reply
-from pokefa.llm.estimate import most_usd
 from pokefa.llm.images import load_picture
 from pokefa.llm.options import Settings
-from pokefa.llm.prices import cost_of
+from pokefa.llm.prices import BATCH
 from pokefa.llm.prompt import Answer, Ask, Question, plain, request_hash
+from pokefa.llm.request import most_usd, request_body
 from pokefa.llm.store import Answers, keep, stored_answer
-from pokefa.llm.wire import PATHS, Form, request_body
+from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, unpaid_error_of, words_of
 from pokefa.stage.runner import Row, StageRun
 
 # OpenAI takes 200 MB and 50,000 requests a file.
@@ -45,6 +45,27 @@ T = TypeVar("T")
 log = logging.getLogger("pokefa")
 
 
+@dataclass
+class Submitted:
+    """What came of submitting: the images that cannot be opened, and whether --max-cost left no room for some."""
+
+    failed: set[str] = field(default_factory=set)
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A batch whose answers were collected: the images that it left unanswered, and the server's words, by code."""
+
+    record: BatchRecord
+    unanswered: frozenset[str]
+    errors: Mapping[str, str]
+
+
+class CallFailed(RunError):
+    """A call that belongs to no picture got no answer, or one that may be another in a while."""
+
+
 def waiting_ids(root: Path, question: Question[Any]) -> set[str]:
     """Return the images whose question waits in a file that is not done."""
     return {image_id for record in open_records(root, question.name) for image_id in record.requests}
@@ -54,25 +75,34 @@ def waiting_ids(root: Path, question: Question[Any]) -> set[str]:
 
 
 def submit(
-    run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Ask], settings: Settings
-) -> Iterator[tuple[Row, Answer[T]]]:
+    run: StageRun,
+    question: Question[T],
+    rows: Sequence[Row],
+    ask_of: Callable[[Row], Ask],
+    settings: Settings,
+    room: float | None,
+    most_requests: int | None = None,
+) -> Generator[tuple[Row | None, Answer[T]], None, Submitted]:
     """Submit what is pending, after what a killed run left half submitted; yield answers that are stored already.
 
-    Raises:
-        BudgetReached: --max-cost leaves no room for all; what has room was submitted.
+    Args:
+        room: dollars that the answers can cost at most; None = no limit.
+        most_requests: questions in one file.
     """
+    result = Submitted()
     left = [record for record in open_records(run.root, question.name) if record.state in ("written", "uploaded")]
     for path in (run.root / BATCHES_FOLDER).glob(f"*{QUESTIONS}"):
         if not path.with_suffix(".json").exists():
             path.unlink()  # its writer was killed before it had a record
     if not rows and not left:
-        return
-    model = Model(settings.form(), run.stop_asked)
+        return result
+    form = settings.form()
+    model = Model(form, run.stop_asked)
     for record in left:
         _bring_to_server(run, model, record, may_exist=True)
     answers = Answers(run.root)
-    writer = _Writer(run, question, settings)
-    spent, full = 0.0, False
+    writer = _Writer(run, question, settings, most_requests or MOST_REQUESTS)
+    promised = 0.0
     for row in rows:
         run.check_stop()
         asked = ask_of(row)
@@ -80,61 +110,67 @@ def submit(
             jpeg, size = load_picture(asked.path, settings.view)
         except ImageError as error:
             run.fail(str(row[KEY]), str(error))
+            result.failed.add(str(row[KEY]))
             continue
         request = request_hash(settings.model, question, jpeg, asked.note)
         known = None if settings.ask_again else stored_answer(answers, request, question)
         if known is not None:
             yield row, known
             continue
-        discount = settings.facts.batch_discount if settings.facts else 0.0
-        spent += most_usd(question, asked.note, size, settings.facts) * (1 - discount)
-        if settings.max_cost is not None and spent > settings.max_cost:
-            full = True
+        dollars = most_usd(form, question, asked.note, size, BATCH)
+        promised += dollars
+        if room is not None and promised > room:
+            result.full = True
             break
         line = {
             "custom_id": row[KEY],
             "method": "POST",
             "url": f"/v1{PATHS[settings.api]}",
-            "body": request_body(settings.form(), question, jpeg, asked.note),
+            "body": batch_body(form, question, jpeg, asked.note),
         }
-        finished = writer.add(str(row[KEY]), request, line)
+        finished = writer.add(str(row[KEY]), request, line, dollars)
         if finished is not None:
             _bring_to_server(run, model, finished)
     finished = writer.finish()
     if finished is not None:
         _bring_to_server(run, model, finished)
-    if full:
-        raise BudgetReached(
-            f"--max-cost {settings.max_cost:g} leaves no room for more: run again when this is collected"
-        )
+    return result
+
+
+def batch_body(form: Form, question: Question[Any], jpeg: bytes, note: str) -> dict[str, Any]:
+    """Return the body of a batch's line; a batch has a tier of its own."""
+    body = request_body(form, question, jpeg, note)
+    body.pop("service_tier", None)
+    return body
 
 
 class _Writer:
     """Writes questions into files that the server will take."""
 
-    def __init__(self, run: StageRun, question: Question[Any], settings: Settings) -> None:
+    def __init__(self, run: StageRun, question: Question[Any], settings: Settings, most_requests: int) -> None:
         self._run, self._question, self._settings = run, question, settings
-        self._number = 0
+        self._most_requests = most_requests
+        self._most_usd = 0.0
         self._lines: list[bytes] = []
         self._size = 0
         self._requests: dict[str, str] = {}
 
-    def add(self, image_id: str, request: str, line: Mapping[str, Any]) -> BatchRecord | None:
+    def add(self, image_id: str, request: str, line: Mapping[str, Any], dollars: float) -> BatchRecord | None:
         """Add a question; return the record of a file that was full before it."""
         data = json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
-        full = len(self._lines) == MOST_REQUESTS or self._size + len(data) > MOST_BYTES
+        full = len(self._lines) == self._most_requests or self._size + len(data) > MOST_BYTES
         finished = self.finish() if full else None
         self._lines.append(data)
         self._size += len(data)
         self._requests[image_id] = request
+        self._most_usd += dollars
         return finished
 
     def finish(self) -> BatchRecord | None:
         """Write what has been added; None where that is nothing."""
         if not self._lines:
             return None
-        self._number += 1
-        name = f"{self._run.run_id}-{self._number:03d}"
+        name = _free_name(self._run)
         record = BatchRecord(
             name,
             self._question.name,
@@ -143,12 +179,19 @@ class _Writer:
             self._settings.api,
             "written",
             self._requests,
+            most_usd=self._most_usd,
         )
         with replacing_privately(record.path(self._run.root, QUESTIONS)) as stream:
             stream.writelines(self._lines)
         write_record(self._run.root, record)
-        self._lines, self._size, self._requests = [], 0, {}
+        self._lines, self._size, self._requests, self._most_usd = [], 0, {}, 0.0
         return record
+
+
+def _free_name(run: StageRun) -> str:
+    """Return the next name of a file of questions of this run."""
+    number = len(list((run.root / BATCHES_FOLDER).glob(f"{run.run_id}-*.json")))
+    return f"{run.run_id}-{number + 1:03d}"
 
 
 def _bring_to_server(run: StageRun, model: Model, record: BatchRecord, *, may_exist: bool = False) -> None:
@@ -211,12 +254,16 @@ def show_status(run: StageRun, question: Question[Any], settings: Settings) -> N
 
 def collect(
     run: StageRun, question: Question[T], rows: Sequence[Row], settings: Settings
-) -> Iterator[tuple[Row, Answer[T]]]:
-    """Yield the answers of all batches that have ended; what they did not answer is pending again afterwards."""
+) -> Generator[tuple[Row | None, Answer[T]], None, list[Ended]]:
+    """Yield the answers of all batches that have ended; what they did not answer is pending again afterwards.
+
+    An answer about an image that is not among the rows comes without a row: it is stored, and was paid for.
+    """
     records = [record for record in open_records(run.root, question.name) if record.state == "submitted"]
+    found: list[Ended] = []
     if not records:
         log.info("no batch is under way")
-        return
+        return found
     model = Model(settings.form(), run.stop_asked)
     answers = Answers(run.root)
     pending = {str(row[KEY]): row for row in rows}
@@ -228,63 +275,69 @@ def collect(
             under_way += 1
             log.info("%s: %s, not ended yet", record.name, batch.status)
             continue
-        for error in (batch.errors.data or []) if batch.errors else []:
-            log.error("%s: the server refuses the file: %s", record.name, plain(str(error.message)))
-        answered = 0
+        refusals = (batch.errors.data or []) if batch.errors else []
+        errors = {str(error.code): plain(str(error.message)) for error in refusals}
+        for message in errors.values():
+            log.error("%s: the server refuses the file: %s", record.name, message)
+        left = set(record.requests)
         for file_id in (batch.output_file_id, batch.error_file_id):
             for line in _lines_of(run, model, file_id) if file_id else ():
+                image_id = str(as_mapping(line).get("custom_id"))
                 answer = _read_line(line, record, question, settings)
-                row = pending.pop(str(line.get("custom_id")), None)
-                if answer is None:
+                if answer is None or image_id not in left:
                     continue  # it was not the picture's fault, or the answer is to another prompt
-                answered += 1
+                left.discard(image_id)
+                row = pending.pop(image_id, None)
+                is_new = is_unknown(answers, answer)
                 keep(answers, answer.usage["request"], answer)
-                if row is not None:
+                if row is not None or is_new:
                     yield row, answer
-        left = len(record.requests) - answered
         if left:
-            run.counts["unanswered"] += left
-            log.warning("%s: %s with %d questions unanswered, which are pending again", record.name, batch.status, left)
+            run.counts["unanswered"] += len(left)
+            unanswered = len(left)
+            log.warning("%s: %s with %d questions unanswered, pending again", record.name, batch.status, unanswered)
         write_record(run.root, replace(record, state="done", status=batch.status))
+        found.append(Ended(record, frozenset(left), errors))
     run.extra["batches_under_way"] = under_way
+    return found
 
 
-def _read_line(
-    line: Mapping[str, Any], record: BatchRecord, question: Question[T], settings: Settings
-) -> Answer[T] | None:
+def is_unknown(answers: Answers, answer: Answer[Any]) -> bool:
+    """Tell whether a usable answer has not been stored by a run that was killed before it had collected all."""
+    stored = answers.get(answer.usage["request"]) if answer.raw is not None else None
+    return answer.raw is not None and (stored is None or stored.response != answer.usage["response"])
+
+
+def _read_line(line: object, record: BatchRecord, question: Question[T], settings: Settings) -> Answer[T] | None:
     """Return the answer that a line of an output or error file holds; None for what is to be asked again."""
-    request = record.requests.get(str(line.get("custom_id")))
-    response = line.get("response") or {}
+    request = record.requests.get(str(as_mapping(line).get("custom_id")))
+    response = as_mapping(as_mapping(line).get("response"))
     body = response.get("body")
     if request is None or not isinstance(body, dict) or record.version != question.version:
         return None
+    if response.get("status_code") == 200 and unpaid_error_of(body):
+        return None
     form = Form(record.model, detail=settings.detail)
     if response.get("status_code") == 200:
-        answer = read_reply(body, form, question, request)
-        usage = dict(answer.usage)
-        if settings.facts is not None:
-            usage["usd"] = round(cost_of(settings.facts, usage, batch=True), 9)
-        return replace(answer, usage=usage)
+        return read_reply(body, form, question, request, batch=True)
     if response.get("status_code") == 400:
-        error = body.get("error") or {}
-        nothing = read_reply({}, form, question, request)
-        return replace(nothing, problem=f"bad_request: 400: {plain(str(error.get('message') or 'no reason given'))}")
+        nothing = read_reply({}, form, question, request, batch=True)
+        return replace(nothing, problem=f"bad_request: 400: {plain(words_of(body) or 'no reason given')}")
     return None
 
 
-def _lines_of(run: StageRun, model: Model, file_id: str) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a file on the server, which is brought to the disk whole before the first is read."""
+def _lines_of(run: StageRun, model: Model, file_id: str) -> Iterator[Any]:
+    """Yield the lines of a file on the server, which is brought to the disk whole before the first is read.
+
+    A line that is no JSON is None: it costs its own image, which is asked about again.
+    """
     # The server chose the id: it must not choose the path.
     path = run.root / BATCHES_FOLDER / f".{hashlib.sha256(file_id.encode()).hexdigest()[:16]}.tmp"
     try:
         make_private(path)
         _call(model, lambda: model.sdk.files.content(file_id).write_to_file(path))
-        with path.open(encoding="utf-8") as stream:
-            for text in stream:
-                if text.strip():
-                    yield json.loads(text)
-    except ValueError:
-        raise RunError(f"{model.host} gave a damaged file {file_id}: collect again") from None
+        with path.open("rb") as stream:
+            yield from map(parse_body, filter(bytes.strip, stream))
     finally:
         path.unlink(missing_ok=True)
 
@@ -293,12 +346,15 @@ def _call(model: Model, call: Callable[[], Any]) -> Any:
     """Make a call that belongs to no picture.
 
     Raises:
-        RunError: it failed; nothing is lost, and the same command goes on.
+        CallFailed: it failed; nothing is lost, and the same command goes on.
+        RunError: it will fail again.
     """
     try:
         return call()
     except Exception as error:
         explained = model.explain(error)
+        if model.is_connection_error(error) and not isinstance(explained, Interrupted):
+            raise CallFailed(str(explained)) from None
         if isinstance(explained, RunError):
             raise explained from None
-        raise RunError(f"{explained}: run the same command again, it goes on where it stood") from None
+        raise CallFailed(f"{explained}: run the same command again, it goes on where it stood") from None

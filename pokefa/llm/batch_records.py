@@ -31,6 +31,7 @@ class BatchRecord:
         question, version: of the Question that was asked.
         requests: request hash by image_id.
         status: the server's, when it was last asked.
+        most_usd: what its answers can cost at most.
     """
 
     name: str
@@ -43,6 +44,7 @@ class BatchRecord:
     file_id: str | None = None
     batch_id: str | None = None
     status: str | None = None
+    most_usd: float = 0.0
 
     def path(self, root: Path, suffix: str = ".json") -> Path:
         """Return where the record is, or with QUESTIONS its questions."""

@@ -1,35 +1,55 @@
 """One question, one call: the openai package against OpenAI's server, or any that speaks one of its APIs.
 
 OPENAI_BASE_URL is the address, OPENAI_API_KEY the key. What goes wrong with one picture becomes its error, which
-starts with a slug: `refusal`, `incomplete`, `invalid_json`, `server_error`, `rate_limited`, `timeout`,
-`connection_cut`, `bad_request`. What no other picture can escape, such as a refused key or a quota that is used up,
-ends the run. The SDK repeats what is worth repeating: 5xx, 408, 409, 429 (after the wait that the server asks for),
-time-outs and cut connections, with backoff and jitter.
+starts with a slug: `refusal`, `incomplete`, `server_error`, `rate_limited`, `timeout`, `connection_cut`, `bad_request`,
+or one of reading.py and answer_model.py. What no other picture can escape, such as a refused key or a quota that is
+used up, ends the run. The SDK repeats what is worth repeating: 5xx, 408, 409, 429 (after the wait that the server asks
+for), time-outs and cut connections, with backoff and jitter.
 """
 
 from __future__ import annotations
 
+import datetime
 import importlib
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
-from pokefa.llm.prices import TOKENS, cost_of, facts_of
-from pokefa.llm.prompt import Answer, AnswerError, Question, expected_tokens, parse_answer, plain, request_hash
+from pokefa.llm import flex
+from pokefa.llm.budget import Attempts, Budget
+from pokefa.llm.congestion import CongestionWindow
+from pokefa.llm.models import facts_of
+from pokefa.llm.prices import BATCH, FLEX, STANDARD, TOKENS, cost_of
+from pokefa.llm.prompt import NO_PACKAGE, Answer, AnswerError, Question, expected_tokens, plain, request_hash
 from pokefa.llm.rate_limit import INTERRUPTED, MOST_REST_S, Pace, retry_after
-from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, request_body, text_of, tokens_of
+from pokefa.llm.reading import read_text
+from pokefa.llm.request import most_usd, request_body
+from pokefa.llm.wire import (
+    PATHS,
+    Form,
+    as_mapping,
+    has_loose_parts,
+    parse_body,
+    text_of,
+    tokens_of,
+    unpaid_error_of,
+    words_of,
+)
+from pokefa.outside import OPENAI_ADDRESS
 from pokefa.secrets import secret_from_environment
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 ADDRESS_VARIABLE = "OPENAI_BASE_URL"
-DEFAULT_ADDRESS = "https://api.openai.com/v1"
 
 MAX_RETRIES = 6  # with the SDK's backoff of 0.5 s, doubled up to 8 s: about half a minute
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0  # a queue of 32 requests before a server that answers one at a time, 9 s each
 CONNECT_TIMEOUT_S = 10.0
 
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
@@ -38,25 +58,48 @@ REQUEST_CODES = ("unsupported_parameter", "unsupported_value", "unknown_paramete
 
 # How often an answer that was paid for and cannot be used is asked for again at once. A model that has refused refuses
 # again; what was cut short or is no JSON comes out right at the next try as a rule.
-TRIES_AGAIN: Mapping[str, int] = {"refusal": 0, "incomplete": 1, "invalid_json": 1, "server_error": 1}
+TRIES_AGAIN: Mapping[str, int] = {
+    "refusal": 0,
+    **dict.fromkeys(("incomplete", "server_error", "invalid_json", "truncated_json"), 1),
+    **dict.fromkeys(("missing_key", "out_of_range", "two_objects"), 1),
+}
+
+# How httpcore names the moment from which on a request can have been heard.
+SENT = "send_request_headers.started"
 
 T = TypeVar("T")
+
+log = logging.getLogger("pokefa")
 
 
 class Model:
     """The connection to a model; one serves all threads.
+
+    Args:
+        patience, then: seconds for which a flex tier without room is waited for, and what is done after them.
 
     Raises:
         InputError: the key or the address in the environment is missing or malformed.
         PokefaError: the openai package is not installed.
     """
 
-    def __init__(self, form: Form, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        form: Form,
+        should_stop: Callable[[], bool] = lambda: False,
+        *,
+        patience: float = 0.0,
+        then: flex.Then = "stop",
+    ) -> None:
         self.form = form
         self.facts = facts_of(form.model)
-        self._should_stop = should_stop
+        self.should_stop = should_stop
         self._pace = Pace(should_stop)
-        self._mine = threading.local()  # this thread's client, and the tokens that it is about to send
+        self._patience = flex.Patience(patience, then, self._pace)
+        usual = max(TIMEOUT_S, flex.TIMEOUT_S) if form.flex else TIMEOUT_S
+        self.timeout = form.timeout or usual
+        self._window = CongestionWindow(self.timeout)
+        self._mine = threading.local()  # this thread's client, what it is about to send, and since when it waits
         key, address = _key(), server_address()
         self.host = host_of(address)
         self._openai = load_openai()
@@ -78,89 +121,184 @@ class Model:
             found = self._mine.sdk = self._openai.OpenAI(
                 api_key=self._key,
                 base_url=self._address,
-                timeout=self._openai.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+                timeout=self._openai.Timeout(self.timeout, connect=CONNECT_TIMEOUT_S),
                 max_retries=MAX_RETRIES,
-                http_client=self._openai.DefaultHttpxClient(event_hooks=hooks, limits=one, verify=self._tls),
+                http_client=self._openai.DefaultHttpxClient(
+                    event_hooks=hooks, limits=one, verify=self._tls, follow_redirects=False
+                ),
             )
         return found
 
-    def ask(self, question: Question[T], jpeg: bytes, note: str = "", size: tuple[int, int] = (0, 0)) -> Answer[T]:
+    def ask(
+        self,
+        question: Question[T],
+        jpeg: bytes,
+        note: str = "",
+        size: tuple[int, int] = (0, 0),
+        budget: Budget | None = None,
+    ) -> Answer[T]:
         """Ask about one picture and return the answer, asked for again where it cannot be used.
 
         Args:
             size: width and height of the picture, for the expected tokens.
+            budget: what each request has to fit into; None = no limit.
 
         Raises:
             AnswerError: no answer came, for a reason that lies with this picture or with the moment.
             RunError: no answer can come for any picture.
         """
-        spent = dict.fromkeys(TOKENS, 0)
+        budget = budget or Budget(None)
+        spent: dict[str, Any] = dict.fromkeys(TOKENS, 0)
         tries: dict[str, int] = {}
         answer: Answer[T] | None = None
         while True:
             try:
-                answer = self._ask_once(question, jpeg, note, size)
-            except (AnswerError, Interrupted) as error:
+                found = self._ask_once(question, jpeg, note, size, budget)
+            except (AnswerError, Interrupted, BudgetReached) as error:
                 if answer is None:
                     raise
-                answer = replace(answer, problem=str(error))  # what was paid for before still counts
+                # What was paid for before still counts.
+                short = isinstance(error, BudgetReached)
+                answer = replace(answer, problem=f"{answer.problem}; {error}" if short else str(error))
                 break
-            for name in spent:
-                spent[name] += answer.usage[name]
+            if found is None:
+                continue  # the flex tier has no room
+            answer = found
+            for name in (*TOKENS, "usd"):
+                if name in answer.usage:
+                    spent[name] = spent.get(name, 0) + answer.usage[name]
             slug = (answer.problem or "").partition(":")[0]
             tries[slug] = tries.get(slug, 0) + 1
-            if answer.value is not None or tries[slug] > TRIES_AGAIN.get(slug, -1) or self._should_stop():
+            if answer.value is not None or sum(tries.values()) > TRIES_AGAIN.get(slug, -1) or self.should_stop():
                 break
-        usage = {**answer.usage, **spent}
-        if self.facts is not None:
-            usage["usd"] = round(cost_of(self.facts, spent), 9)
-        return Answer(answer.value, answer.problem, answer.model, usage, answer.raw)
+        if "usd" in spent:
+            spent["usd"] = round(spent["usd"], 9)
+        return replace(answer, usage={**answer.usage, **spent})
 
-    def _ask_once(self, question: Question[T], jpeg: bytes, note: str, size: tuple[int, int]) -> Answer[T]:
-        body = request_body(self.form, question, jpeg, note)
+    def _ask_once(
+        self, question: Question[T], jpeg: bytes, note: str, size: tuple[int, int], budget: Budget
+    ) -> Answer[T] | None:
+        """Return an answer, or None where the flex tier has no room for the question now."""
+        form = self.form
+        body = request_body(form, question, jpeg, note)
         self._mine.tokens = expected_tokens(question, note, size, self.facts)
+        self._mine.no_room = False
+        attempts = self._mine.attempts = Attempts(budget, most_usd(form, question, note, size))
         try:
             # The SDK's typed methods walk through the whole request and take twice the processor time for it.
-            response = self.sdk.post(PATHS[self.form.api], body=body, cast_to=self._http.Response)
+            response = self.sdk.post(PATHS[form.api], body=body, cast_to=self._http.Response)
+            reply = parse_body(response.content)
+            if reply is None:
+                message = f"{self.host} did not answer with a JSON object: does it speak this API?"
+                raise AnswerError("invalid_json", message)
+            answer = read_reply(reply, form, question, request_hash(form.model, question, jpeg, note))
+            if answer.usage["input_tokens"]:
+                attempts.answered(answer.usage.get("usd", 0.0))
         except self._openai.OpenAIError as error:
+            if self._mine.no_room:
+                if self._patience.refused():
+                    self._leave_flex()
+                return None
             raise self.explain(error) from None
-        reply = parse_body(response.content)
-        if reply is None:
-            raise AnswerError("invalid_json", f"{self.host} did not answer with a JSON object: does it speak this API?")
-        answer = read_reply(reply, self.form, question, request_hash(self.form.model, question, jpeg, note))
+        finally:
+            self._end_request()
+            attempts.end()
+            self._mine.attempts = None
+        self._patience.answered()
         self._pace.settle(self._mine.tokens, answer.usage["input_tokens"] + answer.usage["output_tokens"])
         return answer
 
-    def _before_request(self, request: object) -> None:
-        """Wait for the server's limits; send nothing more, no repetition either, once the run is to stop."""
+    def shutdown_of(self, model: str) -> datetime.date | None:
+        """Return the day on which the server says that it shuts a model down, or None where it names none.
+
+        Raises:
+            LookupError: the server does not say.
+        """
+        try:
+            response = self.sdk.with_options(max_retries=1).get(f"/models/{model}", cast_to=self._http.Response)
+            said = (parse_body(response.content) or {})["shutdown_date"]
+            return None if said is None else datetime.date.fromisoformat(str(said)[:10])
+        except (self._openai.OpenAIError, KeyError, ValueError) as error:
+            raise LookupError(str(error)) from None
+
+    def _leave_flex(self) -> None:
+        if self.form.flex:
+            self.form = replace(self.form, flex=False)
+            log.warning("the flex tier has no room: from here on the standard tier is asked, at twice the price")
+
+    def _before_request(self, request: Any) -> None:
+        """Wait for the budget, for room and for the server's limits; send nothing more, no repetition either, once the
+        run is to stop.
+        """
+        self._end_request()  # the one before, where it got no answer and is repeated
+        attempts: Attempts | None = getattr(self._mine, "attempts", None)
+        if attempts is not None:
+            # Before there is room: who has it must not wait for those that wait for it.
+            attempts.begin()
+            request.extensions["trace"] = partial(note_sent, attempts)
+        self._window.begin(self.should_stop)
+        self._mine.sent = time.monotonic()
         self._pace.wait(getattr(self._mine, "tokens", 0))
+        self._mine.sent = time.monotonic()
+
+    def _end_request(self) -> None:
+        """Make room for another request, if this thread has one under way."""
+        sent = getattr(self._mine, "sent", None)
+        if sent is not None:
+            self._window.end(sent, time.monotonic())
+            self._mine.sent = None
 
     def _on_response(self, response: Any) -> None:
         """Learn the limits, and take the waiting after a 429 from the SDK, which does not look at the stop sign.
 
         An account that cannot pay is no reason to repeat: only the body tells that from a limit.
         """
+        self._end_request()
+        self._unmask(response)
         self._pace.learn(response.headers)
+        attempts: Attempts | None = getattr(self._mine, "attempts", None)
+        if attempts is not None and response.status_code >= 400:
+            attempts.refused()
         if response.status_code != 429:
             return
         response.read()
         error = as_mapping((parse_body(response.content) or {}).get("error"))
+        self._mine.no_room = self.form.flex and flex.has_no_room(response.status_code, error)
         seconds = retry_after(response.headers)
-        if error.get("code") in QUOTA_CODES or error.get("type") in QUOTA_CODES or (seconds or 0) > MOST_REST_S:
+        quota = error.get("code") in QUOTA_CODES or error.get("type") in QUOTA_CODES
+        if self._mine.no_room or quota or (seconds or 0) > MOST_REST_S:
             response.headers["x-should-retry"] = "false"
         elif seconds is not None:
             self._pace.rest(seconds)
             response.headers["retry-after-ms"] = "1"
 
+    def is_connection_error(self, error: Exception) -> bool:
+        """Tell whether a call has failed on the way, so that the server may not have heard of it."""
+        return isinstance(error, self._openai.APIConnectionError)
+
+    def _unmask(self, response: Any) -> None:
+        """Give an answer that is an error and comes with status 200 the status of one, so that it is waited out.
+
+        One that counts tokens is an answer that was paid for, and stays one.
+        """
+        if response.status_code == 200 and response.request.url.path.endswith(PATHS[self.form.api]):
+            body = parse_body(response.read()) or {}
+            if error := unpaid_error_of(body):
+                code = as_mapping(error).get("code")
+                response.status_code = code if isinstance(code, int) and 400 <= code < 600 else 500
+
     def explain(self, error: Exception) -> PokefaError:
         """Return the error of a call as one that ends the run, or as one of this picture."""
         openai = self._openai
-        detail = plain(str(getattr(error, "message", "") or error))
+        words = words_of(getattr(error, "body", None))
+        detail = plain(str(getattr(error, "message", "") or error) if words.lstrip()[:1] in ("", "<") else words)
         code = str(getattr(error, "code", "") or "")
         if isinstance(error.__cause__, Interrupted):
             return Interrupted(INTERRUPTED)
         if isinstance(error, openai.APITimeoutError):
-            return AnswerError("timeout", f"no answer from {self.host} within {TIMEOUT_S:.0f} s")
+            return AnswerError(
+                "timeout", f"no answer from {self.host} within {self.timeout:.0f} s: more with --timeout"
+            )
         if isinstance(error, openai.APIConnectionError):
             # By name, for the class belongs to the HTTP library that the SDK happens to bring.
             if type(error.__cause__).__name__ == "ConnectError":
@@ -173,10 +311,20 @@ class Model:
         headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
         if status == 401:
             return RunError(f"{self.host} refuses the key (401): set {KEY_VARIABLE} to a valid key and run again")
+        if status is not None and 300 <= status < 400:
+            host = headers.get("location", "").partition("//")[2].partition("/")[0]
+            target = plain(host.rpartition("@")[2]) or "another path"
+            return RunError(
+                f"{self.host} redirects to {target} ({status}): set {ADDRESS_VARIABLE} to the final address"
+            )
         if code in QUOTA_CODES:
             return BudgetReached(
                 f"the quota of the account at {self.host} is used up ({code}): what was finished is saved; add credit "
                 "or raise the limit, then run the same command again"
+            )
+        if status == 400 and self.form.flex and "service_tier" in f"{getattr(error, 'param', None)} {detail}":
+            return RunError(
+                f"{self.host} has no flex tier for the model {self.form.model} (400): {detail}: leave --flex out"
             )
         if status in (403, 404) or code in REQUEST_CODES:
             return RunError(f"{self.host} refuses every request to the model {self.form.model} ({status}): {detail}")
@@ -190,21 +338,42 @@ class Model:
         return AnswerError("bad_request", f"{status}: {detail}")
 
 
-def read_reply(reply: Mapping[str, Any], form: Form, question: Question[T], request: str) -> Answer[T]:
-    """Return the answer that a server's JSON object holds, usable or not, with what it cost."""
+def note_sent(attempts: Attempts, event: str, details: object) -> None:
+    """Take note of httpcore's event that a request is on its way."""
+    if event.endswith(SENT):
+        attempts.sent()
+
+
+def read_reply(
+    reply: Mapping[str, Any], form: Form, question: Question[T], request: str, *, batch: bool = False
+) -> Answer[T]:
+    """Return the answer that a server's JSON object holds, usable or not, with what it cost.
+
+    Args:
+        batch: it came through the Batch API, and is priced so.
+    """
     model = plain(str(reply.get("model") or form.model))
-    usage = {
+    asked = FLEX if form.flex else STANDARD
+    # The tier that has served it, which need not be the one asked for.
+    tier = BATCH if batch else plain(str(reply.get("service_tier") or asked))
+    usage: dict[str, Any] = {
         "model": model,
+        "asked": plain(form.model),
         "question": question.version,
         "request": request,
         "response": plain(str(reply.get("id", ""))),
+        "tier": tier,
         **tokens_of(reply),
     }
+    dollars = cost_of(form.model, usage, tier)
+    if dollars is not None:
+        usage["usd"] = round(dollars, 9)
     try:
-        raw = parse_answer(text_of(reply), question.schema)
-        return Answer(question.read(raw), None, model, usage, raw)
+        value, fields, deviations = read_text(text_of(reply), question)
     except AnswerError as error:
         return Answer(None, str(error), model, usage, None)
+    deviations |= {"parts"} if has_loose_parts(reply) else set()
+    return Answer(value, None, model, usage | ({"deviations": sorted(deviations)} if deviations else {}), fields)
 
 
 def load_openai() -> Any:
@@ -216,14 +385,12 @@ def load_openai() -> Any:
     try:
         return importlib.import_module("openai")
     except ImportError:
-        raise PokefaError(
-            "the openai package is not installed: python -m pip install -r requirements/requirements_score.txt"
-        ) from None
+        raise PokefaError(NO_PACKAGE) from None
 
 
 def server_address() -> str:
     """Return the server's address, OpenAI's where the environment names no other."""
-    return os.environ.get(ADDRESS_VARIABLE, "").strip() or DEFAULT_ADDRESS
+    return os.environ.get(ADDRESS_VARIABLE, "").strip() or OPENAI_ADDRESS
 
 
 def is_openai(host: str) -> bool:

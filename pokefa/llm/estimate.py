@@ -1,76 +1,91 @@
-"""What a run will cost, before it is asked; and the most that one call is held to cost until its usage is known."""
+"""What a run will cost, before it is asked."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from pokefa.errors import ImageError
 from pokefa.images.decoding import in_decoder, readable
 from pokefa.images.files import check_image
+from pokefa.ledger.table import KEY
+from pokefa.llm.models import require_facts
 from pokefa.llm.options import Settings
-from pokefa.llm.prices import ModelFacts, cost_of, require_facts
+from pokefa.llm.prices import BATCH, FLEX, STANDARD, TOKENS, cost_of
 from pokefa.llm.prompt import Ask, Question, expected_tokens
 from pokefa.stage.runner import Row
 
-OUTPUT_MARGIN = 4  # over what an answer has in the mean
 EXPECTED_SECONDS = 5.0  # of one call
 
 # What the summary of a run starts from.
-EMPTY: Mapping[str, Any] = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "reused": 0, "usd": None}
+EMPTY: Mapping[str, Any] = {**dict.fromkeys(TOKENS, 0), "reused": 0, "usd": None}
 
 log = logging.getLogger("pokefa")
 
 
-def most_usd(question: Question[Any], note: str, size: tuple[int, int], facts: ModelFacts | None) -> float:
-    """Return what a call will cost at most, by expectation; 0 where the price is not known."""
-    if facts is None:
-        return 0.0
-    expected = expected_tokens(question, note, size, facts)
-    usage = {"input_tokens": expected, "cached_tokens": 0, "output_tokens": OUTPUT_MARGIN * question.output_tokens}
-    return cost_of(facts, usage)
-
-
 def estimate(
-    question: Question[Any], rows: Sequence[Row], ask_of: Callable[[Row], Ask], settings: Settings
+    question: Question[Any],
+    rows: Sequence[Row],
+    ask_of: Callable[[Row], Ask],
+    settings: Settings,
+    fewer: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Return and log images, tokens, dollars and minutes; nothing is asked, and no cached token is counted on.
+
+    Args:
+        fewer: the images that --one-per-group would ask about, whose price is told as well.
 
     Raises:
         InputError: the prices of the model are not known.
     """
     facts = require_facts(settings.model, "--estimate")
-    usage = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": len(rows) * question.output_tokens}
-    images = 0
+    sums = {"all": [0, 0], "one_per_group": [0, 0]}  # images and input tokens
     for row in rows:
         asked = ask_of(row)
         try:
             found = in_decoder(check_image, readable(asked.path), decode=False)
         except ImageError:
             continue  # it will be an error and cost nothing
-        images += 1
         size = settings.view.size(found.width, found.height)
-        usage["input_tokens"] += expected_tokens(question, asked.note, size, facts)
-    usage["output_tokens"] = images * question.output_tokens
-    dollars, halved = cost_of(facts, usage), cost_of(facts, usage, batch=True)
-    minutes = images * EXPECTED_SECONDS / settings.concurrency / 60
-    log.info(
-        "estimate: %d images, %d input and %d output tokens, $%.2f ($%.2f with --batch), about %.0f minutes at "
-        "--concurrency %d",
-        images,
-        usage["input_tokens"],
-        usage["output_tokens"],
-        dollars,
-        halved,
-        minutes,
-        settings.concurrency,
+        tokens = expected_tokens(question, asked.note, size, facts)
+        for name in sums:
+            if name == "all" or (fewer is not None and row[KEY] in fewer):
+                sums[name] = [sums[name][0] + 1, sums[name][1] + tokens]
+    priced = {name: _priced(name, question, settings, *counts) for name, counts in sums.items()}
+    return {"model": settings.model, **priced["all"]} | (
+        {"one_per_group": priced["one_per_group"]} if fewer is not None else {}
     )
+
+
+def _priced(name: str, question: Question[Any], settings: Settings, images: int, given: int) -> dict[str, Any]:
+    """Return and log what so many images with so many input tokens cost."""
+    usage = {"input_tokens": given, "output_tokens": images * question.output_tokens}
+    dollars = usd_by_tier(settings.model, usage)
+    minutes = images * EXPECTED_SECONDS / settings.concurrency / 60
+    if name == "all" or images:
+        log.info(
+            "estimate for %s%s: %d images, %d input and %d output tokens, $%.2f ($%.2f with --flex or --batch), about "
+            "%.0f minutes at --concurrency %d",
+            settings.model,
+            "" if name == "all" else ", --one-per-group",
+            images,
+            *usage.values(),
+            dollars[STANDARD],
+            dollars[BATCH],
+            minutes,
+            settings.concurrency,
+        )
     return {
         "images": images,
-        "input_tokens": usage["input_tokens"],
-        "output_tokens": usage["output_tokens"],
-        "usd": round(dollars, 4),
-        "usd_batch": round(halved, 4),
+        **usage,
+        "usd": round(dollars[STANDARD], 4),
+        "usd_flex": round(dollars[FLEX], 4),
+        "usd_batch": round(dollars[BATCH], 4),
         "minutes": round(minutes, 1),
     }
+
+
+def usd_by_tier(model: str, usage: Mapping[str, int]) -> dict[str, float]:
+    """Return what so many tokens of a model of MODELS cost at each tier that a run can choose."""
+    return {tier: cost_of(model, usage, tier) or 0.0 for tier in (STANDARD, FLEX, BATCH)}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pokefa.images.decoding import in_decoder, readable
 from pokefa.images.files import flatten, open_image
-from pokefa.llm.prices import UNKNOWN_MOST_PATCHES, UNKNOWN_PATCH, ModelFacts
+from pokefa.llm.models import UNKNOWN_MOST_PATCHES, UNKNOWN_PATCH, ModelFacts
 
 JPEG_QUALITY = 90
 LOW_SIDE = 512  # with detail "low" a picture is seen within a square of so many pixels

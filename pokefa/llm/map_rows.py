@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from pokefa.engine.work import Pool, Work, each
+from pokefa.errors import BudgetReached
 from pokefa.ledger.table import KEY
-from pokefa.llm import batch_api as batches
+from pokefa.llm import batch_api, model_choice
+from pokefa.llm.batch_wait import wait
 from pokefa.llm.budget import Budget
 from pokefa.llm.client import Model
-from pokefa.llm.estimate import EMPTY, estimate, most_usd
+from pokefa.llm.estimate import EMPTY, estimate
 from pokefa.llm.images import load_picture
+from pokefa.llm.models import require_facts
 from pokefa.llm.options import Settings
-from pokefa.llm.prices import TOKENS, check_shutdown, require_facts
-from pokefa.llm.prompt import Answer, Ask, Question, request_hash
+from pokefa.llm.prices import TOKENS, cost_of
+from pokefa.llm.prompt import Answer, Ask, Question, plain, request_hash
 from pokefa.llm.store import Answers, keep, reused, stored_answer
 from pokefa.machine import most_at_once
 from pokefa.stage.runner import Row, StageRun
@@ -33,12 +37,20 @@ log = logging.getLogger("pokefa")
 
 
 def ask_rows(
-    run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Ask], settings: Settings
+    run: StageRun,
+    question: Question[T],
+    rows: Sequence[Row],
+    ask_of: Callable[[Row], Ask],
+    settings: Settings,
+    check_model: Callable[[str], None] = lambda model: None,
 ) -> Iterator[tuple[Row, T, Answer[T]]]:
     """Yield (row, value, answer) for every usable answer, as they come; the others are recorded as the rows' errors.
 
     The summary counts the tokens and dollars of all answers. With no rows nothing is needed, neither key nor package.
-    With `estimate`, and with every step of `batch` but the last, no question is asked and little or nothing yielded.
+    With `estimate`, and with the steps `submit` and `status` of `batch`, little or nothing is yielded.
+
+    Args:
+        check_model: called with the model's name before anything is asked of it; may raise InputError.
 
     Raises:
         RunError: the server refuses the key, the model or the request, or cannot be reached.
@@ -54,33 +66,55 @@ def ask_rows(
         require_facts(settings.model, "--max-cost")
     if run.options.dry_run or (not rows and settings.batch is None):
         return
-    if settings.form().is_openai and (warning := check_shutdown(settings.model, datetime.date.today())):
-        log.warning("%s", warning)
+    if settings.batch not in ("status", "collect"):
+        settings = replace(settings, model=model_of(settings))
+        run.settings["model"] = plain(settings.model)  # for the journal, in the place of none
+        check_model(settings.model)
     tally = Tally(run, settings)
     for row, answer in choose_way(run, question, rows, ask_of, settings):
         tally.add(answer)
+        if row is None:
+            continue
         if answer.value is None:
             run.fail(str(row[KEY]), str(answer.problem), usage=answer.usage)
         else:
             yield row, answer.value, answer
 
 
+def model_of(settings: Settings) -> str:
+    """Return the model that is asked today; OpenAI's server is asked once which of them it has shut down."""
+    form = settings.form()
+    shutdown_of: model_choice.ShutdownOf = model_choice.table_shutdown if settings.defaults else model_choice.never
+    if form.is_openai:
+        shutdown_of = model_choice.say_server_first(Model(form).shutdown_of)
+    return model_choice.choose_model(settings.model, settings.defaults, model_choice.today(), shutdown_of)
+
+
 def choose_way(
     run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Ask], settings: Settings
-) -> Iterator[tuple[Row, Answer[T]]]:
+) -> Iterator[tuple[Row | None, Answer[T]]]:
     """Ask directly, or take a step of the Batch API."""
     if settings.batch == "status":
-        batches.show_status(run, question, settings)
-        return iter(())
+        batch_api.show_status(run, question, settings)
+        return
     if settings.batch == "collect":
-        return batches.collect(run, question, rows, settings)
-    waiting = batches.waiting_ids(run.root, question)
+        yield from batch_api.collect(run, question, rows, settings)
+        return
+    if settings.batch == "wait":
+        yield from wait(run, question, rows, ask_of, settings)
+        return
+    waiting = batch_api.waiting_ids(run.root, question)
     free = [row for row in rows if row[KEY] not in waiting]
     if len(free) < len(rows):
         log.warning("%d images wait in batches: --batch collect brings their answers", len(rows) - len(free))
-    if settings.batch == "submit":
-        return batches.submit(run, question, free, ask_of, settings)
-    return ask_directly(run, question, free, ask_of, settings)
+    if settings.batch != "submit":
+        yield from ask_directly(run, question, free, ask_of, settings)
+        return
+    submitted = yield from batch_api.submit(run, question, free, ask_of, settings, settings.max_cost)
+    if submitted.full:
+        raise BudgetReached(
+            f"--max-cost {settings.max_cost:g} leaves no room for more: run again when this is collected"
+        )
 
 
 def ask_directly(
@@ -94,7 +128,7 @@ def ask_directly(
     if at_once < settings.concurrency:
         wanted = settings.concurrency
         log.warning("%d calls at once and not %d: this process may open few files (ulimit -n)", at_once, wanted)
-    model = Model(settings.form(), lambda: ended.is_set() or run.stop_asked())
+    model = connect(settings, lambda: ended.is_set() or run.stop_asked())
     asker = Asker(model, question, Answers(run.root), settings)
 
     def make_work() -> Work[Row, Answer[T]]:
@@ -104,6 +138,12 @@ def ask_directly(
         yield from run.map(make_work, rows, Pool(kind="thread", workers=at_once, grace=GRACE_S))
     finally:
         ended.set()
+        if asker.budget.lost:
+            run.extra["usd_lost_at_most"] = round(asker.budget.lost, 6)
+
+
+def connect(settings: Settings, should_stop: Callable[[], bool]) -> Model:
+    return Model(settings.form(), should_stop, patience=settings.flex_patience, then=settings.flex_then)
 
 
 class Asker(Generic[T]):
@@ -114,7 +154,7 @@ class Asker(Generic[T]):
         self._question = question
         self._answers = answers
         self._settings = settings
-        self._budget = Budget(settings.max_cost)
+        self.budget = Budget(settings.max_cost, model.should_stop)
         self._lock = threading.Lock()
         self._under_way: dict[str, Future[Answer[T]]] = {}
         self._answered: set[str] = set()  # in this run
@@ -149,10 +189,7 @@ class Asker(Generic[T]):
         return stored_answer(self._answers, request, self._question)
 
     def _pay(self, request: str, jpeg: bytes, note: str, size: tuple[int, int]) -> Answer[T]:
-        expected = most_usd(self._question, note, size, self._settings.facts)
-        with self._budget.promise(expected):
-            answer = self._model.ask(self._question, jpeg, note, size)
-            self._budget.spend(answer.usage.get("usd", 0.0))
+        answer = self._model.ask(self._question, jpeg, note, size, self.budget)
         keep(self._answers, request, answer)
         return answer
 
@@ -162,15 +199,21 @@ class Tally:
 
     def __init__(self, run: StageRun, settings: Settings) -> None:
         self._run = run
-        self._known = settings.facts is not None
+        self._usd = 0.0
+        self._known = cost_of(settings.model, {}) is not None
+        self._deviations: Counter[str] = Counter()
 
     def add(self, answer: Answer[Any]) -> None:
         extra, usage = self._run.extra, answer.usage
         for name in TOKENS:
             extra[name] += usage[name]
         extra["reused"] += bool(usage.get("reused"))
+        if not usage.get("reused"):
+            self._deviations.update(usage.get("deviations", ()))
+        extra["deviations"] = dict(sorted(self._deviations.items()))
         if not self._known:
             self._run.show(tokens=extra["input_tokens"] + extra["output_tokens"])
             return
-        extra["usd"] = round((extra["usd"] or 0.0) + usage.get("usd", 0.0), 6)
+        self._usd += usage.get("usd", 0.0)
+        extra["usd"] = round(self._usd, 6)  # the sum, not each of many small prices
         self._run.show(usd=f"{extra['usd']:.4f}")

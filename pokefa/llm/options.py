@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pokefa.llm.client import ADDRESS_VARIABLE, KEY_VARIABLE, host_of, is_openai, server_address
+from pokefa.llm import model_choice
+from pokefa.llm.client import ADDRESS_VARIABLE, KEY_VARIABLE, TIMEOUT_S, host_of, is_openai, server_address
+from pokefa.llm.flex import THENS, Then
 from pokefa.llm.images import DETAILS, Detail, View
-from pokefa.llm.prices import DEFAULT_MODEL, ModelFacts, facts_of
+from pokefa.llm.models import ModelFacts, facts_of
 from pokefa.llm.wire import APIS, Api, Form
 from pokefa.stage.options import StageParser, add_decoding_options, number, positive_int
 
 DEFAULT_CONCURRENCY = 32
 
-BatchStep = Literal["submit", "status", "collect"]
+BatchStep = Literal["submit", "status", "collect", "wait"]
+BATCH_STEPS: tuple[BatchStep, ...] = ("submit", "status", "collect", "wait")
+
+FLEX_PATIENCE_S = 600.0
+BATCH_POLL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -22,22 +29,35 @@ class Settings:
     """How the model is asked.
 
     Args:
+        model: that is asked.
+        defaults: where the user named no model, those that the stage would ask, the first one that is alive first.
         concurrency: pictures asked about at once.
+        max_output_tokens: of an answer; None = what the question can need.
         max_cost: dollars that a run may spend; None = no limit.
         estimate: only say what the run would cost.
         ask_again: do not use stored answers.
+        flex, flex_patience, flex_then: ask the flex tier; the seconds for which it may have no room; what comes then.
+        timeout: seconds after which a request is given up; None = the usual.
         batch: go through the Batch API, in steps.
+        batch_poll: seconds between two looks at batches that are waited for.
     """
 
-    model: str = DEFAULT_MODEL
+    model: str
+    defaults: tuple[str, ...] = ()
     concurrency: int = DEFAULT_CONCURRENCY
     api: Api = "responses"
     detail: Detail = "high"
     max_side: int | None = None
+    max_output_tokens: int | None = None
     max_cost: float | None = None
     estimate: bool = False
     ask_again: bool = False
+    flex: bool = False
+    flex_patience: float = FLEX_PATIENCE_S
+    flex_then: Then = "stop"
     batch: BatchStep | None = None
+    batch_poll: float = BATCH_POLL_S
+    timeout: float | None = None
 
     @property
     def facts(self) -> ModelFacts | None:
@@ -49,37 +69,69 @@ class Settings:
 
     def form(self) -> Form:
         """Return how the server in the environment is to be spoken to."""
-        return Form(self.model, self.api, self.detail, is_openai(host_of(server_address())))
+        at_openai = is_openai(host_of(server_address()))
+        return Form(self.model, self.api, self.detail, at_openai, self.timeout, self.flex, self.max_output_tokens)
 
 
 LONGEST_NAME = 200  # of a model
 
 
-def add_options(parser: StageParser, *, max_side: int | None = None) -> None:
+def add_options(parser: StageParser, models: Sequence[str], *, max_side: int | None = None) -> None:
     """Offer what `settings_from` reads.
 
     Args:
+        models: that the stage asks by default: of those that are alive on the day, the first.
         max_side: longest side in pixels in which the stage sends pictures by default.
     """
     add_decoding_options(parser)
-    parser.for_one_run("estimate", "batch", "ask_again")
+    parser.for_one_run("estimate", "batch", "batch_poll", "ask_again")
     group = parser.add_argument_group(f"the model, at {ADDRESS_VARIABLE} with the key in {KEY_VARIABLE}")
-    group.add_argument("--model", type=model_name, default=DEFAULT_MODEL, help="model that is asked")
+    parser.set_defaults(_models=tuple(models))  # the underscore: no setting of the user
+    whose = f"model that is asked (default: of {' and '.join(models)} the first that is not shut down)"
+    group.add_argument("--model", type=model_name, help=whose)
     how_many = "pictures asked about at once"
     group.add_argument("--concurrency", type=positive_int, default=DEFAULT_CONCURRENCY, metavar="N", help=how_many)
+    group.add_argument(
+        "--timeout",
+        type=number(1),
+        metavar="SECONDS",
+        help=f"give a request up after so long; fewer are sent at once when answers need a quarter of it (default: "
+        f"{TIMEOUT_S:.0f})",
+    )
     group.add_argument("--api", choices=APIS, default="responses", help="chat: for servers without the Responses API")
     group.add_argument("--detail", choices=DETAILS, default="high", help="how closely the model looks at a picture")
     group.add_argument(
         "--max-side", type=positive_int, default=max_side, metavar="PX", help="send pictures with no longer side"
     )
+    group.add_argument(
+        "--max-output-tokens",
+        type=positive_int,
+        metavar="N",
+        help="tokens of an answer, thinking included (default: what it can need)",
+    )
     group.add_argument("--max-cost", type=number(0), metavar="USD", help="spend no more in this run, then exit 3")
     group.add_argument("--ask-again", action="store_true", help="pay anew for questions whose answers are stored")
     how = group.add_mutually_exclusive_group()
     how.add_argument("--estimate", action="store_true", help="say what the run would cost, and ask nothing")
+    how.add_argument("--flex", action="store_true", help="half the price, slower, when the server has room")
     how.add_argument(
         "--batch",
-        choices=["submit", "status", "collect"],
-        help="the Batch API at half the price: submit what is pending, see how far it is, collect the answers",
+        choices=BATCH_STEPS,
+        help="the Batch API at half the price: submit what is pending, see how far it is, collect the answers; or "
+        "wait, which does all of that until nothing is pending",
+    )
+    group.add_argument(
+        "--flex-patience",
+        type=number(0),
+        default=FLEX_PATIENCE_S,
+        metavar="SECONDS",
+        help="how long the flex tier may have no room",
+    )
+    group.add_argument(
+        "--flex-then", choices=THENS, default="stop", help="after that: stop (exit 3), or ask the standard tier"
+    )
+    group.add_argument(
+        "--batch-poll", type=number(0), default=BATCH_POLL_S, metavar="SECONDS", help="how often --batch wait looks"
     )
 
 
@@ -93,24 +145,33 @@ def model_name(text: str) -> str:
 
 
 def check_server(args: argparse.Namespace) -> None:
-    """Check the server's address before an earlier stage begins, for pokefa.stage.check_step.
+    """Check the server's address and the model before an earlier stage begins, for pokefa.stage.check_step.
 
     Raises:
-        InputError: it is no http or https address.
+        InputError: it is no http or https address, or the model is shut down.
     """
-    settings_from(args).form()
+    settings = settings_from(args)
+    if settings.form().is_openai:
+        model_choice.check_alive(settings.model, model_choice.today())
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
     """Unpack the options of `add_options`."""
     return Settings(
-        model=args.model,
+        model=args.model or model_choice.first_alive(args._models, model_choice.today()),
+        defaults=() if args.model else args._models,
         concurrency=args.concurrency,
         api=args.api,
         detail=args.detail,
         max_side=args.max_side,
+        max_output_tokens=args.max_output_tokens,
         max_cost=args.max_cost,
         estimate=args.estimate,
         ask_again=args.ask_again,
+        flex=args.flex,
+        flex_patience=args.flex_patience,
+        flex_then=args.flex_then,
         batch=args.batch,
+        batch_poll=args.batch_poll,
+        timeout=args.timeout,
     )

@@ -1,120 +1,82 @@
-"""What is known of each model, as data: prices, what a picture counts, how little it can be made to think, its end.
+"""What an answer costs in US dollars, by the price list of the package genai-prices, whatever tier served it.
 
-Prices are OpenAI's in US dollars per million tokens. A model that is not in the table can be asked all the same; only
-its cost is not known.
+A model that is not in OpenAI's part of the list can be asked all the same; only its cost is not known. The list comes
+with the package, whose version is pinned: nothing is asked of the network.
 """
 
 from __future__ import annotations
 
-import datetime
-import math
-import re
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from pokefa.errors import InputError
+from pokefa.errors import PokefaError
 
-DEFAULT_MODEL = "gpt-5-mini"
-WARN_DAYS = 60
+# What an answer's usage counts; cached tokens and tokens written to the cache are among the input tokens.
+TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens")
 
-# What an answer's usage counts; cached tokens are among the input tokens.
-TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
+STANDARD = "default"  # the tiers as OpenAI's answers name them
+FLEX = "flex"
+BATCH = "batch"  # no tier of a request, but priced as one
 
-# OpenAI's rule of thumb for English. No tokenizer is needed for that: its vocabulary would have to be downloaded, and
-# the text is the smaller part of what a question costs.
-CHARACTERS_PER_TOKEN = 4
+PROVIDER = "openai"
+_COUNTED = 1000  # tokens, far below the length of input from which on OpenAI asks more
+_USES = (
+    {"input_tokens": _COUNTED},
+    {"input_tokens": _COUNTED, "cache_read_tokens": _COUNTED},
+    {"input_tokens": _COUNTED, "cache_write_tokens": _COUNTED},
+    {"output_tokens": _COUNTED},
+)
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """What is known of a model.
-
-    Args:
-        input, cached, output: dollars per million tokens; cached input is what the server has kept from before.
-        batch_discount: the share of the price that the Batch API takes off.
-        patch: side in pixels of the squares that a picture is seen in.
-        most_patches: a larger picture is scaled down to so many squares.
-        tokens_per_patch: what a square counts.
-        effort: the lowest reasoning effort that the model takes.
-        shutdown: the day from which it does not answer.
-        successor: what OpenAI names in its place.
-    """
+class Rates:
+    """Dollars a token: input, input from the cache, input that is written to the cache, output."""
 
     input: float
     cached: float
+    cache_write: float
     output: float
-    batch_discount: float
-    patch: int
-    most_patches: int
-    tokens_per_patch: float
-    effort: str
-    shutdown: datetime.date | None = None
-    successor: str | None = None
+
+    def cost(self, usage: Mapping[str, Any]) -> float:
+        """Return what so many of TOKENS cost in dollars."""
+        given, cached, written, made = (int(usage.get(name, 0)) for name in TOKENS)
+        fresh = given - cached - written
+        return fresh * self.input + cached * self.cached + written * self.cache_write + made * self.output
 
 
-MODELS: Mapping[str, ModelFacts] = {
-    # Users measure about 1.2 tokens a square; the guide says 1.62. The summary shows what was measured.
-    "gpt-5-mini": ModelFacts(
-        0.25, 0.025, 2.00, 0.5, 32, 1536, 1.62, "minimal", datetime.date(2026, 12, 11), "gpt-6.1-terra"
-    ),
-    # How it counts pictures is not published: the rule of gpt-5-mini stands in for it.
-    "gpt-6.1-terra": ModelFacts(1.00, 0.05, 5.00, 0.5, 32, 1536, 1.62, "none"),
-}
-# How pictures are cut for a model that is not in the table.
-UNKNOWN_PATCH = 32
-UNKNOWN_MOST_PATCHES = 1536
-
-
-def facts_of(model: str) -> ModelFacts | None:
-    """Return what is known of a model or of the dated version of one, such as gpt-5-mini-2025-08-07."""
-    return MODELS.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model))
-
-
-def require_facts(model: str, why: str) -> ModelFacts:
-    """Return what is known of a model.
+@cache
+def rates_of(model: str, tier: str = STANDARD) -> Rates | None:
+    """Return the list price of a model, or of the dated version of one, at a tier; None where it is not known.
 
     Raises:
-        InputError: nothing is; `why` says what it is needed for.
+        PokefaError: the package genai-prices is not installed.
     """
-    facts = facts_of(model)
-    if facts is None:
-        known = ", ".join(sorted(MODELS))
-        raise InputError(f"{why} needs the prices of the model, and those of {model} are not known (only of {known})")
-    return facts
-
-
-def check_shutdown(model: str, today: datetime.date) -> str | None:
-    """Return a warning where OpenAI shuts the model down soon.
-
-    Raises:
-        InputError: it is shut down.
-    """
-    facts = facts_of(model)
-    if facts is None or facts.shutdown is None:
+    try:
+        prices = importlib.import_module("genai_prices")
+    except ImportError:
+        raise PokefaError(
+            "the genai-prices package is not installed: python -m pip install -r requirements/requirements_score.txt"
+        ) from None
+    context = {"processing": BATCH} if tier == BATCH else {"service_tier": tier}
+    try:
+        found = [
+            prices.calc_price(prices.Usage(**use), model, provider_id=PROVIDER, price_context=context) for use in _USES
+        ]
+    except LookupError:
         return None
-    if today >= facts.shutdown:
-        raise InputError(f"OpenAI has shut {model} down on {facts.shutdown}: use --model {facts.successor}")
-    left = (facts.shutdown - today).days
-    if left > WARN_DAYS:
-        return None
-    return f"OpenAI shuts {model} down on {facts.shutdown}, in {left} days; its successor is {facts.successor}"
+    return Rates(*(float(price.total_price) / _COUNTED for price in found))
 
 
-def cost_of(facts: ModelFacts, usage: Mapping[str, Any], *, batch: bool = False) -> float:
-    """Return what an answer cost in dollars; `usage` holds input_tokens, cached_tokens (among them), output_tokens."""
-    given, cached, made = (int(usage[name]) for name in TOKENS)
-    dollars = ((given - cached) * facts.input + cached * facts.cached + made * facts.output) / 1_000_000
-    return dollars * (1 - facts.batch_discount) if batch else dollars
+def writes_cost_extra(model: str) -> bool:
+    """Tell whether the model asks more for input that it writes to its cache, as those from GPT-5.6 on do."""
+    rates = rates_of(model)
+    return rates is not None and rates.cache_write > rates.input
 
 
-def picture_tokens(width: int, height: int, facts: ModelFacts | None) -> int:
-    """Return what a picture of so many pixels is expected to count, at most the model's number of squares."""
-    patch, most = (facts.patch, facts.most_patches) if facts else (UNKNOWN_PATCH, UNKNOWN_MOST_PATCHES)
-    squares = min(math.ceil(width / patch) * math.ceil(height / patch), most)
-    return math.ceil(squares * (facts.tokens_per_patch if facts else 1.0))
-
-
-def text_tokens(text: str) -> int:
-    """Return what a text is expected to count, by the rule of four characters a token."""
-    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+def cost_of(model: str, usage: Mapping[str, Any], tier: str = STANDARD) -> float | None:
+    """Return what an answer cost in dollars, or None where the price is not known."""
+    rates = rates_of(model, tier)
+    return None if rates is None else rates.cost(usage)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pokefa.errors import InputError, RunError
 from pokefa.files import close_to_others, make_private
 from pokefa.ledger.journal import utc_now
+from pokefa.llm.prices import TOKENS
 from pokefa.llm.prompt import Answer, AnswerError, Question
 
 ANSWERS_FILE = "metadata/answers.sqlite"
@@ -35,7 +36,7 @@ _UNREADABLE = "SELECT request FROM answers WHERE NOT (json_valid(answer) AND jso
 
 
 # What an answer costs whose question was paid for before.
-FREE: Mapping[str, Any] = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "usd": 0.0, "reused": True}
+FREE: Mapping[str, Any] = {**dict.fromkeys(TOKENS, 0), "usd": 0.0, "reused": True}
 
 T = TypeVar("T")
 
@@ -100,6 +101,19 @@ class Answers:
         question, model, response, answer, usage = found
         return Stored(request, question, model, response, json.loads(answer), json.loads(usage))
 
+    def names(self, question: str) -> frozenset[tuple[str, str]]:
+        """Return under which names models were asked a question, each with the name that the answers gave."""
+        asked = "json_extract(usage, '$.asked')"
+        try:
+            with self._writing:
+                found = self._file.execute(
+                    f"SELECT DISTINCT {asked}, model FROM answers WHERE question = ? AND {asked} IS NOT NULL",
+                    [question],
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+        return frozenset((asked, model) for asked, model in found)
+
     def put(self, stored: Stored) -> None:
         """Store an answer: it is on disk when this returns. What several threads bring at once is one commit."""
         with self._lock:
@@ -139,7 +153,7 @@ def stored_answer(answers: Answers, request: str, question: Question[T]) -> Answ
     if stored is None:
         return None
     try:
-        value = question.read(dict(stored.answer))
+        value, _, _ = question.value_of(stored.answer)
     except AnswerError:
         return None
     return reused(Answer(value, None, stored.model, stored.usage, stored.answer))

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from pokefa.ledger.columns import SAME_AS
 from pokefa.ledger.runs import Run
 from pokefa.shards.card import marked
 from pokefa.shards.card_history import stage_lines
@@ -23,6 +24,7 @@ MODELS = {
     "scores": "ae_model",
     "captions": "caption_model",
 }
+SHARED = f"{SAME_AS}a near-duplicate"
 STEP_OF_SCORES = 10
 TOP_SPECIES = 10
 
@@ -78,7 +80,7 @@ def tell_story(
 def model_lines(images: pl.DataFrame) -> Iterator[tuple[str, str, str]]:
     for what, column in MODELS.items():
         if column in images.columns:
-            found = Counter(images[column].drop_nulls())
+            found = Counter(SHARED if name.startswith(SAME_AS) else name for name in images[column].drop_nulls())
             yield from ((what, f"`{name}`", str(count)) for name, count in sorted(found.items()))
 
 

@@ -26,25 +26,20 @@ from pokefa.images.confined import ConfinedModel, plain
 from pokefa.images.files import flatten
 from pokefa.images.weights import Member, ModelArchive, Trust, check_trust, fetch_archive, unpinned_file
 from pokefa.machine import check_path
+from pokefa.outside import DEEPDANBOORU_ADDRESS, DEEPDANBOORU_SHA256
 from preprocess.nsfw.screening import TagModel
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-# The author's release. The sum is that of several independent public copies of the h5: the author published none, and
-# none for the two small files beside it.
+# The author's release. Nobody has published sums of the two small files.
 V3 = ModelArchive(
     name="deepdanbooru-v3-20211112-sgd-e28",
-    url="https://github.com/KichangKim/DeepDanbooru/releases/download/v3-20211112-sgd-e28/"
-    "deepdanbooru-v3-20211112-sgd-e28.zip",
+    url=DEEPDANBOORU_ADDRESS,
     largest=1_000_000_000,
     members=(
-        Member(
-            "model-resnet_custom_v3.h5",
-            646_744_888,
-            "16c16713f7096d1385effa11dc1d6cfee4fbe9d1098d13b9a9b5279abbf13046",
-        ),
+        Member("model-resnet_custom_v3.h5", 646_744_888, DEEPDANBOORU_SHA256),
         Member("project.json", 2**16),
         Member("tags.txt", 2**22),
     ),

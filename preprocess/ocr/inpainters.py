@@ -21,15 +21,16 @@ from pokefa.files import sha256_of
 from pokefa.images.confined import ConfinedModel
 from pokefa.images.weights import ModelFile, Trust, check_trust, fetch, unpinned_file
 from pokefa.machine import check_path
+from pokefa.outside import LAMA_ADDRESS, LAMA_SHA256
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BIG_LAMA = ModelFile(
     name="big-lama.pt",
-    url="https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt",
+    url=LAMA_ADDRESS,
     size=205_669_692,
-    sha256="344c77bbcb158f17dd143070d1e789f38a66c04202311ae3a258ef66667a9ea9",
+    sha256=LAMA_SHA256,
 )
 WAYS_OUT = "download it elsewhere and name it in LAMA_MODEL, or choose --inpainter opencv, which needs no weights"
 

@@ -7,7 +7,7 @@ Relevance and aesthetics go from 0 to 100. An image with artifacts gets at most 
 aesthetics. This stage records and decides nothing; the filter does. Every answer is paid for and stored in
 metadata/answers.sqlite before it counts: the same question about the same picture is never paid for twice. The key is
 read from OPENAI_API_KEY, and OPENAI_BASE_URL names another server that speaks the Responses API (or, with --api chat,
-Chat Completions). --batch submit, status and collect go through the Batch API at half the price.
+Chat Completions). --batch wait and --flex halve the price; --one-per-group asks about one of several near-duplicates.
 
     python preprocess/score/score.py
     python preprocess/score/score.py --root my-dataset --estimate
@@ -24,20 +24,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, ImageError, InputError, PokefaError
 from pokefa.ledger.cells import Value
+from pokefa.ledger.table import KEY
 from pokefa.llm.client import Model
+from pokefa.llm.estimate import estimate
 from pokefa.llm.images import load_picture
 from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
-from pokefa.llm.prompt import AnswerError, Ask, Question, object_schema
+from pokefa.llm.prompt import Ask, Question
+from pokefa.llm.store import Answers
 from pokefa.stage.options import Options, add_data_option, stage_parser
 from pokefa.stage.reader import report_error
-from pokefa.stage.runner import Row, StageRun, run_stage, set_up_logging
+from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage, set_up_logging
+from preprocess.score.groups import SCORES, find_leaders, has_hashes, shared_cells
+from preprocess.score.judges import refuse_another_judge
 
 # A grade needs less than the model could see, and a picture is most of what a question costs: at this size it counts a
 # third to a half of its tokens.
 MAX_SIDE = 768
+
+# What is asked by default: the first that is not shut down. Scores need a look, not knowledge.
+MODELS = ("gpt-5-mini", "gpt-6-luna")
 
 # The highest aesthetic score that an image with such artifacts can get. Set here rather than asked of the model,
 # which would weigh a visible seam against a pretty subject.
@@ -90,14 +100,6 @@ When unsure between none and mild, answer none; between mild and strong, answer 
 Answer with the three values and nothing else.
 """
 
-SCHEMA = object_schema(
-    {
-        "relevance": {"type": "integer", "description": "0 to 100"},
-        "aesthetic": {"type": "integer", "description": "0 to 100"},
-        "artifact": {"type": "string", "enum": list(CAPS)},
-    }
-)
-
 
 @dataclass(frozen=True)
 class Score:
@@ -108,37 +110,74 @@ class Score:
     artifact: str
 
 
-def read_score(answer: Mapping[str, Any]) -> Score:
-    """Return the scores of an answer that fits the schema, the cap for artifacts applied.
+def load_form() -> type[Any]:
+    from preprocess.score.answer import ScoreAnswer
 
-    Raises:
-        AnswerError: a score is outside 0 to 100.
-    """
-    for name in ("relevance", "aesthetic"):
-        if not 0 <= answer[name] <= 100:
-            raise AnswerError("invalid_json", f"{name} is {answer[name]}, outside 0 to 100")
+    return ScoreAnswer
+
+
+def read_score(answer: Mapping[str, Any]) -> Score:
+    """Return the scores of a ScoreAnswer, the cap for artifacts applied."""
     artifact = answer["artifact"]
     return Score(answer["relevance"], min(answer["aesthetic"], CAPS[artifact]), artifact)
 
 
-QUESTION = Question("pokefa_score", "score-1", INSTRUCTIONS, SCHEMA, read_score, output_tokens=30)
+QUESTION = Question("pokefa_score", "score-1", INSTRUCTIONS, load_form, read_score, output_tokens=30)
 
 
-def score_images(run: StageRun, settings: Settings) -> None:
-    """Score every pending image."""
+def score_images(run: StageRun, settings: Settings, *, one_per_group: bool = False) -> None:
+    """Score every pending image, or with `one_per_group` one of those that look the same, for all of them."""
     rows = run.rows(["path_resized"])
+    table = run.table() if rows else None
+    grouped = table is not None and (one_per_group or (settings.estimate and has_hashes(table)))
+    leaders = find_leaders(table, {str(row[KEY]) for row in rows}) if table is not None and grouped else {}
+    led = [row for row in rows if leaders.get(str(row[KEY]), row[KEY]) == row[KEY]]
 
     def ask_of(row: Row) -> Ask:
         return Ask(run.data / str(row["path_resized"]))
 
-    for row, score, answer in ask_rows(run, QUESTION, rows, ask_of, settings):
-        values: dict[str, Value] = {
+    if settings.estimate:
+        fewer = {str(row[KEY]) for row in led} if grouped else None
+        run.extra["estimate"] = estimate(QUESTION, rows, ask_of, settings, fewer)
+        return
+
+    def check_model(model: str) -> None:
+        if table is not None and not run.options.redo:
+            refuse_another_judge(table, model, Answers(run.root).names(QUESTION.version))
+
+    waiting: dict[str, list[str]] = {}
+    if one_per_group and table is not None:
+        waiting = share_known_scores(run, table, rows, leaders)
+    for row, score, answer in ask_rows(run, QUESTION, led if one_per_group else rows, ask_of, settings, check_model):
+        image_id = str(row[KEY])
+        scores: dict[str, Value] = {
             "ae_relevance": score.relevance,
             "ae_aesthetic": score.aesthetic,
             "ae_artifact": score.artifact,
-            "ae_model": f"{answer.model} {QUESTION.version}",
         }
-        run.record(str(row["image_id"]), values, reason="scored", durable=True, usage=answer.usage)
+        judge = f"{answer.model} {QUESTION.version}"
+        run.record(image_id, {**scores, "ae_model": judge}, reason="scored", durable=True, usage=answer.usage)
+        for member in waiting.pop(image_id, ()):
+            run.record(member, shared_cells(image_id, scores), reason="scored_as_group")
+    if waiting:
+        run.extra["left_with_their_group"] = sum(map(len, waiting.values()))
+
+
+def share_known_scores(
+    run: StageRun, table: pl.DataFrame, rows: Sequence[Row], leaders: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Give pending images the scores that the leader of their group has already; return the others by leader."""
+    pending = {str(row[KEY]) for row in rows}
+    followers = {image_id: leader for image_id, leader in leaders.items() if image_id in pending and image_id != leader}
+    known = table.filter(pl.col(KEY).is_in([leader for leader in followers.values() if leader not in pending]))
+    scores = {str(row[KEY]): row for row in decode_rows(known, SCORES, run.step)}
+    waiting: dict[str, list[str]] = {}
+    for image_id, leader in followers.items():
+        if leader in scores:
+            run.record(image_id, shared_cells(leader, scores[leader]), reason="scored_as_group")
+        else:
+            waiting.setdefault(leader, []).append(image_id)
+    return waiting
 
 
 def score_file(path: Path, settings: Settings) -> dict[str, object]:
@@ -174,7 +213,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__)
     add_data_option(parser)
     parser.add_argument("--image", type=Path, metavar="FILE", help="score this one file, print JSON, touch no dataset")
-    add_options(parser, max_side=MAX_SIDE)
+    parser.add_argument(
+        "--one-per-group",
+        action="store_true",
+        help="of images that look the same ask about the largest, for all of them; makes missing hashes first",
+    )
+    add_options(parser, MODELS, max_side=MAX_SIDE)
     return parser
 
 
@@ -186,12 +230,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = settings_from(args)
     if args.image is not None:
         return print_score(args.image, settings)
+    if args.one_per_group and not (settings.estimate or args.dry_run):
+        code = make_hashes(args)
+        if code:
+            return code
     return run_stage(
         "score",
         args,
-        lambda run: score_images(run, settings),
+        lambda run: score_images(run, settings, one_per_group=args.one_per_group),
         reads_only=settings.estimate,
     )
+
+
+def make_hashes(args: argparse.Namespace) -> int:
+    """Run phash.py for the images that have no hash yet, and return its exit code."""
+    from preprocess.dup import phash
+
+    words = ["--root", str(args.root), "--log-level", args.log_level]
+    given = ("data_root", "decode_seconds", "decode_memory", "max_scans", "max_segments", "max_chunks")
+    for name in given:
+        if vars(args)[name] is not None:
+            words += [f"--{name.replace('_', '-')}", str(vars(args)[name])]
+    return phash.main([*words, *(["--quiet"] if args.quiet else [])])
 
 
 if __name__ == "__main__":

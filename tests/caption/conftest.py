@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from demo.standins.openai_standin import StandIn, run_server
+from tests.conftest import check_bill
 
 FIRST_WIDTH = 100
 SENTENCE = "Umbreon sleeps on a mossy stone under the full moon in forest number {number}."
@@ -74,18 +75,21 @@ def ready(dataset: Any) -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def stand_in() -> Iterator[Callable[..., StandIn]]:
-    """Start a stand-in with options of its own; it keeps the requests."""
+def stand_in(request: pytest.FixtureRequest) -> Iterator[Callable[..., StandIn]]:
+    """Start a stand-in with options of its own; it keeps the requests, and its bill is checked after the test."""
+    started: list[StandIn] = []
     with ExitStack() as stack:
 
         def start(**options: Any) -> StandIn:
             options = {"describe": describe_by_width, "keep": True, "retry_after": "0.01"} | options
-            return stack.enter_context(run_server(StandIn(**options)))
+            started.append(stack.enter_context(run_server(StandIn(**options))))
+            return started[-1]
 
         yield start
+    check_bill(request, started)
 
 
 @pytest.fixture
-def environment() -> Callable[[StandIn], dict[str, str]]:
+def environment(a_day: dict[str, str]) -> Callable[[StandIn], dict[str, str]]:
     """Return the environment variables that lead to a stand-in."""
-    return lambda server: {"OPENAI_BASE_URL": server.address, "OPENAI_API_KEY": "sk-test-0123456789abcdef"}
+    return lambda server: {"OPENAI_BASE_URL": server.address, "OPENAI_API_KEY": "sk-test-0123456789abcdef", **a_day}

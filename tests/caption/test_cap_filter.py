@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caption.cap_filter import MAX_WORDS, MIN_WORDS, Limits, find_faults, repeats_itself, same_sentences
-from caption.sentence_tags import ADVICE, INSTRUCTIONS, model_name
-from caption.tags import SCHEMA, clean_answer, tags_to_cell
+from caption.sentence_tags import ADVICE, INSTRUCTIONS, QUESTION, model_name
+from caption.tags import clean_answer, tags_to_cell
 from pokefa.llm.recaps import RecapCaption, write_recap_captions
 from pokefa.species.matching import SpeciesMatcher
 from pokefa.species.names import known_species
@@ -48,7 +48,7 @@ def test_a_sentence_is_as_long_as_the_model_is_told() -> None:
     assert [words for words in range(1, 40) if not found(words)] == list(range(MIN_WORDS, MAX_WORDS + 1))
     assert f"of {MIN_WORDS} to {MAX_WORDS} words" in INSTRUCTIONS
     assert f"write {MIN_WORDS} to {MAX_WORDS} words" in ADVICE["wrong_length"]
-    assert f"of {MIN_WORDS} to {MAX_WORDS} words" in SCHEMA["properties"]["caption"]["description"]
+    assert f"of {MIN_WORDS} to {MAX_WORDS} words" in QUESTION.schema["properties"]["caption"]["description"]
 
 
 @pytest.mark.parametrize(
@@ -331,8 +331,7 @@ def test_tags_that_are_none_are_wrong_input(dataset: Dataset, ready: Ready) -> N
     finished = dataset.run(SCRIPT)
     assert finished.code == 2
     assert finished.stderr == (
-        f'error: metadata/base.csv, image {image_id}, tags: the cell is "umbreon", not of type object; '
-        "correct the cell\n"
+        f'error: metadata/base.csv, image {image_id}, tags: the cell is "umbreon", not an object; correct the cell\n'
     )
 
 

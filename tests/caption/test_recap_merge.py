@@ -137,7 +137,7 @@ def test_without_new_captions_there_is_nothing_to_do(dataset: Dataset, ready: Re
         ("{id},...,{{}}", "metadata/recap_captions.csv, image {id}, caption: '...' is no sentence"),
         (
             "{id},Umbreon naps.,naps",
-            'metadata/recap_captions.csv, image {id}, tags: the cell is "naps", not of type object; correct the cell',
+            'metadata/recap_captions.csv, image {id}, tags: the cell is "naps", not an object; correct the cell',
         ),
     ],
 )

@@ -65,6 +65,19 @@ def test_images_are_captioned(dataset: Dataset, ready: Ready, stand_in: Start, e
     assert notes(server) == [None, None, None]  # the species that was searched for is not told
 
 
+def test_the_day_after_the_default_model_is_shut_down(
+    dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment
+) -> None:
+    """Captions go to the model that knows the species; each is charged as the stand-in's bill says."""
+    ids = ready(2)
+    server = stand_in()
+    finished = dataset.run_on("2026-12-12", SCRIPT, env=environment(server))
+    assert (finished.code, finished.summary["done"]) == (0, 2)
+    assert "model gpt-6.1-terra: gpt-5-mini is shut down since 2026-12-11" in finished.stderr.splitlines()[0]
+    assert {dataset.images()[image_id]["caption_model"] for image_id in ids} == {"gpt-6.1-terra-stand-in caption-1"}
+    assert finished.summary["usd"] == pytest.approx(server.bill.usd, abs=1e-6)
+
+
 def test_a_second_run_asks_nothing_and_changes_nothing(
     dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment
 ) -> None:
@@ -91,7 +104,7 @@ def test_failures_cost_their_image_and_can_be_tried_again(
     assert (finished.code, finished.summary["done"], finished.summary["errors"]) == (0, 1, 3)
     assert [dataset.images()[image_id]["caption_error"] for image_id in ids] == [
         "refusal: I'm sorry, but I can't help with that picture.",
-        "invalid_json: answer lacks caption",
+        "missing_key: the answer lacks caption",
         "empty_caption: '...' holds no sentence",
         "",
     ]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import signal
 import subprocess
 import sys
+from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 
 from pokefa.errors import BudgetReached, InputError
 from pokefa.ledger.journal import read_entries
 from pokefa.ledger.tables import Ledger
+from pokefa.secrets import redact
 from pokefa.setup.steps import STEPS
 from pokefa.stage.options import Options, options_from, stage_parser
 from pokefa.stage.runner import StageRun, run_stage
@@ -146,6 +149,35 @@ def test_clear_makes_later_stages_pending_again(dataset):
     run.finish()
     row = dataset.images()["a" * 32]
     assert (row["path_resized"], row["phash64"], row["ae_aesthetic"]) == ("", "", "70")
+
+
+KEY = 'sk-a"b\\c/1+2=é'
+USER = "me:p@ss+w/rd"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        KEY,
+        json.dumps(KEY),
+        json.dumps(json.dumps(KEY)),
+        repr({"key": KEY}),
+        quote(KEY),
+        quote(KEY, safe="").lower(),
+        quote_plus(KEY),
+        base64.b64encode(KEY.encode()).decode(),
+        f"Basic {base64.b64encode(USER.encode()).decode()}",
+        "http://me:p%40ss+w%2frd@host/v1",
+        "the password p@ss+w/rd is wrong",
+    ],
+)
+def test_every_form_of_a_secret_is_redacted(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY} \r\n")
+    monkeypatch.setenv("OPENAI_BASE_URL", " http://me:p%40ss+w%2frd@host/v1")
+    monkeypatch.setenv("SERPAPI_BASE_URL", "http://token-0123456@[host")  # no address: nothing to be found in it
+    shown = redact(told)
+    assert "[redacted]" in shown
+    assert not any(part in unquote(shown) for part in ("sk-a", "1+2", "p@ss", "w/rd", "c2s", "bWU6"))
 
 
 def test_secrets_reach_neither_journal_nor_log(dataset, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from caption.tags import SCHEMA
+from caption.tags import TAG_NAMES, tags_from_cell, tags_to_cell
 from demo.art.creatures import SPECIES
 from demo.standins.pixel_rules import (
     HUE_WORDS,
@@ -28,7 +28,6 @@ from demo.standins.pixel_rules import (
     measure_repetition,
     name_colour,
 )
-from pokefa.llm.prompt import misfit
 
 GROUND = (225, 228, 232)
 
@@ -206,6 +205,8 @@ def test_any_picture_gets_an_answer_of_the_right_form(width, height, pattern):
     assert 0 <= scores["relevance"] <= 100
     assert 0 <= scores["aesthetic"] <= 100
     assert scores["artifact"] in ("none", "mild", "strong")
-    assert misfit(describe(image), SCHEMA) is None
+    answer = describe(image)
+    assert set(answer) == {"caption", *TAG_NAMES}
+    assert tags_from_cell("an_id", tags_to_cell(answer))  # all values have their types
     assert judge(image) == scores
     assert describe(image) == describe(image.copy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from demo.standins.openai_standin import StandIn, run_server
+from pokefa.llm import model_choice
+from tests.conftest import A_DAY, check_bill
 
 KEY = "sk-test-0123456789abcdef"
 FIRST_WIDTH = 100
@@ -41,18 +44,30 @@ def ready(dataset: Any) -> Callable[[int], list[str]]:
 
 
 @pytest.fixture
-def stand_in() -> Iterator[Callable[..., StandIn]]:
-    """Start a stand-in with options of its own: `stand_in(failures=["refusal"])`; it keeps the requests."""
+def stand_in(request: pytest.FixtureRequest) -> Iterator[Callable[..., StandIn]]:
+    """Start a stand-in with options of its own: `stand_in(failures=["refusal"])`; it keeps the requests.
+
+    After the test, what all stand-ins have charged is held against what the dataset's runs say that they have cost.
+    """
+    started: list[StandIn] = []
     with ExitStack() as stack:
 
         def start(**options: Any) -> StandIn:
             options = {"judge": judge_by_width, "keep": True, "retry_after": "0.01"} | options
-            return stack.enter_context(run_server(StandIn(**options)))
+            started.append(stack.enter_context(run_server(StandIn(**options))))
+            return started[-1]
 
         yield start
+    check_bill(request, started)
 
 
 @pytest.fixture
-def environment() -> Callable[[StandIn], dict[str, str]]:
+def environment(a_day: dict[str, str]) -> Callable[[StandIn], dict[str, str]]:
     """Return the environment variables that lead to a stand-in."""
-    return lambda server: {"OPENAI_BASE_URL": server.address, "OPENAI_API_KEY": KEY}
+    return lambda server: {"OPENAI_BASE_URL": server.address, "OPENAI_API_KEY": KEY, **a_day}
+
+
+@pytest.fixture(autouse=True)
+def day_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have scripts that run in the test's own process do so on the same day as the others."""
+    monkeypatch.setattr(model_choice, "today", lambda: datetime.date.fromisoformat(A_DAY))

@@ -214,7 +214,7 @@ def test_what_a_batch_did_not_answer_goes_into_the_next(
     [
         ("refusal", "refusal: "),
         ("incomplete", "incomplete: the answer was cut short (max_output_tokens)"),
-        ("invalid_json", "invalid_json: not JSON"),
+        ("invalid_json", "invalid_json: no JSON object"),
         ("bad_request", "bad_request: 400: "),
     ],
 )
@@ -230,6 +230,40 @@ def test_an_answer_that_cannot_be_used_costs_its_image(
     assert sorted(map(bool, errors)) == [False, True]
     assert max(errors).startswith(error)
     assert step(server, "submit").summary["seen"] == 0
+
+
+def test_an_odd_line_costs_its_own_image(dataset: Dataset, ready: Ready, stand_in: Start, step: Any) -> None:
+    """Lines of the first of two batches are not what a line is; all others are collected, and the second batch is."""
+    ids = ready(9)
+    server = stand_in()
+    step(server, "submit", "--limit", 8)
+    step(server, "submit")
+    batch = step(server, "status").summary["batches"][0]["batch"]
+    path = server.files.path(server.batches.poll(batch)["output_file_id"])
+    lines = {line["custom_id"]: line for line in map(json.loads, path.read_text().splitlines())}
+    changed = [
+        {**lines[ids[0]], "response": "Internal error"},
+        {**lines[ids[1]], "response": {"status_code": 200, "body": "late"}},
+        {**lines[ids[2]], "response": {"status_code": 400, "body": {"error": "no"}}},
+        {**lines[ids[3]], "custom_id": ["a", "list"]},
+        {**lines[ids[4]], "response": {"status_code": 200, "body": {"error": {"message": "overloaded"}}}},
+        [lines[ids[5]]],
+        "not JSON",
+        lines[ids[6]],
+        lines[ids[6]],  # twice
+        lines[ids[7]],
+    ]
+    texts = [json.dumps(line) if line != "not JSON" else "{not JSON" for line in changed]
+    size = path.stat().st_size
+    data = "\n".join(texts).encode() + b"\n"
+    path.write_bytes(data + b" " * (size - len(data)))
+    finished = step(server, "collect")
+    assert (finished.code, finished.summary["done"], finished.summary["errors"]) == (0, 3, 1)
+    assert finished.summary["counts"] == {"scored": 3, "unanswered": 5}
+    table = dataset.images()
+    assert [bool(table[image_id]["ae_aesthetic"]) for image_id in ids] == [False] * 6 + [True] * 3
+    assert table[ids[2]]["score_error"] == "bad_request: 400: no"
+    assert step(server, "submit").summary["counts"] == {"submitted": 5}
 
 
 @pytest.mark.parametrize("operation", ["download", "poll"])

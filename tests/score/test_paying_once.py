@@ -93,17 +93,37 @@ def test_the_summary_and_the_journal_say_what_was_paid(
 
 
 def test_max_cost_is_a_hard_limit(dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment) -> None:
-    ready(30)
+    """A request is sent only if its worst price has room, so the run ends somewhat below the limit."""
+    ready(60)
     server = stand_in()
-    finished = dataset.run(SCRIPT, "--max-cost", 0.0015, "--concurrency", 4, env=environment(server))
+    finished = dataset.run(SCRIPT, "--max-cost", 0.005, "--concurrency", 16, env=environment(server))
     assert finished.code == 3
-    assert "error: --max-cost 0.0015 is reached ($0.00" in finished.stderr
-    assert 0 < finished.summary["done"] < 30
-    assert 0 < finished.summary["usd"] <= 0.0015
+    assert "error: --max-cost 0.005 is reached ($0.00" in finished.stderr
+    assert 0 < finished.summary["done"] < 60
+    assert 0.001 < finished.summary["usd"] <= 0.005
     assert finished.summary["done"] == server.counts["answered"]
     rest = dataset.run(SCRIPT, env=environment(server))
-    assert finished.summary["done"] + rest.summary["done"] == 30
-    assert server.counts["answered"] == 30
+    assert finished.summary["done"] + rest.summary["done"] == 60
+    assert server.counts["answered"] == 60
+    assert server.bill.usd == pytest.approx(finished.summary["usd"] + rest.summary["usd"], abs=2e-6)
+
+
+@pytest.mark.parametrize("failure", ["runaway", "boundless"])
+def test_answers_that_never_end_stay_below_the_limit(
+    dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment, failure: str
+) -> None:
+    """A server that heeds no limit on an answer can be stopped after its first one only: one at a time here."""
+    ready(30)
+    server = stand_in(failures=[failure] * 60)
+    at_once = 16 if failure == "runaway" else 1
+    finished = dataset.run(SCRIPT, "--max-cost", 0.05, "--concurrency", at_once, env=environment(server))
+    assert finished.code == 3
+    assert finished.summary["usd"] == pytest.approx(server.bill.usd, abs=2e-6)
+    if failure == "runaway":
+        assert 0.03 < server.bill.usd <= 0.05
+        assert {request["max_output_tokens"] for request in server.requests} == {1120}
+    else:
+        assert server.counts == {"boundless": 1}
 
 
 def test_an_estimate_asks_nothing(dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment) -> None:
@@ -116,7 +136,10 @@ def test_an_estimate_asks_nothing(dataset: Dataset, ready: Ready, stand_in: Star
     assert not (dataset.root / "metadata/answers.sqlite").exists()
     assert (estimate["images"], estimate["output_tokens"]) == (4, 4 * QUESTION.output_tokens)
     assert estimate["usd_batch"] == pytest.approx(estimate["usd"] / 2, abs=1e-4)
-    assert f"estimate: 4 images, {estimate['input_tokens']} input and 120 output tokens, $0.00" in finished.stderr
+    assert (
+        f"estimate for gpt-5-mini: 4 images, {estimate['input_tokens']} input and 120 output tokens, $0.00"
+        in finished.stderr
+    )
     paid = dataset.run(SCRIPT, env=environment(server))
     assert paid.summary["input_tokens"] == pytest.approx(estimate["input_tokens"], rel=0.1)  # by the stand-in's rule
 
@@ -131,7 +154,7 @@ def test_a_model_without_prices_cannot_be_budgeted(
     assert finished.code == 2
     assert finished.stderr == (
         f"error: {flags[0]} needs the prices of the model, and those of llava are not known (only of gpt-5-mini, "
-        "gpt-6.1-terra)\n"
+        "gpt-6-luna, gpt-6.1-terra)\n"
     )
     plain = dataset.run(SCRIPT, "--model", "llava", env=environment(server))
     assert (plain.summary["done"], plain.summary["usd"]) == (1, None)

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from demo.standins.openai_sloppy import PARTS, SLOPPY
 from demo.standins.openai_standin import StandIn
-from pokefa.llm.prompt import AnswerError, misfit
-from preprocess.score.score import CAPS, QUESTION, Score, read_score
+from preprocess.score.score import Score, read_score
 from tests.conftest import CHECKOUT, Dataset
 from tests.score.conftest import KEY, judge_by_width
 
@@ -53,20 +53,6 @@ def start_script(dataset: Dataset, variables: Mapping[str, str], *arguments: str
 def test_artifacts_cap_the_aesthetic_score(artifact: str, aesthetic: int, expected: int) -> None:
     answer = {"relevance": 70, "aesthetic": aesthetic, "artifact": artifact}
     assert read_score(answer) == Score(70, expected, artifact)
-
-
-@pytest.mark.parametrize(("name", "value"), [("relevance", 101), ("relevance", -1), ("aesthetic", 400)])
-def test_a_score_out_of_range_is_no_score(name: str, value: int) -> None:
-    with pytest.raises(AnswerError) as caught:
-        read_score({"relevance": 0, "aesthetic": 100, "artifact": "none"} | {name: value})
-    assert str(caught.value) == f"invalid_json: {name} is {value}, outside 0 to 100"
-
-
-def test_the_schema_knows_the_artifacts_that_have_a_cap() -> None:
-    for artifact in CAPS:
-        assert misfit({"relevance": 1, "aesthetic": 1, "artifact": artifact}, QUESTION.schema) is None
-    problem = misfit({"relevance": 1, "aesthetic": 1, "artifact": "some"}, QUESTION.schema)
-    assert problem == 'artifact is "some", not one of none, mild, strong'
 
 
 def test_images_are_scored(dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment) -> None:
@@ -156,6 +142,23 @@ def test_failures_cost_their_image_and_can_be_tried_again(
     assert [bool(table[image_id]["score_error"]) for image_id in ids] == [False] * 4 + [True]
 
 
+def test_sloppy_answers_are_used_and_counted(
+    dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment
+) -> None:
+    """No answer that holds the scores is paid for twice; those that do not are."""
+    ready(20)
+    sloppy = [*SLOPPY, PARTS]
+    server = stand_in(failures=[*sloppy, "fenced", "out_of_range", "", "two_objects"])
+    summary = dataset.run(SCRIPT, "--concurrency", 1, env=environment(server)).summary
+    assert (summary["done"], summary["errors"]) == (20, 0)
+    expected = dict.fromkeys(sloppy, 1) | {"fenced": 2}
+    del expected["boolean_as_other"], expected["text_for_list"]  # scores have neither
+    assert summary["deviations"] == dict(sorted(expected.items()))
+    assert server.counts.total() == 22
+    again = dataset.run(SCRIPT, "--redo", env=environment(server)).summary
+    assert (again["done"], again["reused"], again["deviations"]) == (20, 20, {})
+
+
 def test_a_refused_key_stops_the_run_and_blames_no_image(
     dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment
 ) -> None:
@@ -164,9 +167,10 @@ def test_a_refused_key_stops_the_run_and_blames_no_image(
     finished = dataset.run(SCRIPT, "--concurrency", 2, env=environment(server))
     host = server.address.removeprefix("http://").removesuffix("/v1")
     assert finished.code == 1
-    assert finished.stderr.splitlines() == [
+    assert finished.stderr.splitlines()[-1] == (
         f"error: {host} refuses the key (401): set OPENAI_API_KEY to a valid key and run again"
-    ]
+    )
+    assert finished.stderr.count("error: ") == 1
     assert (finished.summary["done"], finished.summary["errors"]) == (0, 0)
     assert server.counts["answered"] < 10
     assert not any(row["score_error"] for row in dataset.images().values())
@@ -189,7 +193,8 @@ def test_a_missing_key_is_one_line(dataset: Dataset, ready: Ready) -> None:
     ready(1)
     finished = dataset.run(SCRIPT, env={"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"})
     assert finished.code == 2
-    assert finished.stderr == "error: OPENAI_API_KEY is not set: export OPENAI_API_KEY=your-key and run again\n"
+    message = "error: OPENAI_API_KEY is not set: export OPENAI_API_KEY=your-key and run again"
+    assert finished.stderr.splitlines()[-1] == message
 
 
 def test_the_key_is_in_no_file_and_no_log(
@@ -201,7 +206,8 @@ def test_the_key_is_in_no_file_and_no_log(
         return {"relevance": f"as {KEY} says", "aesthetic": 1, "artifact": "none"}
 
     server = stand_in(judge=tell_the_key, failures=["refusal", "rate_limit", "server_error"])
-    first = dataset.run(SCRIPT, "--log-level", "DEBUG", "--model", f"model-{KEY}", env=environment(server))
+    variables = environment(server) | {"OPENAI_API_KEY": f" {KEY}\r"}  # as a copied line has them
+    first = dataset.run(SCRIPT, "--log-level", "DEBUG", "--model", f"model-{KEY}", env=variables)
     refused = stand_in(key="another-key-altogether")
     second = dataset.run(SCRIPT, "--log-level", "DEBUG", "--retry-errors", env=environment(refused))
     assert (first.summary["errors"], second.code) == (4, 1)
@@ -229,6 +235,7 @@ def test_32_pictures_are_asked_about_at_once(
     assert [row["ae_aesthetic"] for row in dataset.images().values()] == [str(50 + n % 50) for n in range(len(ids))]
 
 
+@pytest.mark.killed
 @pytest.mark.parametrize("after", [1, 5, 11])
 def test_a_killed_run_never_asks_again_for_what_it_has(
     dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment, after: int
@@ -252,6 +259,7 @@ def test_a_killed_run_never_asks_again_for_what_it_has(
     assert 16 <= server.counts["answered"] <= 16 + 3  # paid for twice is at most what was in flight
 
 
+@pytest.mark.killed
 def test_killed_over_and_over(dataset: Dataset, ready: Ready, stand_in: Start, environment: Environment) -> None:
     """300 pictures, five kills after so many answers: each is answered once, but for what was in flight at a kill."""
     ready(300)
@@ -298,7 +306,7 @@ def test_a_stopped_run_saves_what_is_in_flight(
         assert in_flight.acquire(timeout=60)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
-    assert "SIGTERM: stopping" in process.stderr.readline()
+    assert any("SIGTERM: stopping" in line for line in iter(process.stderr.readline, ""))
     go_on.set()
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

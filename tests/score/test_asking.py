@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import io
-import json
 import math
 import sys
 import threading
@@ -21,26 +20,22 @@ from PIL import Image
 from pokefa.engine.local import run_batches
 from pokefa.engine.work import Pool
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
-from pokefa.llm.budget import Budget
+from pokefa.llm.budget import Attempts, Budget
 from pokefa.llm.client import Model, host_of, is_openai
+from pokefa.llm.congestion import CongestionWindow
 from pokefa.llm.images import View, encode_jpeg, fit_patches
-from pokefa.llm.prices import MODELS, check_shutdown, cost_of, facts_of, picture_tokens, require_facts
-from pokefa.llm.prompt import Answer, AnswerError, Question, misfit, object_schema, parse_answer, plain, request_hash
+from pokefa.llm.model_choice import choose_model, first_alive, say_server_first, table_shutdown
+from pokefa.llm.models import MODELS, facts_of, picture_tokens, require_facts
+from pokefa.llm.prices import TOKENS
+from pokefa.llm.prompt import Answer, AnswerError, Question, plain, request_hash
 from pokefa.llm.rate_limit import Pace, retry_after
 from pokefa.llm.store import Answers, Stored, keep, stored_answer
-from pokefa.llm.wire import Form, request_body, text_of, tokens_of
+from pokefa.llm.wire import Form, has_loose_parts, text_of, tokens_of
+from preprocess.score.answer import ScoreAnswer
+from preprocess.score.score import load_form
 
-SCHEMA = object_schema(
-    {
-        "grade": {"type": "integer"},
-        "kind": {"type": "string", "enum": ["round", "square"]},
-        "good": {"type": "boolean"},
-        "when": {"type": ["string", "null"]},
-        "words": {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}},
-    }
-)
 MOST, PATCH = 1536, 32
-FITTING: dict[str, Any] = {"grade": 3, "kind": "round", "good": True, "when": None, "words": ["a"]}
+FITTING: dict[str, Any] = {"relevance": 90, "aesthetic": 57, "artifact": "none"}
 
 
 def patches(width: int, height: int) -> int:
@@ -77,63 +72,6 @@ def test_a_picture_is_sent_as_a_small_enough_jpeg() -> None:
     assert (sent.format, sent.size, sent.mode) == ("JPEG", (1376, 1100), "RGB")
 
 
-def test_an_object_schema_is_strict() -> None:
-    assert SCHEMA["required"] == list(FITTING)
-    assert SCHEMA["additionalProperties"] is False
-    assert misfit(FITTING, SCHEMA) is None
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"grade": "3"}, 'grade is "3", not of type integer'),
-        ({"grade": True}, "grade is true, not of type integer"),
-        ({"grade": 3.5}, "grade is 3.5, not of type integer"),
-        ({"grade": None}, "grade is null, not of type integer"),
-        ({"kind": "oval"}, 'kind is "oval", not one of round, square'),
-        ({"good": 1}, "good is 1, not of type boolean"),
-        ({"when": 7}, "when is 7, not of type string or null"),
-        ({"words": "a"}, 'words is "a", not of type array'),
-        ({"words": ["a", 2]}, "words[1] is 2, not of type string"),
-        ({"more": 1}, "answer has an unknown field 'more'"),
-    ],
-)
-def test_what_does_not_fit_the_schema_is_named(change: dict[str, Any], problem: str) -> None:
-    assert misfit(FITTING | change, SCHEMA) == problem
-
-
-def test_a_missing_field_is_named() -> None:
-    assert misfit({"grade": 3, "kind": "round"}, SCHEMA) == "answer lacks good, when, words"
-    assert misfit([FITTING], SCHEMA, "it") == f"it is {json.dumps([FITTING])[:80]}, not of type object"
-
-
-def test_an_unknown_word_in_a_list_is_left_to_the_stage() -> None:
-    assert misfit(FITTING | {"words": ["a", "z"]}, SCHEMA) is None
-
-
-def test_an_answer_is_parsed_and_checked() -> None:
-    assert parse_answer(json.dumps(FITTING), SCHEMA) == FITTING
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("Sure!", "invalid_json: not JSON (Expecting value: line 1 column 1 (char 0)): 'Sure!'"),
-        ('{"grade": NaN}', "invalid_json: not JSON (NaN is no JSON number): '{\"grade\": NaN}'"),
-        ("[1]", "invalid_json: answer is [1], not of type object"),
-    ],
-)
-def test_text_that_is_no_answer(text: str, error: str) -> None:
-    with pytest.raises(AnswerError) as caught:
-        parse_answer(text, SCHEMA)
-    assert str(caught.value) == error
-
-
-def test_a_bottomless_answer_is_no_answer() -> None:
-    with pytest.raises(AnswerError, match=r"^invalid_json: not JSON"):
-        parse_answer("[" * 200_000, SCHEMA)
-
-
 def message(*parts: dict[str, Any], status: str = "completed", **more: Any) -> dict[str, Any]:
     thinking = {"type": "reasoning", "summary": []}
     return {"status": status, "output": [thinking, {"type": "message", "content": list(parts)}], **more}
@@ -153,6 +91,11 @@ def test_the_text_of_a_response_is_that_of_its_messages() -> None:
                     incomplete_details={"reason": "max_output_tokens"}),
             "incomplete: the answer was cut short (max_output_tokens)",
         ),
+        (
+            message(status="incomplete", incomplete_details={"reason": "content_filter"}),
+            "refusal: the server's content filter kept the answer back",
+        ),
+        ({"output": None, "error": "no such model"}, "server_error: no such model"),
         (message(status="incomplete"), "incomplete: the answer was cut short (no reason given)"),
         (
             {"status": "failed", "error": {"code": "server_error", "message": "The model failed."}, "output": []},
@@ -169,29 +112,52 @@ def test_a_response_without_an_answer(body: dict[str, Any], error: str) -> None:
     assert str(caught.value) == error
 
 
+def test_text_in_parts_and_parts_in_a_text() -> None:
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "{"}, {"type": "text", "text": "}"}]
+    for body in (chat(content=parts), {"output": [{"type": "message", "content": "{}"}]}):
+        assert (text_of(body), has_loose_parts(body)) == ("{}", True)
+    for body in (chat(content="{}"), message({"type": "output_text", "text": "{}"})):
+        assert (text_of(body), has_loose_parts(body)) == ("{}", False)
+
+
 def test_tokens_are_read_from_the_usage() -> None:
     usage = {"input_tokens": 1200, "input_tokens_details": {"cached_tokens": 1024}, "output_tokens": 30}
-    assert tokens_of({"usage": usage}) == {"input_tokens": 1200, "cached_tokens": 1024, "output_tokens": 30}
-    nothing = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
+    nothing = {"input_tokens": 0, "cached_tokens": 0, "cache_write_tokens": 0, "output_tokens": 0}
+    found = nothing | {"input_tokens": 1200, "cached_tokens": 1024, "output_tokens": 30}
+    assert tokens_of({"usage": usage}) == found
     assert tokens_of({}) == nothing
     assert tokens_of({"usage": {"input_tokens": "many", "input_tokens_details": 3, "output_tokens": -1}}) == nothing
 
 
-def test_the_request_hash_changes_with_all_that_is_asked() -> None:
-    def question(version: str, schema: dict[str, Any]) -> Question[dict[str, Any]]:
-        return Question("q", version, "Look.", schema, dict)
+@pytest.mark.parametrize(
+    ("cached", "written", "counted"), [(9, 0, (9, 0)), (99, 0, (10, 0)), (99, 4, (6, 4)), (0, 99, (0, 10))]
+)
+def test_a_server_that_counts_too_many_cached_tokens_gives_no_money_back(
+    cached: int, written: int, counted: tuple[int, int]
+) -> None:
+    details = {"cached_tokens": cached, "cache_write_tokens": written}
+    found = tokens_of({"usage": {"input_tokens": 10, "input_tokens_details": details, "output_tokens": 1}})
+    assert (found["cached_tokens"], found["cache_write_tokens"]) == counted
 
-    one = question("q-1", SCHEMA)
+
+def test_the_request_hash_changes_with_all_that_is_asked() -> None:
+    class Other(ScoreAnswer):
+        more: int
+
+    def question(version: str, form: type[ScoreAnswer]) -> Question[dict[str, Any]]:
+        return Question("q", version, "Look.", lambda: form, dict)
+
+    one = question("q-1", ScoreAnswer)
     asked = [
         request_hash("m", one, b"picture", ""),
         request_hash("n", one, b"picture", ""),
-        request_hash("m", question("q-2", SCHEMA), b"picture", ""),
-        request_hash("m", question("q-1", object_schema({})), b"picture", ""),
+        request_hash("m", question("q-2", ScoreAnswer), b"picture", ""),
+        request_hash("m", question("q-1", Other), b"picture", ""),
         request_hash("m", one, b"another", ""),
         request_hash("m", one, b"picture", "a hint"),
     ]
     assert len(set(asked)) == len(asked)
-    assert asked[0] == request_hash("m", question("q-1", SCHEMA), b"picture", "")
+    assert asked[0] == request_hash("m", question("q-1", ScoreAnswer), b"picture", "")
 
 
 @given(st.text(alphabet=st.characters()))
@@ -275,18 +241,12 @@ def test_a_dated_version_is_the_same_model() -> None:
     assert facts_of("gpt-5-mini-turbo") is None
 
 
-def test_prices() -> None:
-    usage = {"input_tokens": 2_000_000, "cached_tokens": 1_000_000, "output_tokens": 1_000_000}
-    assert cost_of(MODELS["gpt-5-mini"], usage) == pytest.approx(0.25 + 0.025 + 2.00)
-    assert cost_of(MODELS["gpt-5-mini"], usage, batch=True) == pytest.approx((0.25 + 0.025 + 2.00) / 2)
-    assert cost_of(MODELS["gpt-6.1-terra"], usage) == pytest.approx(1.00 + 0.05 + 5.00)
-
-
 def test_a_model_without_prices() -> None:
     with pytest.raises(InputError) as caught:
         require_facts("llava", "--max-cost")
     assert str(caught.value) == (
-        "--max-cost needs the prices of the model, and those of llava are not known (only of gpt-5-mini, gpt-6.1-terra)"
+        "--max-cost needs the prices of the model, and those of llava are not known (only of gpt-5-mini, gpt-6-luna, "
+        "gpt-6.1-terra)"
     )
 
 
@@ -295,23 +255,53 @@ def test_a_picture_counts_its_squares(size: tuple[int, int], tokens: int) -> Non
     assert picture_tokens(*size, MODELS["gpt-5-mini"]) == tokens
 
 
+SCORERS, CAPTIONERS = ("gpt-5-mini", "gpt-6-luna"), ("gpt-5-mini", "gpt-6.1-terra")
+
+
 @pytest.mark.parametrize(
-    ("day", "warning"),
+    ("day", "models", "chosen", "said"),
     [
-        ("2026-10-11", None),
-        ("2026-10-12", "OpenAI shuts gpt-5-mini down on 2026-12-11, in 60 days; its successor is gpt-6.1-terra"),
-        ("2026-12-10", "OpenAI shuts gpt-5-mini down on 2026-12-11, in 1 days; its successor is gpt-6.1-terra"),
+        ("2026-10-11", SCORERS, "gpt-5-mini", ["model gpt-5-mini: the default of this stage"]),
+        (
+            "2026-10-12",
+            SCORERS,
+            "gpt-5-mini",
+            [
+                "model gpt-5-mini: the default of this stage",
+                "OpenAI shuts gpt-5-mini down on 2026-12-11, in 60 days; its successor is gpt-6.1-terra",
+            ],
+        ),
+        ("2026-12-11", SCORERS, "gpt-6-luna", ["model gpt-6-luna: gpt-5-mini is shut down since 2026-12-11"]),
+        ("2026-12-12", CAPTIONERS, "gpt-6.1-terra", ["model gpt-6.1-terra: gpt-5-mini is shut down since 2026-12-11"]),
+        ("2026-12-12", (), "gpt-6-luna", ["model gpt-6-luna: named by --model"]),
     ],
 )
-def test_a_shutdown_is_warned_of(day: str, warning: str | None) -> None:
-    assert check_shutdown("gpt-5-mini", datetime.date.fromisoformat(day)) == warning
+def test_the_default_model_is_one_that_is_alive(
+    caplog: pytest.LogCaptureFixture, day: str, models: tuple[str, ...], chosen: str, said: list[str]
+) -> None:
+    on = datetime.date.fromisoformat(day)
+    first = first_alive(models, on) if models else "gpt-6-luna"
+    with caplog.at_level("INFO", "pokefa"):
+        assert choose_model(first, models, on, table_shutdown) == chosen == first
+    assert caplog.messages == said
 
 
 def test_a_model_that_is_shut_down() -> None:
+    day = datetime.date(2026, 12, 11)
     with pytest.raises(InputError) as caught:
-        check_shutdown("gpt-5-mini", datetime.date(2026, 12, 11))
+        choose_model("gpt-5-mini", (), day, table_shutdown)
     assert str(caught.value) == "OpenAI has shut gpt-5-mini down on 2026-12-11: use --model gpt-6.1-terra"
-    assert check_shutdown("gpt-6.1-terra", datetime.date(2030, 1, 1)) is None
+    with pytest.raises(InputError) as caught:
+        choose_model("gpt-6-luna", (), day, {"gpt-6-luna": day}.__getitem__)
+    assert str(caught.value) == "OpenAI has shut gpt-6-luna down on 2026-12-11: name another with --model"
+
+
+def test_the_server_knows_best_and_the_table_where_it_does_not_say() -> None:
+    told = {"gpt-5-mini": datetime.date(2027, 3, 1), "gpt-6-luna": None}
+    shutdown_of = say_server_first(told.__getitem__)
+    assert first_alive(SCORERS, datetime.date(2026, 12, 12), shutdown_of) == "gpt-5-mini"
+    assert first_alive(SCORERS, datetime.date(2027, 3, 1), shutdown_of) == "gpt-6-luna"
+    assert say_server_first({}.__getitem__)("gpt-5-mini") == datetime.date(2026, 12, 11)
 
 
 @pytest.mark.parametrize(
@@ -413,6 +403,58 @@ def test_a_rest_is_kept() -> None:
     assert waits(pace)
 
 
+def has_room(window: CongestionWindow) -> bool:
+    """Tell whether one more request may be sent, and send it."""
+    try:
+        window.begin(lambda: True)
+    except Interrupted:
+        return False
+    return True
+
+
+def under_way(window: CongestionWindow, most: int = 100) -> int:
+    """Send as many requests as may be, and return how many they are."""
+    return sum(has_room(window) for _ in range(most))
+
+
+def test_late_answers_halve_what_is_sent_at_once() -> None:
+    window = CongestionWindow(timeout=40)  # late from 10 s on
+    assert under_way(window, 32) == 32
+    for _ in range(4):
+        window.end(sent=0, now=9)
+    assert under_way(window, 4) == 4
+    window.end(sent=0, now=12)  # the first late one of 32
+    assert not has_room(window)
+    for _ in range(27):
+        window.end(sent=0, now=30)  # sent before the cut: they say nothing new
+    for _ in range(4):
+        window.end(sent=9, now=15)
+    assert under_way(window) == 16
+    window.end(sent=20, now=31)
+    for _ in range(15):
+        window.end(sent=20, now=32)
+    assert under_way(window) == 8
+
+
+def test_timely_answers_raise_what_is_sent_at_once_again_by_about_one_a_round() -> None:
+    window = CongestionWindow(timeout=40)
+    under_way(window, 8)
+    for _ in range(8):
+        window.end(sent=0, now=20)
+    for expected in (4, 4, 5, 6):
+        assert under_way(window) == expected
+        for _ in range(expected):
+            window.end(sent=30, now=31)
+
+
+def test_one_request_is_always_under_way() -> None:
+    window = CongestionWindow(timeout=40)
+    for start in range(0, 500, 100):
+        assert has_room(window)
+        window.end(sent=start, now=start + 50)
+    assert under_way(window) == 1
+
+
 @pytest.mark.parametrize(
     ("told", "seconds"),
     [
@@ -431,22 +473,58 @@ def test_how_long_a_server_asks_to_wait(told: dict[str, str], seconds: float | N
 
 
 def test_a_budget_counts_what_is_under_way() -> None:
-    budget = Budget(1.0)
-    with budget.promise(0.6):
-        with pytest.raises(BudgetReached) as caught, budget.promise(0.5):
-            pass
-        budget.spend(0.1)
-    with budget.promise(0.9):
-        pass
+    budget = Budget(1.0, should_stop=lambda: True)
+    first = budget.promise(0.6)
+    with pytest.raises(Interrupted):
+        budget.promise(0.5)  # waits for the first, which may cost less
+    with pytest.raises(BudgetReached):
+        budget.promise(1.1)  # has no room whatever the first costs
+    budget.settle(first, 0.1)
+    budget.settle(budget.promise(0.9), 0.5)
+    with pytest.raises(BudgetReached) as caught:
+        budget.promise(0.5)
     assert str(caught.value) == (
-        "--max-cost 1 is reached ($0.0000 spent): what was finished is saved; run again with more"
+        "--max-cost 1 is reached ($0.6000 spent): what was finished is saved; run again with more"
     )
-    assert budget.spent == 0.1
-    with Budget(None).promise(1e9):
-        pass
+    assert Budget(None).promise(1e9) == 1e9
 
 
-QUESTION = Question("q", "q-1", "Look.", SCHEMA, dict)
+def test_a_request_waits_for_one_under_way() -> None:
+    budget = Budget(1.0)
+    first = budget.promise(0.6)
+    with ThreadPoolExecutor(1) as threads:
+        second = threads.submit(budget.promise, 0.6)
+        budget.settle(first, 0.2)
+        assert second.result(60) == 0.6
+
+
+def test_a_server_that_charges_more_than_was_promised_is_expected_to_do_so_again() -> None:
+    budget = Budget(10.0)
+    budget.settle(budget.promise(1.0), 4.0)
+    assert budget.promise(1.0) == 4.0
+    with pytest.raises(BudgetReached):
+        budget.promise(2.0)
+
+
+def test_an_answer_that_is_lost_counts_with_all_that_was_promised() -> None:
+    budget = Budget(1.0)
+    attempts = Attempts(budget, 0.25)
+    attempts.begin()  # nobody has heard of the first one
+    attempts.begin()
+    attempts.sent()
+    attempts.refused()  # the second one was answered with an error
+    attempts.begin()
+    attempts.sent()
+    attempts.begin()
+    attempts.sent()
+    attempts.answered(0.1)
+    attempts.end()
+    assert (budget.spent, budget.lost) == (0.35, 0.25)
+    with pytest.raises(BudgetReached, match=r"\$0.3500 spent, \$0.2500 of it at most for answers that were lost"):
+        budget.promise(0.9)
+
+
+QUESTION = Question("q", "q-1", "Look.", load_form, dict)
 
 
 def paid(request: str) -> Answer[dict[str, Any]]:
@@ -459,7 +537,7 @@ def test_an_answer_is_kept_and_costs_nothing_again(tmp_path: Path) -> None:
     again = Answers(tmp_path)
     found = stored_answer(again, "a" * 64, QUESTION)
     assert found is not None and found.value == FITTING
-    assert found.usage == {**paid("a" * 64).usage, "input_tokens": 0, "output_tokens": 0, "usd": 0.0, "reused": True}
+    assert found.usage == {**paid("a" * 64).usage, **dict.fromkeys(TOKENS, 0), "usd": 0.0, "reused": True}
     assert stored_answer(again, "b" * 64, QUESTION) is None
 
 
@@ -474,7 +552,7 @@ def test_an_answer_that_newer_code_does_not_take_is_passed_over(tmp_path: Path) 
         raise AnswerError("invalid_json", "too short")
 
     keep(Answers(tmp_path), "a" * 64, paid("a" * 64))
-    assert stored_answer(Answers(tmp_path), "a" * 64, Question("q", "q-1", "Look.", SCHEMA, read)) is None
+    assert stored_answer(Answers(tmp_path), "a" * 64, Question("q", "q-1", "Look.", load_form, read)) is None
 
 
 def test_many_threads_store_answers_at_once(tmp_path: Path) -> None:
@@ -497,28 +575,6 @@ def test_a_damaged_store_ends_the_run(tmp_path: Path) -> None:
 # -- the other API ----------------------------------------------------------------------------------------------------
 
 
-def test_a_chat_request() -> None:
-    body = request_body(Form("gpt-5-mini", "chat", "low"), QUESTION, b"jpeg", "A hint.")
-    assert body == {
-        "model": "gpt-5-mini",
-        "messages": [
-            {"role": "system", "content": "Look."},
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "A hint."},
-                    {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,anBlZw==", "detail": "low"}},
-                ],
-            },
-        ],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "q", "strict": True, "schema": SCHEMA}},
-        "store": False,
-        "reasoning_effort": "minimal",
-    }
-    elsewhere = request_body(Form("llava", "chat", is_openai=False), QUESTION, b"jpeg", "")
-    assert {"store", "reasoning_effort"}.isdisjoint(elsewhere)
-
-
 def chat(finish: str = "stop", **given: Any) -> dict[str, Any]:
     return {"choices": [{"finish_reason": finish, "message": given}]}
 
@@ -535,6 +591,8 @@ def test_the_text_of_a_chat() -> None:
         (chat("length", content='{"a'), "incomplete: the answer was cut short (length)"),
         (chat(content=""), "invalid_json: the answer holds no text"),
         ({"choices": []}, "invalid_json: the answer holds no text"),
+        ({"choices": None, "error": {"message": "loading"}}, "server_error: loading"),
+        ({"choices": [{"error": {"message": "loading"}, "message": None}]}, "server_error: loading"),
     ],
 )
 def test_a_chat_without_an_answer(body: dict[str, Any], error: str) -> None:
@@ -545,4 +603,5 @@ def test_a_chat_without_an_answer(body: dict[str, Any], error: str) -> None:
 
 def test_the_tokens_of_a_chat() -> None:
     usage = {"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens": 2}
-    assert tokens_of({"usage": usage}) == {"input_tokens": 7, "cached_tokens": 4, "output_tokens": 2}
+    found = {"input_tokens": 7, "cached_tokens": 4, "cache_write_tokens": 0, "output_tokens": 2}
+    assert tokens_of({"usage": usage}) == found

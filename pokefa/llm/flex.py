@@ -1,0 +1,70 @@
+"""The flex tier: half the price, when the server has room. A refusal for want of room costs nothing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Literal
+
+from pokefa.errors import BudgetReached
+from pokefa.llm.rate_limit import Pace
+
+TIMEOUT_S = 900.0  # OpenAI's advice: an answer can take so long
+SHORTEST_REST_S = 2.0
+LONGEST_REST_S = 60.0
+NO_ROOM = "resource_unavailable"
+
+Then = Literal["stop", "standard"]
+THENS: tuple[Then, ...] = ("stop", "standard")
+
+log = logging.getLogger("pokefa")
+
+
+class Patience:
+    """How long the flex tier has had no room; threads share it.
+
+    Args:
+        seconds: after so long without an answer it is given up.
+        then: stop, or go on at the standard tier.
+    """
+
+    def __init__(self, seconds: float, then: Then, pace: Pace) -> None:
+        self._seconds = seconds
+        self._then = then
+        self._pace = pace
+        self._lock = threading.Lock()
+        self._since: float | None = None
+
+    def answered(self) -> None:
+        with self._lock:
+            self._since = None
+
+    def refused(self) -> bool:
+        """Have all threads rest, longer the longer there has been no room; return whether to go on at the standard
+        tier from now on.
+
+        Raises:
+            BudgetReached: there was no room for too long, and the run is to stop then.
+        """
+        now = time.monotonic()
+        with self._lock:
+            self._since = now if self._since is None else self._since
+            waited = now - self._since
+        if waited < self._seconds:
+            self._pace.rest(min(max(waited, SHORTEST_REST_S), LONGEST_REST_S))
+            return False
+        if self._then == "standard":
+            return True
+        raise BudgetReached(
+            f"the flex tier has had no room for {waited:.0f} s: what was finished is saved; run the same command again "
+            "later, or give --flex-then standard"
+        )
+
+
+def has_no_room(status: int, error: object) -> bool:
+    """Tell whether the error of an answer says that the flex tier has no room."""
+    if status != 429 or not isinstance(error, dict):
+        return False
+    told = f"{error.get('code')} {error.get('type')} {error.get('message')}".lower().replace(" ", "_")
+    return NO_ROOM in told
