@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pokefa.llm.client import Model
+from pokefa.llm.client import Client
 from pokefa.llm.images import View
 from pokefa.llm.models import facts_of, picture_tokens
 from pokefa.llm.prompt import expected_tokens
 from pokefa.llm.request import request_body
-from pokefa.llm.wire import Form
+from pokefa.llm.wire import RequestOptions
 from preprocess.score.score import INSTRUCTIONS, MAX_SIDE, QUESTION
 
 MODEL = "gpt-5-mini"
@@ -56,7 +56,7 @@ def time_processor(folder: Path, rounds: int = 5) -> dict[str, list[float]]:
     import httpx2  # which the openai package brings
 
     pictures = [path.read_bytes() for path in sorted(folder.iterdir())]
-    model = Model(Form(MODEL, is_openai=False))
+    model = Client(RequestOptions(MODEL, is_openai=False))
     headers = {"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}
 
     def ask(jpeg: bytes) -> None:

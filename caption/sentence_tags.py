@@ -26,7 +26,7 @@ from caption.tags import Caption, clean_answer, tags_to_cell
 from pokefa.ledger.table import KEY
 from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
-from pokefa.llm.prompt import Ask, Question
+from pokefa.llm.prompt import Question, Request
 from pokefa.llm.recaps import Reasons, RecapCaption, all_recap_captions, read_recap, write_recap_captions
 from pokefa.stage.options import add_data_option, stage_parser
 from pokefa.stage.rows import choose_ids, eligible_rows
@@ -179,15 +179,15 @@ def rows_to_caption_again(
 
 def asks(
     run: StageRun, rows: Sequence[Row], reasons: Mapping[str, Reasons], *, species_hint: bool
-) -> Callable[[Row], Ask]:
+) -> Callable[[Row], Request]:
     """Return the function that tells what to ask about a row."""
     species: dict[str, str | None] = {}
     if species_hint and rows:
         species = dict(run.ledger.images.read().select(KEY, "species").iter_rows())
 
-    def ask_of(row: Row) -> Ask:
+    def ask_of(row: Row) -> Request:
         image_id = str(row[KEY])
-        return Ask(run.data / str(row["path"]), note_of(species.get(image_id), reasons.get(image_id, ())))
+        return Request(run.data / str(row["path"]), note_of(species.get(image_id), reasons.get(image_id, ())))
 
     return ask_of
 

@@ -21,14 +21,15 @@ from pokefa.errors import ImageError, InputError, Interrupted, RunError
 from pokefa.files import make_private, replacing_privately
 from pokefa.ledger.table import KEY
 from pokefa.llm.batch_records import BATCHES_FOLDER, QUESTIONS, BatchRecord, open_records, write_record
-from pokefa.llm.client import Model, read_reply
+from pokefa.llm.client import Client, read_reply
+from pokefa.llm.failures import explain
 from pokefa.llm.images import load_picture
 from pokefa.llm.options import Settings
 from pokefa.llm.prices import BATCH
-from pokefa.llm.prompt import Answer, Ask, Question, plain, request_hash
+from pokefa.llm.prompt import Answer, Question, Request, plain, request_hash
 from pokefa.llm.request import most_usd, request_body
 from pokefa.llm.store import Answers, keep, stored_answer
-from pokefa.llm.wire import PATHS, Form, as_mapping, parse_body, unpaid_error_of, words_of
+from pokefa.llm.wire import PATHS, RequestOptions, as_mapping, parse_body, unpaid_error_of, words_of
 from pokefa.stage.runner import Row, StageRun
 
 # OpenAI takes 200 MB and 50,000 requests a file.
@@ -78,7 +79,7 @@ def submit(
     run: StageRun,
     question: Question[T],
     rows: Sequence[Row],
-    ask_of: Callable[[Row], Ask],
+    ask_of: Callable[[Row], Request],
     settings: Settings,
     room: float | None,
     most_requests: int | None = None,
@@ -97,7 +98,7 @@ def submit(
     if not rows and not left:
         return result
     form = settings.form()
-    model = Model(form, run.stop_asked)
+    model = Client(form, run.stop_asked)
     for record in left:
         _bring_to_server(run, model, record, may_exist=True)
     answers = Answers(run.root)
@@ -137,7 +138,7 @@ def submit(
     return result
 
 
-def batch_body(form: Form, question: Question[Any], jpeg: bytes, note: str) -> dict[str, Any]:
+def batch_body(form: RequestOptions, question: Question[Any], jpeg: bytes, note: str) -> dict[str, Any]:
     """Return the body of a batch's line; a batch has a tier of its own."""
     body = request_body(form, question, jpeg, note)
     body.pop("service_tier", None)
@@ -194,7 +195,7 @@ def _free_name(run: StageRun) -> str:
     return f"{run.run_id}-{number + 1:03d}"
 
 
-def _bring_to_server(run: StageRun, model: Model, record: BatchRecord, *, may_exist: bool = False) -> None:
+def _bring_to_server(run: StageRun, model: Client, record: BatchRecord, *, may_exist: bool = False) -> None:
     """Upload a file of questions and have the server work on it."""
     questions = record.path(run.root, QUESTIONS)
     if record.state == "written":
@@ -225,7 +226,7 @@ def _bring_to_server(run: StageRun, model: Model, record: BatchRecord, *, may_ex
     log.info("%s: %d questions submitted as %s", record.name, len(record.requests), batch.id)
 
 
-def _find_batch(model: Model, name: str) -> Any:
+def _find_batch(model: Client, name: str) -> Any:
     """Return the batch that a killed run has made of a file, or None."""
     page = _call(model, lambda: model.sdk.batches.list(limit=LISTED))
     return next((batch for batch in page.data if (batch.metadata or {}).get(NAME_KEY) == name), None)
@@ -237,7 +238,7 @@ def _find_batch(model: Model, name: str) -> Any:
 def show_status(run: StageRun, question: Question[Any], settings: Settings) -> None:
     """Ask the server how far each batch is, log it, and put it into the summary."""
     records = open_records(run.root, question.name)
-    model = Model(settings.form(), run.stop_asked) if records else None
+    model = Client(settings.form(), run.stop_asked) if records else None
     shown = []
     for record in records:
         counts = None
@@ -264,7 +265,7 @@ def collect(
     if not records:
         log.info("no batch is under way")
         return found
-    model = Model(settings.form(), run.stop_asked)
+    model = Client(settings.form(), run.stop_asked)
     answers = Answers(run.root)
     pending = {str(row[KEY]): row for row in rows}
     under_way = 0
@@ -317,7 +318,7 @@ def _read_line(line: object, record: BatchRecord, question: Question[T], setting
         return None
     if response.get("status_code") == 200 and unpaid_error_of(body):
         return None
-    form = Form(record.model, detail=settings.detail)
+    form = RequestOptions(record.model, detail=settings.detail)
     if response.get("status_code") == 200:
         return read_reply(body, form, question, request, batch=True)
     if response.get("status_code") == 400:
@@ -326,7 +327,7 @@ def _read_line(line: object, record: BatchRecord, question: Question[T], setting
     return None
 
 
-def _lines_of(run: StageRun, model: Model, file_id: str) -> Iterator[Any]:
+def _lines_of(run: StageRun, model: Client, file_id: str) -> Iterator[Any]:
     """Yield the lines of a file on the server, which is brought to the disk whole before the first is read.
 
     A line that is no JSON is None: it costs its own image, which is asked about again.
@@ -342,7 +343,7 @@ def _lines_of(run: StageRun, model: Model, file_id: str) -> Iterator[Any]:
         path.unlink(missing_ok=True)
 
 
-def _call(model: Model, call: Callable[[], Any]) -> Any:
+def _call(model: Client, call: Callable[[], Any]) -> Any:
     """Make a call that belongs to no picture.
 
     Raises:
@@ -352,7 +353,7 @@ def _call(model: Model, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:
-        explained = model.explain(error)
+        explained = explain(error, model.host, model.form, model.timeout)
         if model.is_connection_error(error) and not isinstance(explained, Interrupted):
             raise CallFailed(str(explained)) from None
         if isinstance(explained, RunError):

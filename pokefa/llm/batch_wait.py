@@ -18,7 +18,7 @@ from pokefa.llm import batch_api
 from pokefa.llm.batch_api import CallFailed, collect, submit, waiting_ids
 from pokefa.llm.batch_records import open_records
 from pokefa.llm.options import Settings
-from pokefa.llm.prompt import Answer, Ask, Question
+from pokefa.llm.prompt import Answer, Question, Request
 from pokefa.llm.rate_limit import LOOK_S
 from pokefa.stage.runner import Row, StageRun
 
@@ -33,7 +33,7 @@ log = logging.getLogger("pokefa")
 
 
 def wait(
-    run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Ask], settings: Settings
+    run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Request], settings: Settings
 ) -> Iterator[tuple[Row | None, Answer[T]]]:
     """Yield the answers to all rows, as their batches end.
 

@@ -12,49 +12,38 @@ from __future__ import annotations
 import datetime
 import importlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
-from pokefa.llm import flex
+from pokefa.errors import BudgetReached, Interrupted
+from pokefa.llm import failures, flex
 from pokefa.llm.budget import Attempts, Budget
 from pokefa.llm.congestion import CongestionWindow
+from pokefa.llm.failures import QUOTA_CODES, explain
 from pokefa.llm.models import facts_of
 from pokefa.llm.prices import BATCH, FLEX, STANDARD, TOKENS, cost_of
-from pokefa.llm.prompt import NO_PACKAGE, Answer, AnswerError, Question, expected_tokens, plain, request_hash
-from pokefa.llm.rate_limit import INTERRUPTED, MOST_REST_S, Pace, retry_after
+from pokefa.llm.prompt import Answer, AnswerError, Question, expected_tokens, plain, request_hash
+from pokefa.llm.rate_limit import MOST_REST_S, Pace, retry_after
 from pokefa.llm.reading import read_text
 from pokefa.llm.request import most_usd, request_body
+from pokefa.llm.server import api_key, host_of, load_openai, server_address
 from pokefa.llm.wire import (
     PATHS,
-    Form,
+    RequestOptions,
     as_mapping,
     has_loose_parts,
     parse_body,
     text_of,
     tokens_of,
     unpaid_error_of,
-    words_of,
 )
-from pokefa.outside import OPENAI_ADDRESS
-from pokefa.secrets import secret_from_environment
 
-KEY_VARIABLE = "OPENAI_API_KEY"
-ADDRESS_VARIABLE = "OPENAI_BASE_URL"
-
-MAX_RETRIES = 6  # with the SDK's backoff of 0.5 s, doubled up to 8 s: about half a minute
 TIMEOUT_S = 300.0  # a queue of 32 requests before a server that answers one at a time, 9 s each
 CONNECT_TIMEOUT_S = 10.0
-
-QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
-# A 400 with one of these is about the request as such, so every picture would meet it.
-REQUEST_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter", "invalid_json_schema")
 
 # How often an answer that was paid for and cannot be used is asked for again at once. A model that has refused refuses
 # again; what was cut short or is no JSON comes out right at the next try as a rule.
@@ -72,7 +61,7 @@ T = TypeVar("T")
 log = logging.getLogger("pokefa")
 
 
-class Model:
+class Client:
     """The connection to a model; one serves all threads.
 
     Args:
@@ -85,7 +74,7 @@ class Model:
 
     def __init__(
         self,
-        form: Form,
+        form: RequestOptions,
         should_stop: Callable[[], bool] = lambda: False,
         *,
         patience: float = 0.0,
@@ -100,7 +89,7 @@ class Model:
         self.timeout = form.timeout or usual
         self._window = CongestionWindow(self.timeout)
         self._mine = threading.local()  # this thread's client, what it is about to send, and since when it waits
-        key, address = _key(), server_address()
+        key, address = api_key(), server_address()
         self.host = host_of(address)
         self._openai = load_openai()
         self._http = importlib.import_module(self._openai.DefaultHttpxClient.__bases__[0].__module__.partition(".")[0])
@@ -122,7 +111,7 @@ class Model:
                 api_key=self._key,
                 base_url=self._address,
                 timeout=self._openai.Timeout(self.timeout, connect=CONNECT_TIMEOUT_S),
-                max_retries=MAX_RETRIES,
+                max_retries=failures.MAX_RETRIES,
                 http_client=self._openai.DefaultHttpxClient(
                     event_hooks=hooks, limits=one, verify=self._tls, follow_redirects=False
                 ),
@@ -199,7 +188,7 @@ class Model:
                 if self._patience.refused():
                     self._leave_flex()
                 return None
-            raise self.explain(error) from None
+            raise explain(error, self.host, self.form, self.timeout) from None
         finally:
             self._end_request()
             attempts.end()
@@ -287,56 +276,6 @@ class Model:
                 code = as_mapping(error).get("code")
                 response.status_code = code if isinstance(code, int) and 400 <= code < 600 else 500
 
-    def explain(self, error: Exception) -> PokefaError:
-        """Return the error of a call as one that ends the run, or as one of this picture."""
-        openai = self._openai
-        words = words_of(getattr(error, "body", None))
-        detail = plain(str(getattr(error, "message", "") or error) if words.lstrip()[:1] in ("", "<") else words)
-        code = str(getattr(error, "code", "") or "")
-        if isinstance(error.__cause__, Interrupted):
-            return Interrupted(INTERRUPTED)
-        if isinstance(error, openai.APITimeoutError):
-            return AnswerError(
-                "timeout", f"no answer from {self.host} within {self.timeout:.0f} s: more with --timeout"
-            )
-        if isinstance(error, openai.APIConnectionError):
-            # By name, for the class belongs to the HTTP library that the SDK happens to bring.
-            if type(error.__cause__).__name__ == "ConnectError":
-                return RunError(
-                    f"{self.host} cannot be reached ({plain(str(error.__cause__))}): check the network and "
-                    f"{ADDRESS_VARIABLE}, then run the same command again"
-                )
-            return AnswerError("connection_cut", f"{type(error.__cause__).__name__}: {error.__cause__}")
-        status = getattr(error, "status_code", None)
-        headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
-        if status == 401:
-            return RunError(f"{self.host} refuses the key (401): set {KEY_VARIABLE} to a valid key and run again")
-        if status is not None and 300 <= status < 400:
-            host = headers.get("location", "").partition("//")[2].partition("/")[0]
-            target = plain(host.rpartition("@")[2]) or "another path"
-            return RunError(
-                f"{self.host} redirects to {target} ({status}): set {ADDRESS_VARIABLE} to the final address"
-            )
-        if code in QUOTA_CODES:
-            return BudgetReached(
-                f"the quota of the account at {self.host} is used up ({code}): what was finished is saved; add credit "
-                "or raise the limit, then run the same command again"
-            )
-        if status == 400 and self.form.flex and "service_tier" in f"{getattr(error, 'param', None)} {detail}":
-            return RunError(
-                f"{self.host} has no flex tier for the model {self.form.model} (400): {detail}: leave --flex out"
-            )
-        if status in (403, 404) or code in REQUEST_CODES:
-            return RunError(f"{self.host} refuses every request to the model {self.form.model} ({status}): {detail}")
-        if status == 429:
-            seconds = retry_after(headers)
-            if (seconds or 0) > MOST_REST_S:
-                return BudgetReached(f"{self.host} asks to wait for {seconds:.0f} s: run the same command again then")
-            return AnswerError("rate_limited", f"still refused after {MAX_RETRIES} repetitions: {detail}")
-        if isinstance(status, int) and status >= 500:
-            return AnswerError("server_error", f"{status} after {MAX_RETRIES} repetitions: {detail}")
-        return AnswerError("bad_request", f"{status}: {detail}")
-
 
 def note_sent(attempts: Attempts, event: str, details: object) -> None:
     """Take note of httpcore's event that a request is on its way."""
@@ -345,7 +284,7 @@ def note_sent(attempts: Attempts, event: str, details: object) -> None:
 
 
 def read_reply(
-    reply: Mapping[str, Any], form: Form, question: Question[T], request: str, *, batch: bool = False
+    reply: Mapping[str, Any], form: RequestOptions, question: Question[T], request: str, *, batch: bool = False
 ) -> Answer[T]:
     """Return the answer that a server's JSON object holds, usable or not, with what it cost.
 
@@ -374,50 +313,3 @@ def read_reply(
         return Answer(None, str(error), model, usage, None)
     deviations |= {"parts"} if has_loose_parts(reply) else set()
     return Answer(value, None, model, usage | ({"deviations": sorted(deviations)} if deviations else {}), fields)
-
-
-def load_openai() -> Any:
-    """Return the openai package.
-
-    Raises:
-        PokefaError: it is not installed.
-    """
-    try:
-        return importlib.import_module("openai")
-    except ImportError:
-        raise PokefaError(NO_PACKAGE) from None
-
-
-def server_address() -> str:
-    """Return the server's address, OpenAI's where the environment names no other."""
-    return os.environ.get(ADDRESS_VARIABLE, "").strip() or OPENAI_ADDRESS
-
-
-def is_openai(host: str) -> bool:
-    """Tell whether a host is one of OpenAI's own."""
-    name = host.partition(":")[0]
-    return name == "openai.com" or name.endswith(".openai.com")
-
-
-def host_of(address: str) -> str:
-    """Return host and port of a server's address, without the name and password that an address can hold.
-
-    Raises:
-        InputError: it is no http or https address.
-    """
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or parts.scheme not in ("http", "https"):
-        raise InputError(f"{ADDRESS_VARIABLE} is not an address that starts with http:// or https://: correct it")
-    return f"{host}:{port}" if port else host
-
-
-def _key() -> str:
-    """Return the API key, having checked that it can stand in a header: errors about headers would quote it."""
-    key = secret_from_environment(KEY_VARIABLE)
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise InputError(f"{KEY_VARIABLE} holds characters that no key has: set it again")
-    return key

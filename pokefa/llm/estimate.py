@@ -13,7 +13,7 @@ from pokefa.ledger.table import KEY
 from pokefa.llm.models import require_facts
 from pokefa.llm.options import Settings
 from pokefa.llm.prices import BATCH, FLEX, STANDARD, TOKENS, cost_of
-from pokefa.llm.prompt import Ask, Question, expected_tokens
+from pokefa.llm.prompt import Question, Request, expected_tokens
 from pokefa.stage.runner import Row
 
 EXPECTED_SECONDS = 5.0  # of one call
@@ -27,7 +27,7 @@ log = logging.getLogger("pokefa")
 def estimate(
     question: Question[Any],
     rows: Sequence[Row],
-    ask_of: Callable[[Row], Ask],
+    ask_of: Callable[[Row], Request],
     settings: Settings,
     fewer: Collection[str] | None = None,
 ) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from pokefa.ledger.table import KEY
 from pokefa.llm import batch_api, model_choice
 from pokefa.llm.batch_wait import wait
 from pokefa.llm.budget import Budget
-from pokefa.llm.client import Model
+from pokefa.llm.client import Client
 from pokefa.llm.estimate import EMPTY, estimate
 from pokefa.llm.images import load_picture
 from pokefa.llm.models import require_facts
 from pokefa.llm.options import Settings
 from pokefa.llm.prices import TOKENS, cost_of
-from pokefa.llm.prompt import Answer, Ask, Question, plain, request_hash
+from pokefa.llm.prompt import Answer, Question, Request, plain, request_hash
 from pokefa.llm.store import Answers, keep, reused, stored_answer
 from pokefa.machine import most_at_once
 from pokefa.stage.runner import Row, StageRun
@@ -40,7 +40,7 @@ def ask_rows(
     run: StageRun,
     question: Question[T],
     rows: Sequence[Row],
-    ask_of: Callable[[Row], Ask],
+    ask_of: Callable[[Row], Request],
     settings: Settings,
     check_model: Callable[[str], None] = lambda model: None,
 ) -> Iterator[tuple[Row, T, Answer[T]]]:
@@ -86,12 +86,12 @@ def model_of(settings: Settings) -> str:
     form = settings.form()
     shutdown_of: model_choice.ShutdownOf = model_choice.table_shutdown if settings.defaults else model_choice.never
     if form.is_openai:
-        shutdown_of = model_choice.say_server_first(Model(form).shutdown_of)
+        shutdown_of = model_choice.say_server_first(Client(form).shutdown_of)
     return model_choice.choose_model(settings.model, settings.defaults, model_choice.today(), shutdown_of)
 
 
 def choose_way(
-    run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Ask], settings: Settings
+    run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Request], settings: Settings
 ) -> Iterator[tuple[Row | None, Answer[T]]]:
     """Ask directly, or take a step of the Batch API."""
     if settings.batch == "status":
@@ -118,7 +118,7 @@ def choose_way(
 
 
 def ask_directly(
-    run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Ask], settings: Settings
+    run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Request], settings: Settings
 ) -> Iterator[tuple[Row, Answer[T]]]:
     """Yield an answer for each row, many asked at once."""
     if not rows:
@@ -142,14 +142,14 @@ def ask_directly(
             run.extra["usd_lost_at_most"] = round(asker.budget.lost, 6)
 
 
-def connect(settings: Settings, should_stop: Callable[[], bool]) -> Model:
-    return Model(settings.form(), should_stop, patience=settings.flex_patience, then=settings.flex_then)
+def connect(settings: Settings, should_stop: Callable[[], bool]) -> Client:
+    return Client(settings.form(), should_stop, patience=settings.flex_patience, then=settings.flex_then)
 
 
 class Asker(Generic[T]):
     """Answers from the store, or from the model; one serves all threads."""
 
-    def __init__(self, model: Model, question: Question[T], answers: Answers, settings: Settings) -> None:
+    def __init__(self, model: Client, question: Question[T], answers: Answers, settings: Settings) -> None:
         self._model = model
         self._question = question
         self._answers = answers
@@ -159,10 +159,10 @@ class Asker(Generic[T]):
         self._under_way: dict[str, Future[Answer[T]]] = {}
         self._answered: set[str] = set()  # in this run
 
-    def answer(self, asked: Ask) -> Answer[T]:
+    def answer(self, asked: Request) -> Answer[T]:
         """Return the answer about one picture; of identical questions at the same time one is paid for.
 
-        Raises: as `Model.ask`, and BudgetReached.
+        Raises: as `Client.ask`, and BudgetReached.
         """
         jpeg, size = load_picture(asked.path, self._settings.view)
         request = request_hash(self._settings.model, self._question, jpeg, asked.note)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pokefa.llm import model_choice
-from pokefa.llm.client import ADDRESS_VARIABLE, KEY_VARIABLE, TIMEOUT_S, host_of, is_openai, server_address
+from pokefa.llm.client import TIMEOUT_S
 from pokefa.llm.flex import THENS, Then
 from pokefa.llm.images import DETAILS, Detail, View
 from pokefa.llm.models import ModelFacts, facts_of
-from pokefa.llm.wire import APIS, Api, Form
+from pokefa.llm.server import ADDRESS_VARIABLE, KEY_VARIABLE, host_of, is_openai, server_address
+from pokefa.llm.wire import APIS, Api, RequestOptions
 from pokefa.stage.options import StageParser, add_decoding_options, number, positive_int
 
 DEFAULT_CONCURRENCY = 32
@@ -67,10 +68,12 @@ class Settings:
     def view(self) -> View:
         return View(self.facts, self.detail, self.max_side)
 
-    def form(self) -> Form:
+    def form(self) -> RequestOptions:
         """Return how the server in the environment is to be spoken to."""
         at_openai = is_openai(host_of(server_address()))
-        return Form(self.model, self.api, self.detail, at_openai, self.timeout, self.flex, self.max_output_tokens)
+        return RequestOptions(
+            self.model, self.api, self.detail, at_openai, self.timeout, self.flex, self.max_output_tokens
+        )
 
 
 LONGEST_NAME = 200  # of a model

@@ -79,7 +79,7 @@ class Question(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One picture to ask about, and what is to be said about this picture alone."""
 
     path: Path

@@ -11,13 +11,13 @@ from typing import Any
 from pokefa.llm.models import facts_of, text_tokens
 from pokefa.llm.prices import FLEX, STANDARD, rates_of, writes_cost_extra
 from pokefa.llm.prompt import Question, most_tokens, output_limit
-from pokefa.llm.wire import Form
+from pokefa.llm.wire import RequestOptions
 from pokefa.outside import SHORTEST_CACHED
 
 BREAKPOINT = {"prompt_cache_breakpoint": {"mode": "explicit"}}
 
 
-def request_body(form: Form, question: Question[Any], jpeg: bytes, note: str) -> dict[str, Any]:
+def request_body(form: RequestOptions, question: Question[Any], jpeg: bytes, note: str) -> dict[str, Any]:
     """Return the JSON body of a request."""
     address = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
     build = _responses_body if form.api == "responses" else _chat_body
@@ -31,7 +31,7 @@ def request_body(form: Form, question: Question[Any], jpeg: bytes, note: str) ->
     return body
 
 
-def _responses_body(form: Form, question: Question[Any], address: str, note: str) -> dict[str, Any]:
+def _responses_body(form: RequestOptions, question: Question[Any], address: str, note: str) -> dict[str, Any]:
     content: list[dict[str, Any]] = [{"type": "input_text", "text": note}] if note else []
     content.append({"type": "input_image", "detail": form.detail, "image_url": address})
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
@@ -51,7 +51,7 @@ def _responses_body(form: Form, question: Question[Any], address: str, note: str
     return body | ({"reasoning": {"effort": facts.effort}} if facts else {})
 
 
-def _chat_body(form: Form, question: Question[Any], address: str, note: str) -> dict[str, Any]:
+def _chat_body(form: RequestOptions, question: Question[Any], address: str, note: str) -> dict[str, Any]:
     parts: list[dict[str, Any]] = [{"type": "text", "text": note}] if note else []
     parts.append({"type": "image_url", "image_url": {"url": address, "detail": form.detail}})
     constant: Any = question.instructions
@@ -71,12 +71,14 @@ def _chat_body(form: Form, question: Question[Any], address: str, note: str) -> 
     return body | ({"reasoning_effort": facts.effort} if facts else {})
 
 
-def most_output(form: Form, question: Question[Any]) -> int:
+def most_output(form: RequestOptions, question: Question[Any]) -> int:
     """Return how many tokens an answer may have: the user's number, or what the question can need."""
     return form.max_output_tokens or output_limit(question, facts_of(form.model))
 
 
-def most_usd(form: Form, question: Question[Any], note: str, size: tuple[int, int], tier: str = STANDARD) -> float:
+def most_usd(
+    form: RequestOptions, question: Question[Any], note: str, size: tuple[int, int], tier: str = STANDARD
+) -> float:
     """Return what a request can cost at most; 0 where the price is not known.
 
     A flex request counts with the standard price: the server may serve it so. All input counts as written to the
@@ -89,7 +91,7 @@ def most_usd(form: Form, question: Question[Any], note: str, size: tuple[int, in
     return given * max(rates.input, rates.cache_write) + most_output(form, question) * rates.output
 
 
-def has_breakpoint(form: Form, question: Question[Any]) -> bool:
+def has_breakpoint(form: RequestOptions, question: Question[Any]) -> bool:
     """Tell whether the instructions are marked as what the server is to cache."""
     return writes_cost_extra(form.model) and text_tokens(question.instructions) >= SHORTEST_CACHED
 

@@ -17,7 +17,7 @@ PATHS: Mapping[Api, str] = {"responses": "/responses", "chat": "/chat/completion
 
 
 @dataclass(frozen=True)
-class Form:
+class RequestOptions:
     """How the server is to be spoken to.
 
     Args:

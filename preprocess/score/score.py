@@ -29,12 +29,12 @@ import polars as pl
 from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, ImageError, InputError, PokefaError
 from pokefa.ledger.cells import Value
 from pokefa.ledger.table import KEY
-from pokefa.llm.client import Model
+from pokefa.llm.client import Client
 from pokefa.llm.estimate import estimate
 from pokefa.llm.images import load_picture
 from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
-from pokefa.llm.prompt import Ask, Question
+from pokefa.llm.prompt import Question, Request
 from pokefa.llm.store import Answers
 from pokefa.stage.options import Options, add_data_option, stage_parser
 from pokefa.stage.reader import report_error
@@ -133,8 +133,8 @@ def score_images(run: StageRun, settings: Settings, *, one_per_group: bool = Fal
     leaders = find_leaders(table, {str(row[KEY]) for row in rows}) if table is not None and grouped else {}
     led = [row for row in rows if leaders.get(str(row[KEY]), row[KEY]) == row[KEY]]
 
-    def ask_of(row: Row) -> Ask:
-        return Ask(run.data / str(row["path_resized"]))
+    def ask_of(row: Row) -> Request:
+        return Request(run.data / str(row["path_resized"]))
 
     if settings.estimate:
         fewer = {str(row[KEY]) for row in led} if grouped else None
@@ -191,7 +191,7 @@ def score_file(path: Path, settings: Settings) -> dict[str, object]:
         jpeg, size = load_picture(path, settings.view)
     except ImageError as error:
         raise InputError(f"--image {path} cannot be used: {error}") from None
-    answer = Model(settings.form()).ask(QUESTION, jpeg, size=size)
+    answer = Client(settings.form()).ask(QUESTION, jpeg, size=size)
     if answer.value is None:
         raise PokefaError(str(answer.problem))
     return {"image": str(path), **vars(answer.value), "model": f"{answer.model} {QUESTION.version}"}

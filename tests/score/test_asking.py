@@ -21,7 +21,7 @@ from pokefa.engine.local import run_batches
 from pokefa.engine.work import Pool
 from pokefa.errors import BudgetReached, InputError, Interrupted, PokefaError, RunError
 from pokefa.llm.budget import Attempts, Budget
-from pokefa.llm.client import Model, host_of, is_openai
+from pokefa.llm.client import Client
 from pokefa.llm.congestion import CongestionWindow
 from pokefa.llm.images import View, encode_jpeg, fit_patches
 from pokefa.llm.model_choice import choose_model, first_alive, say_server_first, table_shutdown
@@ -29,8 +29,9 @@ from pokefa.llm.models import MODELS, facts_of, picture_tokens, require_facts
 from pokefa.llm.prices import TOKENS
 from pokefa.llm.prompt import Answer, AnswerError, Question, plain, request_hash
 from pokefa.llm.rate_limit import Pace, retry_after
+from pokefa.llm.server import host_of, is_openai
 from pokefa.llm.store import Answers, Stored, keep, stored_answer
-from pokefa.llm.wire import Form, has_loose_parts, text_of, tokens_of
+from pokefa.llm.wire import RequestOptions, has_loose_parts, text_of, tokens_of
 from preprocess.score.answer import ScoreAnswer
 from preprocess.score.score import load_form
 
@@ -191,7 +192,7 @@ def test_an_address_that_is_none(address: str) -> None:
 def test_a_missing_key_is_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(InputError) as caught:
-        Model(Form("gpt-5-mini"))
+        Client(RequestOptions("gpt-5-mini"))
     assert str(caught.value) == "OPENAI_API_KEY is not set: export OPENAI_API_KEY=your-key and run again"
 
 
@@ -199,7 +200,7 @@ def test_a_missing_key_is_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_key_that_no_header_can_hold_is_not_quoted(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(InputError) as caught:
-        Model(Form("gpt-5-mini"))
+        Client(RequestOptions("gpt-5-mini"))
     assert str(caught.value) == "OPENAI_API_KEY holds characters that no key has: set it again"
 
 
@@ -207,7 +208,7 @@ def test_a_missing_package_names_the_install_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-for-tests")
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(PokefaError) as caught:
-        Model(Form("gpt-5-mini"))
+        Client(RequestOptions("gpt-5-mini"))
     assert str(caught.value) == (
         "the openai package is not installed: python -m pip install -r requirements/requirements_score.txt"
     )

@@ -12,12 +12,12 @@ from PIL import Image
 from demo.standins.openai_standin import StandIn
 from pokefa.errors import BudgetReached
 from pokefa.llm.budget import Budget
-from pokefa.llm.client import Model
+from pokefa.llm.client import Client
 from pokefa.llm.images import encode_jpeg
 from pokefa.llm.models import MODELS
 from pokefa.llm.prompt import AnswerError
 from pokefa.llm.request import most_usd
-from pokefa.llm.wire import Form
+from pokefa.llm.wire import RequestOptions
 from preprocess.score.score import QUESTION
 from tests.score.conftest import KEY
 
@@ -36,8 +36,8 @@ def test_the_limit_is_never_exceeded(stand_in: Callable[..., StandIn], monkeypat
     server = stand_in(keep=False, fixed=True, retry_after="0.0001")
     monkeypatch.setenv("OPENAI_BASE_URL", server.address)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    forms = [Form(name, is_openai=False, flex=flex) for name in MODELS for flex in (False, True)]
-    models = [Model(form) for form in forms]
+    forms = [RequestOptions(name, is_openai=False, flex=flex) for name in MODELS for flex in (False, True)]
+    models = [Client(form) for form in forms]
     jpeg = encode_jpeg(Image.new("RGB", SIZE, "teal"))
     ends = {"limit": 0, "done": 0}
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -47,7 +47,7 @@ def test_the_limit_is_never_exceeded(stand_in: Callable[..., StandIn], monkeypat
             budget = Budget(most_usd(model.form, QUESTION, "", SIZE) * chance.uniform(0.5, 8))
             server.play(chance.choices(list(FATES), list(FATES.values()), k=20))
 
-            def ask(number: int, model: Model = model, budget: Budget = budget) -> str:
+            def ask(number: int, model: Client = model, budget: Budget = budget) -> str:
                 try:
                     model.ask(QUESTION, jpeg, size=SIZE, budget=budget)
                 except BudgetReached:

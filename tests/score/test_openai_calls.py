@@ -24,13 +24,13 @@ from demo.standins import openai_failures
 from demo.standins.openai_sloppy import PARTS, SLOPPY
 from demo.standins.openai_standin import NOTE, StandIn
 from pokefa.errors import BudgetReached, Interrupted, PokefaError, RunError
-from pokefa.llm import client, flex
+from pokefa.llm import failures, flex
 from pokefa.llm.budget import Budget
-from pokefa.llm.client import Model
+from pokefa.llm.client import Client
 from pokefa.llm.images import encode_jpeg
 from pokefa.llm.prompt import Answer, AnswerError, Question, request_hash
 from pokefa.llm.request import most_usd, request_body
-from pokefa.llm.wire import APIS, Api, Form
+from pokefa.llm.wire import APIS, Api, RequestOptions
 from preprocess.score.answer import ScoreAnswer
 from preprocess.score.score import QUESTION as SCORE
 from preprocess.score.score import load_form
@@ -39,8 +39,8 @@ from tests.score.conftest import KEY, judge_by_width
 QUESTION: Question[dict[str, Any]] = Question("a_score", "test-1", "Score this picture.", load_form, dict)
 SCHEMA = QUESTION.schema
 PICTURE = encode_jpeg(Image.new("RGB", (107, 80), "teal"))
-FORM = Form("gpt-5-mini", is_openai=False)
-FLEX_FORM = Form("gpt-5-mini", is_openai=False, flex=True)
+FORM = RequestOptions("gpt-5-mini", is_openai=False)
+FLEX_FORM = RequestOptions("gpt-5-mini", is_openai=False, flex=True)
 RIGHT = {"relevance": 90, "aesthetic": 57, "artifact": "none"}
 
 Start = Callable[..., StandIn]
@@ -53,7 +53,7 @@ def ask(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
     def run(question: Question[dict[str, Any]] = QUESTION, note: str = "", **options: Any) -> Any:
         server = stand_in(**options)
         point_to(server.address, monkeypatch)
-        answer = Model(FORM).ask(question, PICTURE, note)
+        answer = Client(FORM).ask(question, PICTURE, note)
         assert answer.usage["usd"] == pytest.approx(server.bill.usd, abs=1e-8)
         return answer, server
 
@@ -95,7 +95,7 @@ def test_requests_are_valid_by_the_types_of_the_openai_package(
 ) -> None:
     server = stand_in()
     point_to(server.address, monkeypatch)
-    Model(replace(FORM, api=api, is_openai=True)).ask(QUESTION, PICTURE, "A search for Umbreon found it.")
+    Client(replace(FORM, api=api, is_openai=True)).ask(QUESTION, PICTURE, "A search for Umbreon found it.")
     (request,) = server.requests
     valid = TypeAdapter(known).validate_python(request)
     assert list(valid.get("messages", valid.get("input")))  # some lists are checked only as they are read
@@ -146,7 +146,7 @@ def test_an_answer_that_cannot_be_used_is_asked_for_again(ask: Any, failure: str
 def test_an_answer_that_was_paid_for_counts_though_the_next_try_fails(
     ask: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "MAX_RETRIES", 0)
+    monkeypatch.setattr(failures, "MAX_RETRIES", 0)
     answer, _ = ask(failures=["invalid_json", "server_error"])
     assert answer.value is None
     assert answer.problem.startswith("server_error: 500 after 0 repetitions: ")
@@ -158,7 +158,7 @@ def test_cached_written_and_runaway_tokens_are_charged_as_the_server_does(
 ) -> None:
     server = stand_in(failures=["", "", "runaway"])
     point_to(server.address, monkeypatch)
-    model = Model(Form("gpt-6-luna", is_openai=False))
+    model = Client(RequestOptions("gpt-6-luna", is_openai=False))
     pictures = [encode_jpeg(Image.new("RGB", (100 + number, 80), "teal")) for number in range(3)]
     usages = [model.ask(SCORE, jpeg, size=(100, 80)).usage for jpeg in pictures]
     beginning = len(SCORE.instructions) // 4
@@ -174,7 +174,7 @@ def test_left_to_itself_the_cache_would_cost_more(stand_in: Start) -> None:
     server = stand_in()
     for number in range(2):
         picture = encode_jpeg(Image.new("RGB", (100 + number, 80), "teal"))
-        body = request_body(Form("gpt-6-luna", is_openai=False), SCORE, picture, "")
+        body = request_body(RequestOptions("gpt-6-luna", is_openai=False), SCORE, picture, "")
         del body["prompt_cache_options"]
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{server.address}/responses", json.dumps(body).encode(), headers)
@@ -189,7 +189,7 @@ def test_a_lost_answer_counts_against_the_limit_and_is_asked_for_again(
     server = stand_in(failures=["lost", "cut"])
     point_to(server.address, monkeypatch)
     budget = Budget(1.0)
-    answer = Model(FORM).ask(QUESTION, PICTURE, size=(107, 80), budget=budget)
+    answer = Client(FORM).ask(QUESTION, PICTURE, size=(107, 80), budget=budget)
     most = most_usd(FORM, QUESTION, "", (107, 80))
     assert (answer.value, server.counts) == (RIGHT, {"lost": 1, "cut": 1, "answered": 1})
     assert budget.lost == pytest.approx(2 * most)
@@ -200,7 +200,7 @@ def test_a_second_try_asks_the_budget(stand_in: Start, monkeypatch: pytest.Monke
     server = stand_in(failures=["runaway", "runaway"])
     point_to(server.address, monkeypatch)
     budget = Budget(1.5 * most_usd(FORM, QUESTION, "", (107, 80)))
-    answer = Model(FORM).ask(QUESTION, PICTURE, size=(107, 80), budget=budget)
+    answer = Client(FORM).ask(QUESTION, PICTURE, size=(107, 80), budget=budget)
     assert server.counts == {"runaway": 1}
     assert answer.problem is not None
     assert answer.problem.startswith("incomplete: the answer was cut short (max_output_tokens); --max-cost ")
@@ -211,14 +211,14 @@ def test_a_flex_tier_without_room_is_waited_for(stand_in: Start, monkeypatch: py
     monkeypatch.setattr(flex, "SHORTEST_REST_S", 0.01)
     server = stand_in(failures=["no_room"] * 3)
     point_to(server.address, monkeypatch)
-    answer = Model(FLEX_FORM, patience=60).ask(QUESTION, PICTURE, size=(107, 80))
+    answer = Client(FLEX_FORM, patience=60).ask(QUESTION, PICTURE, size=(107, 80))
     assert (answer.value, answer.usage["tier"]) == (RIGHT, "flex")
     assert server.counts == {"no_room": 3, "answered": 1}
     assert {request["service_tier"] for request in server.requests} == {"flex"}
     assert answer.usage["usd"] == pytest.approx(server.bill.usd, abs=1e-9)
     standard = stand_in()
     point_to(standard.address, monkeypatch)
-    Model(FORM).ask(QUESTION, PICTURE, size=(107, 80))
+    Client(FORM).ask(QUESTION, PICTURE, size=(107, 80))
     assert server.bill.usd == pytest.approx(standard.bill.usd / 2)
 
 
@@ -227,25 +227,25 @@ def test_without_patience_the_standard_tier_is_asked_or_the_run_stops(
 ) -> None:
     server = stand_in(failures=["no_room"])
     point_to(server.address, monkeypatch)
-    model = Model(FLEX_FORM, patience=0, then="standard")
+    model = Client(FLEX_FORM, patience=0, then="standard")
     answer = model.ask(QUESTION, PICTURE, size=(107, 80))
     assert (answer.value, answer.usage["tier"]) == (RIGHT, "default")
     assert [request.get("service_tier") for request in server.requests] == ["flex", None]
     assert answer.usage["usd"] == pytest.approx(server.bill.usd, abs=1e-9)
     point_to(stand_in(failures=["no_room"] * 2).address, monkeypatch)
     with pytest.raises(BudgetReached, match=r"^the flex tier has had no room for 0 s: "):
-        Model(FLEX_FORM, patience=0).ask(QUESTION, PICTURE, size=(107, 80))
+        Client(FLEX_FORM, patience=0).ask(QUESTION, PICTURE, size=(107, 80))
 
 
 def test_a_model_without_flex_ends_the_run(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     point_to(stand_in(failures=["no_flex"]).address, monkeypatch)
     with pytest.raises(RunError, match=r"has no flex tier for the model gpt-5-mini \(400\): .*: leave --flex out$"):
-        Model(FLEX_FORM).ask(QUESTION, PICTURE)
+        Client(FLEX_FORM).ask(QUESTION, PICTURE)
 
 
 def test_the_server_is_asked_when_a_model_is_shut_down(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     point_to(stand_in(shutdowns={"gpt-5-mini": "2027-02-01", "gpt-6-luna": None}).address, monkeypatch)
-    model = Model(FORM)
+    model = Client(FORM)
     assert model.shutdown_of("gpt-5-mini") == datetime.date(2027, 2, 1)
     assert model.shutdown_of("gpt-6-luna") is None
     with pytest.raises(LookupError):
@@ -265,7 +265,7 @@ def test_what_a_small_model_answers_is_used(stand_in: Start, monkeypatch: pytest
     names = [*SLOPPY, PARTS]
     server = stand_in(failures=names)
     point_to(server.address, monkeypatch)
-    model = Model(replace(FORM, api=api))
+    model = Client(replace(FORM, api=api))
     for name in names:
         answer = model.ask(QUESTION, PICTURE)
         assert (answer.value, answer.raw, answer.problem) == (RIGHT, RIGHT, None), name
@@ -282,7 +282,7 @@ def test_what_may_pass_is_tried_again(ask: Any, failure: str) -> None:
 
 
 def test_a_rate_limit_that_does_not_pass_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "MAX_RETRIES", 2)
+    monkeypatch.setattr(failures, "MAX_RETRIES", 2)
     with pytest.raises(AnswerError) as caught:
         ask(failures=["rate_limit"] * 3)
     assert str(caught.value).startswith("rate_limited: still refused after 2 repetitions: ")
@@ -300,24 +300,24 @@ def test_a_rate_limit_that_does_not_pass_costs_the_picture(ask: Any, monkeypatch
 def test_a_server_error_that_does_not_pass_costs_the_picture(
     ask: Any, monkeypatch: pytest.MonkeyPatch, failure: str, status: int, words: str
 ) -> None:
-    monkeypatch.setattr(client, "MAX_RETRIES", 2)
+    monkeypatch.setattr(failures, "MAX_RETRIES", 2)
     with pytest.raises(AnswerError) as caught:
         ask(failures=[failure] * 3)
     assert str(caught.value) == f"server_error: {status} after 2 repetitions: {words}"
 
 
 def test_a_connection_that_is_always_cut_costs_the_picture(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "MAX_RETRIES", 0)
+    monkeypatch.setattr(failures, "MAX_RETRIES", 0)
     with pytest.raises(AnswerError) as caught:
         ask(failures=["cut"])
     assert str(caught.value).startswith("connection_cut: RemoteProtocolError: ")
 
 
 def test_a_server_that_is_too_slow_costs_the_picture(stand_in: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "MAX_RETRIES", 0)
+    monkeypatch.setattr(failures, "MAX_RETRIES", 0)
     point_to(stand_in(latency=1.5).address, monkeypatch)
     with pytest.raises(AnswerError) as caught:
-        Model(replace(FORM, timeout=0.2)).ask(QUESTION, PICTURE)
+        Client(replace(FORM, timeout=0.2)).ask(QUESTION, PICTURE)
     assert str(caught.value).startswith("timeout: no answer from 127.0.0.1:")
     assert type(caught.value) is AnswerError
 
@@ -358,7 +358,7 @@ def test_a_quota_that_is_used_up_stops_at_once(ask: Any, stand_in: Start, monkey
     server = stand_in(failures=["quota"] * 5)
     point_to(server.address, monkeypatch)
     with pytest.raises(BudgetReached) as caught:
-        Model(FORM).ask(QUESTION, PICTURE)
+        Client(FORM).ask(QUESTION, PICTURE)
     assert caught.value.exit_code == 3
     host = server.address.removeprefix("http://").removesuffix("/v1")
     assert str(caught.value) == (
@@ -390,9 +390,9 @@ def test_a_server_that_nobody_runs_ends_the_run(monkeypatch: pytest.MonkeyPatch)
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     point_to(address, monkeypatch)
-    monkeypatch.setattr(client, "MAX_RETRIES", 0)
+    monkeypatch.setattr(failures, "MAX_RETRIES", 0)
     with pytest.raises(RunError) as caught:
-        Model(FORM).ask(QUESTION, PICTURE)
+        Client(FORM).ask(QUESTION, PICTURE)
     host = address.removeprefix("http://").removesuffix("/v1")
     assert str(caught.value).startswith(f"{host} cannot be reached (")
     assert str(caught.value).endswith("check the network and OPENAI_BASE_URL, then run the same command again")
@@ -402,7 +402,7 @@ def test_nothing_is_sent_once_the_run_is_to_stop(stand_in: Start, monkeypatch: p
     server = stand_in(failures=["server_error"] * 3)
     point_to(server.address, monkeypatch)
     with pytest.raises(Interrupted):
-        Model(FORM, lambda: bool(server.counts)).ask(QUESTION, PICTURE)
+        Client(FORM, lambda: bool(server.counts)).ask(QUESTION, PICTURE)
     assert server.counts == {"server_error": 1}
 
 
@@ -415,7 +415,7 @@ def test_one_client_serves_32_threads_at_once(stand_in: Start, monkeypatch: pyte
 
     server = stand_in(judge=judge)
     point_to(server.address, monkeypatch)
-    model = Model(FORM)
+    model = Client(FORM)
     values: list[Any] = []
 
     def ask_twice() -> None:

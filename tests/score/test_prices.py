@@ -11,7 +11,7 @@ from pokefa.llm.models import MODELS
 from pokefa.llm.prices import BATCH, FLEX, STANDARD, TOKENS, cost_of, rates_of, writes_cost_extra
 from pokefa.llm.prompt import Question
 from pokefa.llm.request import most_usd, request_body
-from pokefa.llm.wire import Form
+from pokefa.llm.wire import RequestOptions
 from preprocess.score.score import QUESTION as SCORE
 from preprocess.score.score import load_form
 
@@ -42,7 +42,7 @@ def test_a_long_input_is_priced_by_the_token() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_answer_costs_more_than_was_promised(model: str) -> None:
-    form = Form(model)
+    form = RequestOptions(model)
     most = most_usd(form, SCORE, "", (768, 768))
     given, made = 24 * 24 * 1.62 + len(SCORE.instructions + str(SCORE.schema)) / 3, 4 * SCORE.output_tokens
     written = {"input_tokens": round(given), "cache_write_tokens": round(given), "output_tokens": made}
@@ -51,7 +51,7 @@ def test_no_answer_costs_more_than_was_promised(model: str) -> None:
 
 
 def test_a_chat_request() -> None:
-    body = request_body(Form("gpt-5-mini", "chat", "low"), QUESTION, b"jpeg", "A hint.")
+    body = request_body(RequestOptions("gpt-5-mini", "chat", "low"), QUESTION, b"jpeg", "A hint.")
     assert body == {
         "model": "gpt-5-mini",
         "messages": [
@@ -73,14 +73,14 @@ def test_a_chat_request() -> None:
         "service_tier": "default",
         "reasoning_effort": "minimal",
     }
-    elsewhere = request_body(Form("llava", "chat", is_openai=False), QUESTION, b"jpeg", "")
+    elsewhere = request_body(RequestOptions("llava", "chat", is_openai=False), QUESTION, b"jpeg", "")
     assert {"store", "reasoning_effort", "service_tier", "max_completion_tokens"}.isdisjoint(elsewhere)
     assert elsewhere["max_tokens"] == 2400
 
 
 @pytest.mark.parametrize("api", ["responses", "chat"])
 def test_only_the_constant_part_is_cached_where_caching_costs(api: Any) -> None:
-    body = request_body(Form("gpt-6-luna", api), SCORE, b"jpeg", "")
+    body = request_body(RequestOptions("gpt-6-luna", api), SCORE, b"jpeg", "")
     assert body["prompt_cache_options"] == {"mode": "explicit"}
     assert body["prompt_cache_key"] == "pokefa_score-score-1"
     constant, picture = body["input" if api == "responses" else "messages"]
@@ -92,12 +92,16 @@ def test_only_the_constant_part_is_cached_where_caching_costs(api: Any) -> None:
 
 
 def test_a_short_constant_part_is_not_cached() -> None:
-    body = request_body(Form("gpt-6-luna"), QUESTION, b"jpeg", "")
+    body = request_body(RequestOptions("gpt-6-luna"), QUESTION, b"jpeg", "")
     assert body["prompt_cache_options"] == {"mode": "explicit"}
     assert (body["instructions"], "prompt_cache_breakpoint" in str(body)) == ("Look.", False)
-    assert "prompt_cache" not in str(request_body(Form("gpt-5-mini"), SCORE, b"jpeg", ""))
+    assert "prompt_cache" not in str(request_body(RequestOptions("gpt-5-mini"), SCORE, b"jpeg", ""))
 
 
 def test_the_user_can_limit_the_answer() -> None:
-    assert request_body(Form("gpt-6-luna", max_output_tokens=77), SCORE, b"jpeg", "")["max_output_tokens"] == 77
-    assert request_body(Form("gpt-6-luna"), SCORE, b"jpeg", "")["max_output_tokens"] == 4 * SCORE.output_tokens
+    assert (
+        request_body(RequestOptions("gpt-6-luna", max_output_tokens=77), SCORE, b"jpeg", "")["max_output_tokens"] == 77
+    )
+    assert (
+        request_body(RequestOptions("gpt-6-luna"), SCORE, b"jpeg", "")["max_output_tokens"] == 4 * SCORE.output_tokens
+    )

@@ -17,7 +17,7 @@ from pokefa.llm.answer_model import AnswerModel, Flag, Integer, Text, TextOrNull
 from pokefa.llm.client import read_reply
 from pokefa.llm.prompt import AnswerError, Question
 from pokefa.llm.reading import find_objects, read_text
-from pokefa.llm.wire import Form, words_of
+from pokefa.llm.wire import RequestOptions, words_of
 from preprocess.score.score import QUESTION, Score
 
 
@@ -102,7 +102,7 @@ def test_every_combination_of_wrappings_is_read() -> None:
             assert ("prose" in found) >= ("prose" in around)
             seen += 1
         for number, body in enumerate(bodies(text)):
-            answer = read_reply(body, Form("m"), ASKED, "r")
+            answer = read_reply(body, RequestOptions("m"), ASKED, "r")
             assert (answer.value, answer.raw) == (expected, expected)
             assert ("parts" in answer.usage["deviations"]) == (number in (1, 3))
     assert seen > 4000
@@ -199,7 +199,7 @@ def test_a_text_without_an_answer(text: str, problem: str) -> None:
 
 def test_an_example_before_the_answer_is_not_an_answer() -> None:
     example = {"grade": "0-100", "kind": "round|square"}
-    assert read_text(f"Form: {json.dumps(example)}\nAnswer: {json.dumps(FACTS)}", ASKED)[0] == FACTS
+    assert read_text(f"RequestOptions: {json.dumps(example)}\nAnswer: {json.dumps(FACTS)}", ASKED)[0] == FACTS
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 100_000, "{" * 300_000, '{"a": ' + "9" * 5000 + "}"])
