@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from preprocess.dup.linkage import Linkage
+    from pokefa.duplicates.linkage import Linkage
 
     Pairs = NDArray[np.int64]
 
@@ -217,8 +217,8 @@ def decisions(path: Path, threshold: int, linkage: Linkage) -> tuple[float, floa
     import numpy as np
     import polars as pl
 
+    from pokefa.duplicates import grouping
     from pokefa.images.near_hashes import Hashes, near_looks
-    from preprocess.dup import grouping
 
     hashes = np.load(path)
     count = len(hashes)

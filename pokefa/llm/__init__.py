@@ -15,10 +15,13 @@ flex          --flex: a tier at half the price, which has room or has none
 estimate      --estimate: what a run will cost
 request       the body of a request, for the Responses and the Chat Completions API
 wire          the server's answers, whatever API spoke, as one form
+server        its address and key, and the openai package
 client        one call of a server
+failures      what a failed call means
 store         every answer that was paid for, on disk before it counts
 map_rows      `ask_rows`: a stage's rows asked in parallel, on a budget
 batch_api     the same through the Batch API, at half the price, in steps
+batch_records what the Batch API was asked and what became of it
 batch_wait    --batch wait: all of these steps until nothing is pending
 recaps        the two files of another try at a caption
 """

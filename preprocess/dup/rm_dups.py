@@ -27,46 +27,29 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pokefa.errors import InputError
+from pokefa.duplicates.grouping import READ, typed_rows
 from pokefa.files import replacing
 from pokefa.images.phash import HIGHEST_THRESHOLD, THRESHOLD
 from pokefa.ledger.cells import Value
-from pokefa.ledger.columns import IMAGES, boolean_cells, is_true
+from pokefa.ledger.columns import boolean_cells, is_true
 from pokefa.ledger.table import KEY, guard_formulas
 from pokefa.stage.options import number, stage_parser, whole_number
 from pokefa.stage.rows import eligible_rows
 from pokefa.stage.runner import StageRun, run_stage
 
 if TYPE_CHECKING:
-    from preprocess.dup.grouping import Rules
+    from pokefa.duplicates.grouping import Rules
 
 MIN_COSINE = 0.95
 
 
-READ = ("phash64", "phash_contrast", "sha256", "ae_aesthetic", "w", "h", "ts")
 DECIDED = ("dupe_group", "dupe_rep_image", "dupe_distance", "dupe_flag", "dupe_removed", "dupe_keep_reason")
 FACTS = (*READ, "path_resized", "source_url")
 
 
-def typed_rows(frame: pl.DataFrame, *, variants: bool) -> pl.DataFrame:
-    """Return the columns that decide, as typed values.
-
-    Raises:
-        InputError: no image has variants, and they are to count.
-    """
-    if variants and len(frame) and frame["phash_variants"].null_count() == len(frame):
-        raise InputError("no image has phash_variants: run preprocess/dup/phash.py --with-variants first")
-    kinds = {"int": pl.Int64, "float": pl.Float64}
-    return frame.select(KEY, *READ, *(["phash_variants"] if variants else [])).with_columns(
-        pl.col(column.name).cast(kinds[column.kind])
-        for column in map(IMAGES.column, READ)
-        if column is not None and column.kind in kinds
-    )
-
-
 def remove_duplicates(run: StageRun, rules: Rules) -> None:
     """Decide over all eligible rows at once, and record what has changed."""
-    from preprocess.dup.grouping import decide
+    from pokefa.duplicates.grouping import decide
 
     table = run.table()
     rows = typed_rows(eligible_rows(table, run.step), variants=rules.variants)
@@ -176,8 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.min_cosine = None  # nothing is compared with it
 
     def body(run: StageRun) -> None:
-        from preprocess.dup.embeddings import read_embeddings
-        from preprocess.dup.grouping import Rules
+        from pokefa.duplicates.embeddings import read_embeddings
+        from pokefa.duplicates.grouping import Rules
 
         embeddings = None
         if args.embeddings is not None:

@@ -21,9 +21,8 @@ def find_leaders(images: pl.DataFrame, pending: Collection[str]) -> dict[str, st
             and one without a hash is in none.
         pending: the images that are to be scored.
     """
+    from pokefa.duplicates.grouping import Rules, decide, typed_rows
     from pokefa.images.phash import THRESHOLD
-    from preprocess.dup.grouping import Rules, decide
-    from preprocess.dup.rm_dups import typed_rows
 
     usable = pl.col("ae_aesthetic").is_not_null() | pl.col(KEY).is_in(list(pending))
     rows = typed_rows(images.filter(pl.col("phash64").is_not_null() & usable), variants=False)

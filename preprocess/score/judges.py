@@ -28,8 +28,8 @@ def refuse_another_judge(images: pl.DataFrame, model: str, names: frozenset[tupl
         if not is_same(model, answered, names):
             raise InputError(
                 f"{count} scores here are by {answered}, and {model} would grade by another scale: go on with --model "
-                f"{asked_as(answered, names)} at a server that still has it, or match the two scales with compare.py, "
-                "or score everything once more with --redo"
+                f"{asked_as(answered, names)} at a server that still has it, or score everything once more with "
+                "--redo"
             )
 
 

@@ -20,7 +20,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ from pokefa.llm.map_rows import ask_rows
 from pokefa.llm.options import Settings, add_options, check_server, settings_from
 from pokefa.llm.prompt import Question, Request
 from pokefa.llm.store import Answers
-from pokefa.stage.options import Options, add_data_option, stage_parser
-from pokefa.stage.reader import report_error
+from pokefa.stage.options import Options, add_data_option, options_from, stage_parser
+from pokefa.stage.reader import exit_code_of, report_error
 from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage, set_up_logging
 from preprocess.score.groups import SCORES, find_leaders, has_hashes, shared_cells
 from preprocess.score.judges import refuse_another_judge
@@ -243,15 +244,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_hashes(args: argparse.Namespace) -> int:
-    """Run phash.py for the images that have no hash yet, and return its exit code."""
-    from preprocess.dup import phash
+    """Hash the images that have no hash yet, as phash.py does, and return the exit code."""
 
-    words = ["--root", str(args.root), "--log-level", args.log_level]
-    given = ("data_root", "decode_seconds", "decode_memory", "max_scans", "max_segments", "max_chunks")
-    for name in given:
-        if vars(args)[name] is not None:
-            words += [f"--{name.replace('_', '-')}", str(vars(args)[name])]
-    return phash.main([*words, *(["--quiet"] if args.quiet else [])])
+    def work() -> int:
+        from pokefa.duplicates.hashing import hash_images
+
+        options = replace(options_from(args), ids=None, limit=None, redo=False, retry_errors=False)
+        return run_stage("phash", options, partial(hash_images, with_variants=False))
+
+    return exit_code_of(work)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from graphlib import TopologicalSorter
 
 from tests.conftest import CHECKOUT
 
-BASE = ("errors", "text", "console", "files", "csv_files", "machine", "secrets", "setup")
+BASE = ("errors", "text", "console", "files", "csv_files", "machine", "outside", "secrets", "setup")
 STAGE_FOLDERS = ("quotas", "scraping", "preprocess", "caption", "webdataset", "metadata")
 FLOORS = (
     ("pokefa", *(f"pokefa.{name}" for name in BASE)),
     ("pokefa.ledger",),
     ("pokefa.images",),
     ("pokefa.engine",),
-    ("pokefa.stage", "pokefa.species"),
+    ("pokefa.stage", "pokefa.species", "pokefa.duplicates"),
     ("pokefa.llm",),
     ("pokefa.shards",),
     ("pokefa.takedown",),

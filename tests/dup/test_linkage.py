@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pokefa.duplicates.linkage import single, star
 from pokefa.images.near_hashes import Groups, add_links
-from preprocess.dup.linkage import single, star
 
 COUNT = 12
 numbers = st.integers(0, COUNT - 1)

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pokefa.duplicates import grouping as decisions
+from pokefa.duplicates.embeddings import Embeddings
+from pokefa.duplicates.grouping import CRITERIA, Rules
+from pokefa.duplicates.linkage import Linkage
 from pokefa.errors import PokefaError
 from pokefa.images.phash import FLAT_BITS, FLAT_CONTRAST, TURNS
 from pokefa.ledger.cells import Value
-from preprocess.dup import grouping as decisions
-from preprocess.dup.embeddings import Embeddings
-from preprocess.dup.grouping import CRITERIA, Rules
-from preprocess.dup.linkage import Linkage
 from preprocess.dup.rm_dups import DECIDED
 from tests.conftest import Dataset, Finished
 

@@ -46,8 +46,7 @@ def test_scores_of_one_model_are_not_gone_on_with_by_another(
     assert refused.code == 2
     assert refused.stderr.splitlines()[-1] == (
         "error: 2 scores here are by gpt-5-mini-stand-in, and gpt-6-luna would grade by another scale: go on with "
-        "--model gpt-5-mini at a server that still has it, or match the two scales with compare.py, or score "
-        "everything once more with --redo"
+        "--model gpt-5-mini at a server that still has it, or score everything once more with --redo"
     )
     assert server.counts == {"answered": 2}
     old = dataset.run_on("2026-12-12", SCRIPT, "--model", "gpt-5-mini", env=environment(server))

@@ -1,6 +1,6 @@
 """What is decided about images: which ones look the same, and which of them is kept.
 
-Tables of images hold typed values, as rm_dups' `typed_rows` returns them. The order of the rows changes nothing.
+Tables of images hold typed values, as `typed_rows` returns them. The order of the rows changes nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from pokefa.duplicates.embeddings import Embeddings, cosine_pairs
+from pokefa.duplicates.linkage import Linkage, link
+from pokefa.errors import InputError
 from pokefa.images.hamming import Numbers
 from pokefa.images.near_hashes import Hashes, add_links, collect, hashes_of, looks_of, near_looks, with_flat
+from pokefa.ledger.columns import IMAGES
 from pokefa.ledger.table import KEY
-from preprocess.dup.embeddings import Embeddings, cosine_pairs
-from preprocess.dup.linkage import Linkage, link
 
+READ = ("phash64", "phash_contrast", "sha256", "ae_aesthetic", "w", "h", "ts")
 CRITERIA = ("aesthetic", "pixels", "ts", KEY)
 DESCENDING = (True, True, False, False)
 
@@ -29,6 +32,22 @@ class Rules:
     variants: bool = False
     embeddings: Embeddings | None = None
     min_cosine: float = 1.0
+
+
+def typed_rows(frame: pl.DataFrame, *, variants: bool) -> pl.DataFrame:
+    """Return the columns that decide, as typed values.
+
+    Raises:
+        InputError: no image has variants, and they are to count.
+    """
+    if variants and len(frame) and frame["phash_variants"].null_count() == len(frame):
+        raise InputError("no image has phash_variants: run preprocess/dup/phash.py --with-variants first")
+    kinds = {"int": pl.Int64, "float": pl.Float64}
+    return frame.select(KEY, *READ, *(["phash_variants"] if variants else [])).with_columns(
+        pl.col(column.name).cast(kinds[column.kind])
+        for column in map(IMAGES.column, READ)
+        if column is not None and column.kind in kinds
+    )
 
 
 def rank(rows: pl.DataFrame) -> pl.DataFrame:
