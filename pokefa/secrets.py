@@ -10,7 +10,7 @@ from pokefa.errors import InputError
 
 SECRET_VARIABLES = ("SERPAPI_API_KEY", "OPENAI_API_KEY")
 
-# A shorter value is no key that a service issued, and would be found by chance inside ordinary text.
+# Services issue no shorter keys, and a shorter value could occur in ordinary text by chance.
 _SHORTEST_SECRET = 8
 
 
@@ -24,7 +24,7 @@ def redact(text: str) -> str:
 
 
 def secret_from_environment(variable: str) -> str:
-    """Return a secret.
+    """Return the secret in an environment variable.
 
     Raises:
         InputError: the variable is not set.
@@ -36,7 +36,7 @@ def secret_from_environment(variable: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """A log formatter that no secret and no control character gets through."""
+    """A log formatter that redacts secrets and escapes control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(redact(super().format(record)))
