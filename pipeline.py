@@ -194,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=range(1, 17),
         default=2,
         metavar="N",
-        help="test folders run in parallel (default: 2)",
+        help="parallel test folders (default: 2)",
     )
 
     run = commands.add_parser("run", help="run the stages with the real services")
@@ -202,9 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--from", dest="first", metavar="STEP", help="first step, by name or stage number")
     run.add_argument("--to", dest="last", metavar="STEP", help="last step, by name or stage number")
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file with flags for each step")
-    run.add_argument(
-        "--no-disk-check", dest="disk", action="store_false", help="do not check the free disk space first"
-    )
+    run.add_argument("--no-disk-check", dest="disk", action="store_false", help="skip the check of free disk space")
     run.add_argument("--plan", action="store_true", help="print the commands and run none")
 
     setup = commands.add_parser("setup", help="build environments")

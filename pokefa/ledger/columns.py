@@ -186,7 +186,7 @@ IMAGES = TableSchema(
                 ("band", TEXT, "popularity band of that species, such as `001-150`"),
                 ("query", TEXT, "search query that found the image, or its other source"),
                 ("source_url", TEXT, "URL that the bytes were downloaded from"),
-URL of the download"),, TEXT, "page that showed the image"),
+                ("source_page", TEXT, "page that showed the image"),
                 ("source_domain", TEXT, "host name of the page, or of the image if no page is known"),
                 ("title", TEXT, "title in the search result"),
                 ("path_raw", PATH, "raw file, byte for byte as the server sent it"),

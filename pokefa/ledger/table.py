@@ -34,9 +34,7 @@ class Table:
     def __init__(self, root: Path, schema: TableSchema) -> None:
         self.schema = schema
         self.path = root / schema.path
-        self.held: pl.DataFrame | None = (
-            None  # what `read` returns instead of the file's content, if the root is read-only
-        )
+        self.held: pl.DataFrame | None = None  # what `read` returns if the root is read-only
 
     def exists(self) -> bool:
         """Tell whether the file exists, even if it cannot be opened."""
@@ -158,7 +156,7 @@ class Table:
             raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
     def write(self, frame: pl.DataFrame) -> None:
-        """Replace the file by `frame`, complete or not at all.
+        """Replace the file with `frame` atomically.
 
         Raises:
             PokefaError: the disk is full or not writable; the old file is unchanged.

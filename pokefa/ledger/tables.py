@@ -121,7 +121,7 @@ class Ledger:
         return {"images": self.images, "base": self.base}[name]
 
     def begin(self) -> None:
-        """Record the state of the tables before the first journal, so that a missing merged.json is known to be lost."""
+        """Record the state of the tables before the first journal: later, a missing merged.json is an error."""
         (self.root / MERGED_FILE).parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             if not (self.root / MERGED_FILE).exists() and not self.journal_lengths():
