@@ -235,7 +235,7 @@ IMAGES = TableSchema(
                 (
                     "ocr_text_dominated",
                     BOOLEAN,
-                    "True: most of the image is text, so the original is used",
+                    "True: text covers too much of the image to inpaint, so the original is used",
                 ),
                 ("ocr_model", TEXT, "text detector and its version"),
                 ("ocr_inpainted_path", PATH, "inpainted PNG; empty if there is no text"),

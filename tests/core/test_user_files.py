@@ -54,9 +54,9 @@ def test_blank_rows_other_columns_and_long_cells(tmp_path: Path) -> None:
     [
         (b"", f"has no column file: {ADVICE}"),
         (b"file\n1.png\n", f"has no column species: {ADVICE}"),
-        (b"file;species\n1.png;Mew\n", f"has semicolons between its cells: {SAVE_AS}"),
-        (b"file\tspecies\n1.png\tMew\n", f"has tabs between its cells: {SAVE_AS}"),
-        (b"file|species\n1.png|Mew\n", f"has vertical bars between its cells: {SAVE_AS}"),
+        (b"file;species\n1.png;Mew\n", f"separates its cells with semicolons: {SAVE_AS}"),
+        (b"file\tspecies\n1.png\tMew\n", f"separates its cells with tabs: {SAVE_AS}"),
+        (b"file|species\n1.png|Mew\n", f"separates its cells with vertical bars: {SAVE_AS}"),
         (
             b"sep=;\nfile;species\n",
             f"begins with the line 'sep=;' of a spreadsheet: remove that line, and {SAVE_AS}",
@@ -68,8 +68,8 @@ def test_blank_rows_other_columns_and_long_cells(tmp_path: Path) -> None:
         (GOOD.encode("utf-16"), f"is UTF-16: {SAVE_AS}"),
         (b"\xfe\xff" + GOOD.encode("utf-16-be"), f"is UTF-16: {SAVE_AS}"),
         (GOOD.encode("utf-32"), f"is UTF-32: {SAVE_AS}"),
-        ("file,species\n".encode("utf-16-le"), f"is UTF-16 or damaged (line 1 holds a NUL byte): {SAVE_AS}"),
-        (b"file,species\n1.png,M\0ew\n", f"line 2 holds a NUL byte: {SAVE_AS}"),
+        ("file,species\n".encode("utf-16-le"), f"is UTF-16 or damaged (line 1 contains a NUL byte): {SAVE_AS}"),
+        (b"file,species\n1.png,M\0ew\n", f"line 2 contains a NUL byte: {SAVE_AS}"),
         (
             GOOD.encode("cp1252"),
             f"is not UTF-8 (it holds the byte 0xe9, as Windows-1252 or Shift-JIS do): {SAVE_AS}",

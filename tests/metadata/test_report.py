@@ -141,7 +141,7 @@ def test_every_picture_is_described(page: str) -> None:
     ) in described
     funnel = next(text for text in described if text and text.startswith("Images that reached"))
     assert funnel.endswith(
-        "downloaded 9, screened, not NSFW 7, text settled 7, resized 7, scored 6, no duplicate 5, "
+        "downloaded 9, screened, not NSFW 7, text checked 7, resized 7, scored 6, not a duplicate 5, "
         "kept by the filter 4, captioned 3, in train or val 3"
     )
 
@@ -447,7 +447,7 @@ def test_no_page_is_made_while_a_takedown_removes_pictures(ask: Ask, sample: Any
     with holding(sample.root, "takedown"):
         finished = ask(*words)
     assert finished.code == 2
-    assert finished.stderr.startswith(f"error: {words[0]}.py or takedown.py is at work on {sample.root}: ")
+    assert finished.stderr.startswith(f"error: {words[0]}.py or takedown.py is running on {sample.root}: ")
     assert not list((sample.root / "metadata").glob("*.html"))
 
 

@@ -73,7 +73,7 @@ def started(dataset: Dataset, weights: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_until_stuck(run: subprocess.Popen[str]) -> int:
-    """Wait until the model is at work on the image on which it never ends, and return the worker's process id."""
+    """Wait until the model is running on the image on which it never ends, and return the worker's process id."""
     assert run.stdout is not None
     for line in run.stdout:
         if line.strip() == "stuck":

@@ -207,7 +207,7 @@ def test_damaged_popularity(tmp_path: Path, text: str, message: str) -> None:
         ("", "has no column rank: name a CSV with rank and name"),
         ("rank\n1\n", "has no column name: name a CSV with rank and name"),
         ("rank,name\n", "has no rows: name a CSV with rank and name"),
-        ("rank;name\n1;Mew\n", "has semicolons between its cells: save it as CSV with commas, in UTF-8"),
+        ("rank;name\n1;Mew\n", "separates its cells with semicolons: save it as CSV with commas, in UTF-8"),
     ],
 )
 def test_popularity_without_its_columns_or_rows(tmp_path: Path, text: str, message: str) -> None:

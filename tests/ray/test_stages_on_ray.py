@@ -97,7 +97,7 @@ def test_ctrl_c_and_a_killed_driver_lose_nothing(cluster, tmp_path, fill):
     os.killpg(stopped.pid, signal.SIGINT)
     _, stderr = stopped.communicate(timeout=100)
     assert stopped.returncode == 130, stderr
-    assert "error: interrupted: what was finished is saved; run the same command again to go on\n" in stderr
+    assert "error: interrupted: finished work is saved; run the same command again to continue\n" in stderr
     saved = sum(bool(row["phash64"]) for row in ray.images().values())
     assert 100 < saved < IMAGES - 40
 

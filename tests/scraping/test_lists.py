@@ -66,7 +66,7 @@ def test_a_list_that_a_spreadsheet_saved(
     flags = ["--from-folder", str(tmp_path)] if flag == "--labels" else []
     assert main(["--root", str(dataset.root), *flags, flag, str(path)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {path} has semicolons between its cells: save it as CSV with commas, in UTF-8\n"
+        f"error: {path} separates its cells with semicolons: save it as CSV with commas, in UTF-8\n"
     )
 
 

@@ -594,7 +594,7 @@ def test_two_at_once(dataset: Dataset) -> None:
     with holding(dataset.root, "scrape"):
         finished = dataset.run(SCRIPT)
     assert finished.code == 2
-    assert finished.stderr.startswith(f"error: scrape.py or takedown.py is at work on {dataset.root}: wait until ")
+    assert finished.stderr.startswith(f"error: scrape.py or takedown.py is running on {dataset.root}: wait until ")
 
 
 @pytest.mark.parametrize(
@@ -868,7 +868,7 @@ def test_interrupt_saves_what_is_finished(dataset: Dataset, gallery: Gallery) ->
             process.send_signal(signal.SIGTERM)
             stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert stderr.endswith("error: interrupted: what was finished is saved; run the same command again to go on\n")
+        assert stderr.endswith("error: interrupted: finished work is saved; run the same command again to continue\n")
         done = json.loads(stdout.splitlines()[-1])["done"]
         assert 0 < done < 30
         assert len(dataset.images()) == done
@@ -895,4 +895,4 @@ def test_a_signal_ends_a_download_that_never_would(dataset: Dataset, site: Site,
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.endswith("error: interrupted: what was finished is saved; run the same command again to go on\n")
+    assert stderr.endswith("error: interrupted: finished work is saved; run the same command again to continue\n")
