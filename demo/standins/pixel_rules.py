@@ -1,4 +1,4 @@
-"""How the demo's stand-in for the OpenAI API judges and describes a picture: by rules over its pixels.
+"""The rules by which the demo's stand-in for the OpenAI API judges and describes an image, from its pixels.
 
 No model is asked: these rules know the demo's own drawings and nothing else, and give the same answer for the same
 pixels.

@@ -1,6 +1,6 @@
-"""What is decided about images: which ones look the same, and which of them is kept.
+"""The decision about duplicates: which images are near-duplicates, and which of them is kept.
 
-Tables of images hold typed values, as rm_dups' `typed_rows` returns them. The order of the rows changes nothing.
+Tables of images contain typed values from rm_dups' `typed_rows`. The order of the rows does not matter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DESCENDING = (True, True, False, False)
 
 @dataclass(frozen=True)
 class Rules:
-    """What makes two images near-duplicates, and near-duplicates a group."""
+    """When two images are near-duplicates, and how near-duplicates form groups."""
 
     threshold: int
     linkage: Linkage
@@ -39,7 +39,7 @@ def rank(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def links_of(images: pl.DataFrame, rules: Rules) -> Numbers:
-    """Return (Q, 2) int64: the pairs of images, by their places, whose embeddings are near; none for flat images."""
+    """Return (Q, 2) int64: pairs of rows whose embeddings are near; flat images are excluded."""
     if rules.embeddings is None:
         return np.empty((0, 2), np.int64)
     ids = pl.DataFrame({KEY: rules.embeddings.ids}, {KEY: pl.String}).with_row_index("row")
@@ -49,10 +49,10 @@ def links_of(images: pl.DataFrame, rules: Rules) -> Numbers:
 
 
 def decide(rows: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Return image_id and rm_dups' columns, but for the run, of every row, and some counts.
+    """Return image_id and rm_dups' columns, without the run, for every row, and some counts.
 
     Args:
-        rows: typed, as `typed_rows` returns them.
+        rows: typed rows from `typed_rows`.
     """
     images = with_flat(rows)
     hashes = hashes_of(images)
@@ -64,7 +64,7 @@ def decide(rows: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, dict[str, in
     if rules.embeddings is not None:
         counts["pairs_by_embedding"] = len(links)
     looks, near = add_links(looks, near, links)
-    # Ranking costs more than the search, and only images that have company need it.
+    # Ranking costs more than the search, and only images with near-duplicates need it.
     company = np.bincount(looks, minlength=len(looks)) > 1
     company[near] = True
     ranked = rank(images.with_row_index("row").filter(pl.Series(company[looks], dtype=pl.Boolean)))
@@ -78,12 +78,12 @@ def decide(rows: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, dict[str, in
 
 
 def describe_groups(images: pl.DataFrame, hashes: Hashes, kept: Numbers) -> pl.DataFrame:
-    """Return image_id and the decided columns of ranked images, given the place of the image kept for each."""
+    """Return image_id and the decided columns of ranked images, given the position of the image kept for each."""
     places = np.arange(len(kept))
     removed = kept != places
     losers = np.flatnonzero(removed)
     kept_ones, second_best = np.unique(kept[losers], return_index=True)
-    rival = kept.copy()  # with whom an image is compared to tell why: a loser with the kept one, that with the next
+    rival = kept.copy()  # explains the choice: the kept image for a removed one, the next best for the kept one
     rival[kept_ones] = losers[second_best]
     grouped = removed.copy()
     grouped[kept_ones] = True

@@ -157,7 +157,8 @@ def test_a_beginning_of_several_ids_changes_nothing(flagged: Dataset) -> None:
     finished = flagged.run(SCRIPT, "--ids", "aa1", "--ignore-unknown")
     assert finished.code == 2
     assert (
-        finished.stderr == f"error: aa1 is a prefix of several ids, such as {FLAGGED} and {OTHER}: use a longer prefix\n"
+        finished.stderr
+        == f"error: aa1 is a prefix of several ids, such as {FLAGGED} and {OTHER}: use a longer prefix\n"
     )
 
 
