@@ -249,14 +249,14 @@ A, B = "a" * 32, "b" * 32
     ("content", "message"),
     [
         (f"id,title\n{A},2\n", "has no column image_id: restore the header line"),
-        (f"image_id,title\n{A},1\n{A.upper()},2\n", f"holds image_id {A} more than once: remove one of the rows"),
+        (f"image_id,title\n{A},1\n{A.upper()},2\n", f"has image_id {A} more than once: remove one of the rows"),
         (f"image_id,mine,mine\n{A},1,2\n", "has two columns called mine: rename one of them"),
         (f"image_id,title\n{A},1\n{B},2,3\n", "record 3 has 3 cells of 2: restore it, or correct the line"),
         (f"image_id,title,query\n{A},1,2\n{B},2\n", "record 3 has 2 cells of 3: restore it, or correct the line"),
         (f"image_id,title\n{A},1\n,2\n", "record 3 has no image_id: complete or remove it"),
         (
             f"image_id,title\n{A},1\n{B},2",
-            "line 3 has no line end, so the file may have been cut there: restore it, or add the line end if the row "
+            "line 3 has no line end, so the file may be truncated: restore it, or add the line end if the row "
             "is complete",
         ),
         (f"image_id,title\n{A},\0\n", "line 2 contains a NUL character: restore it, or correct the line"),
@@ -268,7 +268,7 @@ A, B = "a" * 32, "b" * 32
         ),
         (
             "sep=,\nimage_id,title\n",
-            "begins with the line 'sep=' of a spreadsheet: remove that line, and save it as CSV with commas, in UTF-8",
+            "begins with the spreadsheet line 'sep=': remove that line, and save it as CSV with commas, in UTF-8",
         ),
         ("", "is empty: restore it"),
     ],

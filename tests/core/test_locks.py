@@ -18,7 +18,7 @@ from pokefa.stage.options import Options
 from pokefa.stage.runner import StageRun, run_stage
 from tests.conftest import CHECKOUT
 
-WAY_OUT = "wait until it has ended, or stop it with Ctrl-C, which saves what it has finished"
+WAY_OUT = "wait until it ends, or stop it with Ctrl-C, which saves its finished work"
 
 HOLD = """
 import sys, time

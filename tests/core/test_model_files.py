@@ -145,7 +145,7 @@ def test_unconfined_alone_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as wrong:
         trust_from(parser, parser.parse_args(["--unconfined-model-file"]))
     assert wrong.value.code == 2
-    assert "--unconfined-model-file is for a file that you trust: add --trust-model-file" in capsys.readouterr().err
+    assert "--unconfined-model-file needs --trust-model-file: add it" in capsys.readouterr().err
 
 
 def test_a_file_is_downloaded_once(server: FileServer, cache: Path) -> None:

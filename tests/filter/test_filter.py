@@ -205,7 +205,7 @@ def test_every_decision(dataset: Dataset) -> None:
     assert finished.summary["seen"] == finished.summary["done"] == 10
     assert finished.summary["unfinished"] == {"score": 1}
     assert {each["filter_run_id"] for each in dataset.rows("images")} == {finished.summary["run_id"]}
-    assert "1 images count as not_scored, because a stage has yet to work on them: score 1" in finished.stderr
+    assert "1 images are not_scored, because earlier stages have not finished: score 1" in finished.stderr
 
 
 def decide(**cells: object) -> str | None:

@@ -294,11 +294,11 @@ def test_errors_are_listed_with_mending_and_exit_1(ask: Ask, sample: Any) -> Non
     finished = ask("verify")
     assert finished.code == 1
     assert finished.stdout.splitlines()[:-1] == [
-        "missing_file: 1. mark it pending with --fix and run its stage; one of data_clean: run filter.py again",
+        "missing_file: 1. mark it pending with --fix and run its stage; for data_clean, run filter.py again",
         f"    data_stage/resized/{sample.ids['dull']}.jpg (path_resized of {sample.ids['dull']})",
-        "wrong_sha256: 1. the file was changed or damaged: put the original back",
+        "wrong_sha256: 1. the file was changed or damaged: restore the original",
         f"    {raw_of(sample, 'dull').relative_to(sample.root)}",
-        "note: edited_by_hand: 1. nothing to mend: no journal set this value, so a person did",
+        "note: edited_by_hand: 1. nothing to fix: not in any journal, so a person set this value",
         f"    metadata/images.csv, image {sample.ids['dull']}, sha256: {'0' * 64}, journals: {right}",
         "9 images checked: 2 things are wrong",
     ]
@@ -527,7 +527,7 @@ def test_fix_marks_missing_derived_files_as_pending(ask: Ask, sample: Any) -> No
         "preprocess/ocr/ocr_pipeline.py": 1,
         "preprocess/resize/resize.py": 1,
     }
-    assert "mended: 1 image without their file are pending again: run preprocess/resize/resize.py\n" in finished.stdout
+    assert "fixed: 1 image without a file are pending again: run preprocess/resize/resize.py\n" in finished.stdout
     after = {row["image_id"]: row for row in csv.DictReader(before.read_text().splitlines())}
     changed = {
         (image_id, column)

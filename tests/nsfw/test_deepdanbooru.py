@@ -339,13 +339,13 @@ def write_project(folder: Path, project: object) -> None:
         (lambda folder: (folder / "project.json").write_text("{"), "{folder}/project.json is not JSON: Expecting "
          "property name enclosed in double quotes: line 1 column 2 (char 1)"),
         (lambda folder: (folder / "project.json").unlink(), "{folder}/project.json cannot be read: [Errno 2] No such "
-         "file or directory: '{folder}/project.json'; a DeepDanbooru project has it"),
+         "file or directory: '{folder}/project.json'; complete the DeepDanbooru project"),
         (lambda folder: (folder / "project.json").write_text('{"model": "../m"}'), "{folder}/project.json: model is "
          "'../m', not a name such as resnet_custom_v3"),
         (lambda folder: (folder / "model-m.h5").unlink(), "{folder} has neither model-m.h5 nor model-m.keras: complete "
          "the project"),
         (lambda folder: (folder / "tags.txt").unlink(), "{folder}/tags.txt cannot be read: [Errno 2] No such file or "
-         "directory: '{folder}/tags.txt'; a DeepDanbooru project has it"),
+         "directory: '{folder}/tags.txt'; complete the DeepDanbooru project"),
     ],
 )  # fmt: skip
 def test_an_incomplete_project_is_one_error(tmp_path: Path, break_it: Callable[[Path], object], message: str) -> None:

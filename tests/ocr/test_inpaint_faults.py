@@ -104,7 +104,7 @@ def test_a_worker_that_dies_costs_its_image_alone(detected: Dataset, tmp_path: P
         assert run.wait(timeout=120) == 0
     assert outcomes(detected) == {
         "first": "inpainted",
-        WIDE: "worker_died: the process that worked on this image was killed (out of memory, or a crash in a decoder)",
+        WIDE: "worker_died: the process working on this image was killed (out of memory, or a crash in a library)",
         "last": "inpainted",
     }
 

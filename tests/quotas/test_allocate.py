@@ -186,8 +186,8 @@ def test_budget_of_bands_without_budget(dataset: Dataset, small: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rank,name\n1,Mew\n1,Mewtwo\n", "rank 1 stands twice"),
-        ("rank,name\n1,Mew\n2,Mew\n", "'Mew' stands twice"),
+        ("rank,name\n1,Mew\n1,Mewtwo\n", "rank 1 occurs twice"),
+        ("rank,name\n1,Mew\n2,Mew\n", "'Mew' occurs twice"),
         ("rank,name\n1,Mew\n3,Mewtwo\n", "rank 2 is missing"),
         ("rank,name\n1,Mew\nx,Mewtwo\n", "rank 'x' with name 'Mewtwo' is not a whole number with a name"),
         ("rank,name\n1,\n", "rank '1' with name '' is not a whole number with a name"),
@@ -228,7 +228,7 @@ def test_missing_popularity(dataset: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--band", "1-4"], "argument --band: '1-4' is not FIRST-LAST:BUDGET:EXPONENT, as 1-150:12000:0.20"),
+        (["--band", "1-4"], "argument --band: '1-4' is not FIRST-LAST:BUDGET:EXPONENT, such as 1-150:12000:0.20"),
         (["--band", "1-4:40:-1"], "argument --band: '1-4:40:-1' is not FIRST-LAST:BUDGET:EXPONENT"),
         (["--floor", "-1"], "argument --floor: '-1' is not a whole number of 0 or more"),
         (["--budget", "0"], "argument --budget: '0' is not a whole number of 1 or more"),

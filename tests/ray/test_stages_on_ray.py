@@ -190,11 +190,11 @@ def test_wrong_use_is_one_line(script, dataset, fill):
     fill(dataset, 1)
     halves = ("run",) if "ocr" in script else ()
     wrong: list[tuple[tuple[Any, ...], str]] = [
-        (("--ray-address", "x:1"), "--ray-address is for a Ray cluster: add --engine ray, or leave it out"),
-        (("--gpus-per-worker", 1), "--gpus-per-worker is for a Ray cluster: add --engine ray, or leave it out"),
+        (("--ray-address", "x:1"), "--ray-address is for a Ray cluster: add --engine ray, or remove it"),
+        (("--gpus-per-worker", 1), "--gpus-per-worker is for a Ray cluster: add --engine ray, or remove it"),
         (
             ("--engine", "ray", "--ray-address", "ray://x:1"),
-            "--ray-address ray://x:1: give HOST:PORT, and run this on a node of the cluster",
+            "--ray-address ray://x:1: give HOST:PORT, and run the script on a node of the cluster",
         ),
     ]
     for flags, message in wrong:

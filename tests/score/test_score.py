@@ -333,7 +333,7 @@ def test_one_file_that_is_no_image_is_wrong_input(
     assert (finished.code, finished.stdout) == (2, "")
     assert (
         finished.stderr
-        == f"error: --image {picture} cannot be used: not_an_image: the bytes are in no known image format\n"
+        == f"error: --image {picture} cannot be used: not_an_image: the bytes match no known image format\n"
     )
 
 

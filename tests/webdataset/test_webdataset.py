@@ -283,7 +283,7 @@ def test_bad_images_are_left_out_counted_and_named(dataset: Any, snapshot: Snaps
     reasons = [
         f"unreadable: missing_file: {rows[0]['path']}: No such file or directory",
         "unreadable: empty_file: 0 bytes",
-        "unreadable: not_an_image: the bytes are in no known image format",
+        "unreadable: not_an_image: the bytes match no known image format",
         "unreadable: truncated: ",
     ]
     left_out = stats(dataset)["left_out"]
@@ -486,7 +486,7 @@ def test_id_lists_of_another_split_are_refused(dataset: Any) -> None:
     finished = dataset.run(SCRIPT)
     assert finished.code == 2
     assert finished.stderr == (
-        "error: webdataset/manifests/val_ids.txt does not hold the images that metadata/base.csv has in val: "
+        "error: webdataset/manifests/val_ids.txt does not match the images in val of metadata/base.csv: "
         "run webdataset/split.py again\n"
     )
     assert not (dataset.root / "webdataset/data").exists()
