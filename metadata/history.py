@@ -156,11 +156,11 @@ def life_of(reading: Reading, name: str) -> dict[str, Any]:
         "files": files_of(reading.root, row, IMAGES.path_names) + files_of(reading.root, base_row, BASE.path_names),
         "base": {column: text for column, text in base_row.items() if text is not None},
         "shards": find_in_shards(reading.root, image_id),
-        "runs": [told(run) for run in runs if run.run_id in named],
+        "runs": [run_facts(run) for run in runs if run.run_id in named],
     }
 
 
-def told(run: Run) -> dict[str, Any]:
+def run_facts(run: Run) -> dict[str, Any]:
     """Return the facts about a run."""
     facts = {"run_id": run.run_id, "stage": run.stage, "started": run.started, "code": run.code, "host": run.host}
     return {

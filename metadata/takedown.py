@@ -74,7 +74,7 @@ class Request:
     artist_pages: tuple[str, ...] = ()
     apply: bool = False
 
-    def told(self) -> dict[str, list[str]]:
+    def as_record(self) -> dict[str, list[str]]:
         """Return the request for the record."""
         named = {"id": self.ids, "url": self.urls, "domain": self.domains, "artist_page": self.artist_pages}
         return {name: list(values) for name, values in named.items() if values}
@@ -206,7 +206,7 @@ def take_down(run: StageRun, request: Request) -> None:
         new = describe_images(run, images, [image_id for image_id in chosen if image_id not in known])
         if new:
             told = traces.told(run.root)
-            record = Record(run.run_id, utc_now(), request.reason, request.told(), tuple(new), told)
+            record = Record(run.run_id, utc_now(), request.reason, request.as_record(), tuple(new), told)
             record.write(run.root)
             unfinished.append(record)
         mark(run, {each: reasons.get(each, request.reason) for each in chosen if each not in gone})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import email.utils
 import hashlib
 import math
@@ -107,8 +108,13 @@ class SpeciesIndex:
         """
         found = self.find(text)
         if found is None:
-            raise InputError(f"{where}: {text!r} is no species of quotas.csv")
+            raise InputError(f"{where}: unknown species {text!r}{self._suggestion(text)}: use a name from quotas.csv")
         return found
+
+    def _suggestion(self, text: str) -> str:
+        names = {species_slug(one.name): one.name for one in self.species}
+        like = difflib.get_close_matches(species_slug(text), names, n=1, cutoff=0.7)
+        return f" (did you mean {names[like[0]]}?)" if like else ""
 
 
 def host_of(url: str | None) -> str | None:
@@ -180,7 +186,7 @@ class Download:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFacts:
     """Facts about the bytes of an image; width and height in pixels after EXIF orientation."""
 
     image_id: str
@@ -190,7 +196,7 @@ class Picture:
     h: int
 
 
-def examine(data: bytes, limits: Limits) -> Picture:
+def examine(data: bytes, limits: Limits) -> ImageFacts:
     """Return the facts about an image, decoding it completely unless `limits.check` is "header".
 
     Raises:
@@ -212,7 +218,7 @@ def examine(data: bytes, limits: Limits) -> Picture:
     if max(width, height) > limits.max_aspect * min(width, height):
         raise Refused("bad_aspect", f"{width}x{height}: one side is over {limits.max_aspect:g} times the other")
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return Picture(md5, hashlib.sha256(data).hexdigest(), facts.format, width, height)
+    return ImageFacts(md5, hashlib.sha256(data).hexdigest(), facts.format, width, height)
 
 
 def retry_after(value: str | None) -> float | None:

@@ -25,7 +25,7 @@ from scraping.event_loop import Threads, WorkLoop
 from scraping.folders import read_file
 from scraping.hosts import check_domain
 from scraping.records import PLACEHOLDER_PAGES, Records, page_of
-from scraping.utils import Candidate, Download, Limits, Picture, Refused, Species, examine, host_of
+from scraping.utils import Candidate, Download, ImageFacts, Limits, Refused, Species, examine, host_of
 
 if TYPE_CHECKING:
     from pokefa.takedown.records import TakenDown
@@ -80,7 +80,7 @@ class Shared:
 class Got:
     """An image on disk under a temporary name, with known facts."""
 
-    picture: Picture
+    picture: ImageFacts
     content_type: str | None
     size: int
     kept: Path

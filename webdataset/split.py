@@ -124,7 +124,7 @@ def assign_sides(run: StageRun, shares: Shares, seed: int, threshold: int, *, re
     run.extra.update(train=0, val=0)
     run.extra.update(Counter(sides.values()))
     run.extra["had_a_side"] = sum(picture.side is not None for picture in pictures)
-    tell_shares(run, pictures, sides, shares)
+    report_shares(run, pictures, sides, shares)
     parted = parted_groups(pictures, sides)
     only_val = species_without_train(pictures, sides)
     run.extra |= {"parted_groups": len(parted), "species_only_in_val": len(only_val)}
@@ -143,7 +143,7 @@ def assign_sides(run: StageRun, shares: Shares, seed: int, threshold: int, *, re
     write_manifests(run.root / MANIFESTS, pictures, sides)
 
 
-def tell_shares(run: StageRun, pictures: Sequence[Picture], sides: Mapping[str, str], shares: Shares) -> None:
+def report_shares(run: StageRun, pictures: Sequence[Picture], sides: Mapping[str, str], shares: Shares) -> None:
     """Count the species that give fewer images than their share, and warn if the validation set is large."""
     room = room_in_validation(pictures, shares)
     room -= Counter(picture.species[0] for picture in pictures if sides[picture.image_id] == "val")

@@ -76,7 +76,7 @@ class Settings:
     encoding: Encoding
     seed: int
 
-    def told(self) -> dict[str, int | str | None]:
+    def as_stats(self) -> dict[str, int | str | None]:
         """Return the settings for the manifest."""
         return {
             "check": CHECKS[self.encoding.decode],
@@ -152,7 +152,7 @@ def pack_dataset(run: StageRun, settings: Settings) -> None:
     for shard in packed.values():
         left_out |= shard.left_out
     report_left_out(run, left_out)
-    stats = write_stats(run.root, shards, packed, left_out, settings.told())
+    stats = write_stats(run.root, shards, packed, left_out, settings.as_stats())
     update_card(run.root, stats)
     for split in SPLITS:
         count = sum(name.startswith(f"{split}-") for name in shards)
@@ -209,7 +209,14 @@ def report_left_out(run: StageRun, left_out: Mapping[str, str]) -> None:
         log.warning("%s: left out: %s", image_id, reason)
         run.errors += 1
     for reason, count in sorted(harmless.items()):
-        log.info("%d images left out: %s", count, reason)
+        log.info("%d %s left out: %s", count, "image" if count == 1 else "images", in_words(reason))
+
+
+def in_words(reason: str) -> str:
+    """Return `dropped: species:no_known_species` as `dropped by species: no known species`, and others unchanged."""
+    slug, _, drop = reason.partition(": ")
+    stage, _, why = drop.partition(":")
+    return f"dropped by {stage}: {why.replace('_', ' ')}" if slug == "dropped" else reason
 
 
 def export_urls(run: StageRun) -> None:

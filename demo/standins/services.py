@@ -2,7 +2,7 @@
 
     python -m demo.standins.services --catalogue demo-run/demo/art/catalogue.json --port 18765
 
-Prints one JSON line with their addresses once both listen, and ends when its stdin ends: with whoever started it.
+Prints one JSON line with their URLs once both listen, and ends when its stdin closes.
 """
 
 from __future__ import annotations

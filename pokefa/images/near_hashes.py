@@ -43,7 +43,7 @@ class Hashes:
         return least.astype(np.int64)
 
 
-def looks_of(images: pl.DataFrame) -> Numbers:
+def classes_of(images: pl.DataFrame) -> Numbers:
     """Return the class of each image; flat images are in a class only with identical files.
 
     Args:
@@ -52,12 +52,12 @@ def looks_of(images: pl.DataFrame) -> Numbers:
     by_bytes = pl.format("bytes {}", pl.col("sha256").fill_null(pl.col(KEY)))
     names = [name for name in ("phash64", "phash_variants") if name in images.columns]
     by_hash = pl.concat_str(names, separator=" ", ignore_nulls=True)
-    look = pl.when("flat").then(by_bytes).otherwise(by_hash)
-    placed = images.select(look.alias("look")).with_row_index("place")
-    return placed.select(pl.col("place").min().over("look"))["place"].to_numpy().astype(np.int64)
+    label = pl.when("flat").then(by_bytes).otherwise(by_hash)
+    placed = images.select(label.alias("label")).with_row_index("place")
+    return placed.select(pl.col("place").min().over("label"))["place"].to_numpy().astype(np.int64)
 
 
-def near_looks(hashes: Hashes, searched: Numbers, threshold: int) -> Numbers:
+def near_classes(hashes: Hashes, searched: Numbers, threshold: int) -> Numbers:
     """Return (P, 2) int64: every pair of the classes `searched` whose distance is at most `threshold`.
 
     Raises:
@@ -73,8 +73,8 @@ def near_looks(hashes: Hashes, searched: Numbers, threshold: int) -> Numbers:
 
     def own_pairs(pairs: Numbers) -> Numbers:
         owned = (pairs % width == 0).any(axis=1)
-        looks = np.sort(pairs[owned] // width, axis=1)
-        return looks[looks[:, 0] < looks[:, 1]]
+        classes = np.sort(pairs[owned] // width, axis=1)
+        return classes[classes[:, 0] < classes[:, 1]]
 
     near = (entries.pairs_of_members(chunk) for chunk in near_pair_chunks(values, threshold))
     found = collect(own_pairs(pairs) for pairs in (entries.pairs_within(), *near))
@@ -99,7 +99,7 @@ def collect(chunks: Iterable[Numbers]) -> Numbers:
     return np.concatenate(parts)
 
 
-def add_links(looks: Numbers, near: Numbers, links: Numbers) -> tuple[Numbers, Numbers]:
+def add_links(classes: Numbers, near: Numbers, links: Numbers) -> tuple[Numbers, Numbers]:
     """Return classes and near pairs that include `links` between single images.
 
     An image with a link to another class becomes a class of its own, near everything that its old class was near.
@@ -107,15 +107,15 @@ def add_links(looks: Numbers, near: Numbers, links: Numbers) -> tuple[Numbers, N
     Args:
         links: (Q, 2) int64, pairs of images that are near for another reason than their hash.
     """
-    links = links[looks[links[:, 0]] != looks[links[:, 1]]]
+    links = links[classes[links[:, 0]] != classes[links[:, 1]]]
     if not len(links):
-        return looks, near
-    split = np.arange(len(looks))
+        return classes, near
+    split = np.arange(len(classes))
     rest = np.setdiff1d(split, links)
-    _, first, look = np.unique(looks[rest], return_index=True, return_inverse=True)
-    split[rest] = rest[first][look]
+    _, first, number = np.unique(classes[rest], return_index=True, return_inverse=True)
+    split[rest] = rest[first][number]
     parts = np.unique(split)
-    groups = Groups(looks[parts])
+    groups = Groups(classes[parts])
     new = (groups.pairs_of_members(near), groups.pairs_within())
     return split, np.concatenate([links, *(parts[pairs] for pairs in new)])
 
@@ -179,10 +179,10 @@ def look_alikes(images: pl.DataFrame, threshold: int) -> list[tuple[str, str]]:
     if hashed["phash_variants"].null_count() == len(hashed):
         hashed = hashed.drop("phash_variants")
     hashed = with_flat(hashed)
-    looks = looks_of(hashed)
-    places = np.arange(len(looks))
-    searched = np.flatnonzero((looks == places) & ~hashed["flat"].to_numpy())
-    same = np.column_stack((places, looks))[looks != places]
-    near = np.concatenate((same, near_looks(hashes_of(hashed), searched, threshold)))
+    classes = classes_of(hashed)
+    places = np.arange(len(classes))
+    searched = np.flatnonzero((classes == places) & ~hashed["flat"].to_numpy())
+    same = np.column_stack((places, classes))[classes != places]
+    near = np.concatenate((same, near_classes(hashes_of(hashed), searched, threshold)))
     ids = hashed[KEY].to_list()
     return [(ids[one], ids[other]) for one, other in near.tolist()]

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from pokefa.images.hamming import Numbers
-from pokefa.images.near_hashes import Hashes, add_links, collect, hashes_of, looks_of, near_looks, with_flat
+from pokefa.images.near_hashes import Hashes, add_links, classes_of, collect, hashes_of, near_classes, with_flat
 from pokefa.ledger.table import KEY
 from preprocess.dup.embeddings import Embeddings, cosine_pairs
 from preprocess.dup.linkage import Linkage, link
@@ -56,23 +56,23 @@ def decide(rows: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, dict[str, in
     """
     images = with_flat(rows)
     hashes = hashes_of(images)
-    looks = looks_of(images)
-    searched = np.flatnonzero((looks == np.arange(len(looks))) & ~images["flat"].to_numpy())
-    near = near_looks(hashes, searched, rules.threshold)
+    classes = classes_of(images)
+    searched = np.flatnonzero((classes == np.arange(len(classes))) & ~images["flat"].to_numpy())
+    near = near_classes(hashes, searched, rules.threshold)
     links = links_of(images, rules)
     counts = {"flat": int(images["flat"].sum()), "pairs": len(near)}
     if rules.embeddings is not None:
         counts["pairs_by_embedding"] = len(links)
-    looks, near = add_links(looks, near, links)
+    classes, near = add_links(classes, near, links)
     # Ranking costs more than the search, and only images with near-duplicates need it.
-    company = np.bincount(looks, minlength=len(looks)) > 1
+    company = np.bincount(classes, minlength=len(classes)) > 1
     company[near] = True
-    ranked = rank(images.with_row_index("row").filter(pl.Series(company[looks], dtype=pl.Boolean)))
+    ranked = rank(images.with_row_index("row").filter(pl.Series(company[classes], dtype=pl.Boolean)))
     places = ranked["row"].to_numpy()
-    numbers, best, of_place = np.unique(looks[places], return_index=True, return_inverse=True)
+    numbers, best, of_place = np.unique(classes[places], return_index=True, return_inverse=True)
     kept = link(rules.linkage, len(places), best[np.searchsorted(numbers, near)])[best[of_place]]
     grouped = describe_groups(ranked, Hashes(hashes.own[places], hashes.turned[places]), kept)
-    alone = images.filter(pl.Series(~company[looks], dtype=pl.Boolean)).select(KEY)
+    alone = images.filter(pl.Series(~company[classes], dtype=pl.Boolean)).select(KEY)
     unique = alone.with_columns(pl.lit("unique").alias("dupe_flag"), pl.lit(False).alias("dupe_removed"))
     return pl.concat([grouped, unique], how="diagonal"), counts
 

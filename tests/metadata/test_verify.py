@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from metadata.verify import MENDING, NOTES, TAKE_DOWN_AGAIN, verify
+from metadata.verify import FIXES, NOTES, TAKE_DOWN_AGAIN, verify
 from pokefa.ledger.tables import Ledger
 from pokefa.llm.store import Answers, Stored
 from pokefa.reporting.check_files import check_temporaries
@@ -270,7 +270,7 @@ def kinds_found(sample: Any, *, fix: bool = False) -> set[str]:
 
 
 def test_every_kind_is_planted_below() -> None:
-    assert {plant.__name__ for plant in PLANTED} == set(MENDING)
+    assert {plant.__name__ for plant in PLANTED} == set(FIXES)
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
@@ -312,7 +312,7 @@ def test_notes_alone_leave_exit_0(ask: Ask, sample: Any) -> None:
     assert finished.summary["findings"]["edited_by_hand"]["found"] == [
         f"metadata/images.csv, image {sample.ids['dull']}, title: a better title, journals: Pikachu <b>fan art</b>"
     ]
-    assert set(NOTES) <= set(MENDING)
+    assert set(NOTES) <= set(FIXES)
 
 
 def test_no_shards_yet_is_no_error(sample: Any) -> None:

@@ -624,7 +624,7 @@ def test_a_killed_run_is_finished_by_the_next(dataset: Dataset) -> None:
         (["--max-long", "wide"], "argument --max-long: 'wide' is not a whole number of 1 or more"),
         (
             ["--max-short", "5000"],
-            "error: --min-side 1024, --max-short 5000 and --max-long 4096 do not increase: give sizes from small to large",
+            "error: --min-side 1024, --max-short 5000 and --max-long 4096 do not increase: give sizes from small to large",  # noqa: E501
         ),
     ],
 )

@@ -600,7 +600,8 @@ def test_two_at_once(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--species", "Missingno"], "error: --species: 'Missingno' is no species of quotas.csv"),
+        (["--species", "Umbron"], "error: --species: unknown species 'Umbron' (did you mean Umbreon?): use a name"),
+        (["--species", "Missingno"], "error: --species: unknown species 'Missingno': use a name from quotas.csv"),
         (["--from-folder", "no-such-folder"], "error: --from-folder no-such-folder is not a folder"),
         (["--query", "fanart"], "argument --query: 'fanart' does not contain {name}, the place of the species' name"),
         (["--labels", "a.csv"], "error: --labels needs --from-folder"),
@@ -690,7 +691,7 @@ def test_folder_of_no_species(dataset: Dataset, pictures: Path) -> None:
     (pictures / "Missingno/1.png").write_bytes(picture(1))
     finished = dataset.run(SCRIPT, "--from-folder", pictures, "--quiet")
     assert finished.code == 2
-    assert finished.stderr.endswith(f"error: sub-folder of {pictures}: 'Missingno' is no species of quotas.csv\n")
+    assert finished.stderr.endswith(": unknown species 'Missingno': use a name from quotas.csv\n")
     assert saved(dataset) == {}
 
 
@@ -768,7 +769,10 @@ def test_a_parquet_file_that_is_none(dataset: Dataset, tmp_path: Path, capsys: p
     ("text", "message"),
     [
         ("url,species\n", "has no column source_url: it needs the columns source_url and species"),
-        ("source_url,species\nhttp://a.example/,Missingno\n", "line 2: 'Missingno' is no species of quotas.csv"),
+        (
+            "source_url,species\nhttp://a.example/,Missingno\n",
+            "line 2: unknown species 'Missingno'",
+        ),
         (
             "source_url,species,image_id\nhttp://a.example/,Mew,12\n",
             "line 2: image_id '12' is not an MD5 of 32 hex digits",

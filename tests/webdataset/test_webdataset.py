@@ -419,7 +419,8 @@ def test_a_row_without_a_split_is_left_out_with_the_reason(
     assert (finished.summary["seen"], finished.summary["errors"]) == (2, errors)
     assert finished.summary["counts"] == {"packed": 1, reason.split(":")[0]: 1}
     assert stats(dataset)["left_out"] == {rows[0]["image_id"]: reason}
-    told = f"{rows[0]['image_id']}: left out: {reason}" if errors else f"1 images left out: {reason}"
+    in_words = reason.replace("dropped: cap_filter:refusal_language", "dropped by cap_filter: refusal language")
+    told = f"{rows[0]['image_id']}: left out: {reason}" if errors else f"1 image left out: {in_words}"
     assert told in finished.stderr
 
 
