@@ -302,7 +302,7 @@ IMAGES = TableSchema(
                 (
                     "phash_variants",
                     hex_digits(16, times=7),
-                    "hashes of the image mirrored and turned",
+                    "hashes of the mirrored and rotated image",
                 ),
                 ("phash_run_id", TEXT, "run that hashed the image"),
                 ("phash_error", TEXT, "why the image could not be hashed"),
