@@ -600,7 +600,7 @@ def test_two_at_once(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--species", "Umbron"], "error: --species: unknown species 'Umbron' (did you mean Umbreon?): use a name"),
+        (["--species", "Umbron"], "unknown species 'Umbron' (did you mean Umbreon?): use a name from quotas.csv"),
         (["--species", "Missingno"], "error: --species: unknown species 'Missingno': use a name from quotas.csv"),
         (["--from-folder", "no-such-folder"], "error: --from-folder no-such-folder is not a folder"),
         (["--query", "fanart"], "argument --query: 'fanart' does not contain {name}, the place of the species' name"),
@@ -771,7 +771,7 @@ def test_a_parquet_file_that_is_none(dataset: Dataset, tmp_path: Path, capsys: p
         ("url,species\n", "has no column source_url: it needs the columns source_url and species"),
         (
             "source_url,species\nhttp://a.example/,Missingno\n",
-            "line 2: unknown species 'Missingno'",
+            "line 2: unknown species 'Missingno': use a name from quotas.csv",
         ),
         (
             "source_url,species,image_id\nhttp://a.example/,Mew,12\n",
