@@ -135,7 +135,7 @@ def check_bands(bands: Sequence[Band], species: int, floor: int) -> list[Band]:
         if band.budget < floor * band.size:
             raise InputError(
                 f"band {band.first}-{band.last} has a budget of {band.budget}, less than the floor of {floor} for each "
-                f"of its {band.size} species ({floor * band.size}): raise the budget or lower --floor"
+                f"of {band.size} species ({floor * band.size}): raise the budget or lower --floor"
             )
     return ordered
 

@@ -438,7 +438,9 @@ def test_a_budget_counts_what_is_under_way() -> None:
         budget.spend(0.1)
     with budget.promise(0.9):
         pass
-    assert str(caught.value) == ("--max-cost 1 is reached ($0.0000 spent): finished work is saved; run again with more")
+    assert str(caught.value) == (
+        "--max-cost 1 is reached ($0.0000 spent): what was finished is saved; run again with more"
+    )
     assert budget.spent == 0.1
     with Budget(None).promise(1e9):
         pass

@@ -113,7 +113,7 @@ def pinned(server: FileServer, data: bytes = DATA) -> ModelFile:
 def test_an_unpinned_file_is_refused_confined_or_let_run() -> None:
     what = unpinned_file(Path("model.pt"), "a" * 64, "b" * 64)
     assert what == f"model.pt is not the pinned model file (its SHA-256 is {'a' * 64}, expected {'b' * 64})"
-    with pytest.raises(InputError, match=r"a model file is a program: add --trust-model-file if you trust who made it"):
+    with pytest.raises(InputError, match=r"a model file is a program: if you trust its author, add --trust-model-file"):
         check_trust(what, Trust())
     with pytest.raises(InputError, match=r"a model file is a program"):
         check_trust(what, Trust(unconfined=True))
@@ -362,8 +362,8 @@ def test_names_inside_an_archive_choose_no_place(server: FileServer, cache: Path
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"model.h5": WEIGHTS}, "it holds 0 files called tags.txt"),
-        ({"a/model.h5": WEIGHTS, "b/model.h5": b"", "tags.txt": b""}, "it holds 2 files called model.h5"),
+        ({"model.h5": WEIGHTS}, "it has 0 files called tags.txt"),
+        ({"a/model.h5": WEIGHTS, "b/model.h5": b"", "tags.txt": b""}, "it has 2 files called model.h5"),
         (
             {"model.h5": WEIGHTS, "tags.txt": b"x" * 101},
             "tags.txt has 101 bytes, at most 100 are expected",

@@ -267,7 +267,7 @@ def test_running_stage_is_waited_for(ask_here: Ask, sample: Any) -> None:
         run.note({"text": "its journal is open in this process"})
         finished = ask_here("status")
         assert finished.summary["next"] == []
-        assert "\n  nothing before score ends: it is running\n" in finished.stdout
+        assert "\n  wait until score ends: it is running\n" in finished.stdout
         assert re.search(rf"\n  score +since \S+ \S+, running, process {os.getpid()}\n", finished.stdout)
         details = ask_here("status", "--json").summary
         assert (details["awaited"], details["open_runs"]["score"]["running"]) == (["score"], True)
