@@ -219,7 +219,7 @@ def test_a_line_that_always_breaks_off_names_the_sizes(server: FileServer) -> No
     server.cuts = [10] * model_files.ATTEMPTS
     with pytest.raises(PokefaError) as caught:
         fetch(pinned(server), ways_out=WAYS_OUT)
-    assert str(caught.value) == f"cannot download {server.url} (50 bytes came, {len(DATA)} expected); {WAYS_OUT}"
+    assert str(caught.value) == f"cannot download {server.url} (got 50 of {len(DATA)} bytes); {WAYS_OUT}"
     assert len(server.ranges) == model_files.ATTEMPTS
 
 

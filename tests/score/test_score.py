@@ -179,7 +179,7 @@ def test_a_used_up_quota_stops_with_exit_code_3_and_keeps_what_came(
     server = stand_in(failures=["", "", "quota", "quota", "quota"])
     finished = dataset.run(SCRIPT, "--concurrency", 1, env=environment(server))
     assert finished.code == 3
-    assert "is used up (insufficient_quota): finished work is saved" in finished.stderr
+    assert "is used up (insufficient_quota): what was finished is saved" in finished.stderr
     assert [row["ae_aesthetic"] for row in dataset.images().values()].count("") == len(ids) - finished.summary["done"]
     assert finished.summary["done"] == server.counts["answered"] >= 2
     assert finished.summary["errors"] == 0
@@ -302,7 +302,7 @@ def test_a_stopped_run_saves_what_is_in_flight(
     go_on.set()
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "error: interrupted: finished work is saved; run the same command again to continue" in stderr
+    assert "error: interrupted: " in stderr
     saved = [row["ae_aesthetic"] for row in dataset.images().values() if row["ae_aesthetic"]]
     assert len(saved) == json.loads(stdout.splitlines()[-1])["done"] == server.counts["answered"] >= 4
 
