@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pokefa.csv_files import csv_text, read_csv
+from pokefa.csv_files import csv_text, read_csv, remove_guard
 from pokefa.errors import InputError
 
 ADVICE = "it needs the columns file and species"
@@ -132,7 +132,12 @@ def test_a_path_is_no_pattern(tmp_path: Path, name: str) -> None:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
-@given(st.lists(st.tuples(TEXTS, TEXTS).filter(lambda row: any(cell.strip() for cell in row))))
+UNGUARDED = TEXTS.filter(
+    lambda text: remove_guard(text) == text
+)  # csv.writer adds no guard
+
+
+@given(st.lists(st.tuples(UNGUARDED, UNGUARDED).filter(lambda row: any(cell.strip() for cell in row))))
 def test_what_csv_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows([("file", "species"), *rows])

@@ -235,8 +235,8 @@ def test_tags_that_do_not_fit_the_model_are_refused(model_dir: Path, tmp_path: P
     with pytest.raises(InputError) as caught:
         open_project(folder).load(1)
     assert str(caught.value) == (
-        f"{folder / MODEL_FILE} turns (None, 512, 512, 3) into (None, {len(LOGITS)}): not pictures in RGB of a fixed "
-        "size into one score for each of the 1 lines of tags.txt"
+        f"{folder / MODEL_FILE} has the input (None, 512, 512, 3) and the output (None, {len(LOGITS)}): name a model that "
+        "takes RGB images of a fixed size and returns one score for each of the 1 lines of tags.txt"
     )
 
 
@@ -297,7 +297,9 @@ def test_a_confined_model_that_does_not_fit_or_load_is_one_error(model_dir: Path
     folder = tmp_path / "project"
     shutil.copytree(model_dir, folder)
     (folder / "tags.txt").write_text("rating:explicit\n")
-    with pytest.raises(InputError, match=r"turns \(None, 512, 512, 3\) into \(None, \d+\): not pictures in RGB"):
+    with pytest.raises(
+        InputError, match=r"has the input \(None, 512, 512, 3\) and the output \(None, \d+\): name a model"
+    ):
         replace(open_project(folder), confined=True).load(1)
     (folder / MODEL_FILE).write_bytes(b"no model")
     with pytest.raises(InputError, match=r"cannot be loaded as a Keras model: .+"):

@@ -391,7 +391,7 @@ def test_a_model_that_is_not_pinned_needs_a_word_of_trust(dataset: Dataset, pict
     assert finished.stderr == (
         f"error: {model_dir}/model-resnet_custom_v3.h5 is not the pinned model file (its SHA-256 is "
         f"{sha256_of(model_dir / 'model-resnet_custom_v3.h5')}, expected {V3.members[0].sha256}); a model file is a "
-        "program: add --trust-model-file if you trust who made it, and it runs where it cannot write\n"
+        "program: if you trust its author, add --trust-model-file to run it in a process that cannot write\n"
     )
     assert not any(row["is_nsfw"] for row in dataset.images().values())
 
@@ -406,7 +406,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_in_one_line(
     finished = dataset.run(SCRIPT, "--model-dir", folder, *TRUST)
     assert finished.code == 2
     (line,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: {folder}/model-resnet_custom_v3.h5 turns (None, 512, 512, 3) into (None, ")
+    assert line.startswith(
+        f"error: {folder}/model-resnet_custom_v3.h5 has the input (None, 512, 512, 3) and the output (None, "
+    )
     assert not any(row["nsfw_error"] for row in dataset.images().values())
 
 

@@ -140,7 +140,7 @@ def test_unknown_ids_change_nothing(flagged: Dataset) -> None:
     finished = flagged.run(SCRIPT, "--ids", FLAGGED, "cc44", "dd55")
     assert finished.code == 2
     assert finished.stderr == (
-        "error: not in metadata/images.csv: cc44, dd55; nothing was changed: correct the ids, or leave them out with "
+        "error: not in metadata/images.csv: cc44, dd55; nothing was changed: correct the ids, or skip them with "
         "--ignore-unknown\n"
     )
     assert flagged.images() == before
