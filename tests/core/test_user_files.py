@@ -132,9 +132,7 @@ def test_a_path_is_no_pattern(tmp_path: Path, name: str) -> None:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
-UNGUARDED = TEXTS.filter(
-    lambda text: remove_guard(text) == text
-)  # csv.writer adds no guard
+UNGUARDED = TEXTS.filter(lambda text: remove_guard(text) == text)  # csv.writer adds no guard
 
 
 @given(st.lists(st.tuples(UNGUARDED, UNGUARDED).filter(lambda row: any(cell.strip() for cell in row))))
