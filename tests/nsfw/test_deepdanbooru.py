@@ -235,8 +235,8 @@ def test_tags_that_do_not_fit_the_model_are_refused(model_dir: Path, tmp_path: P
     with pytest.raises(InputError) as caught:
         open_project(folder).load(1)
     assert str(caught.value) == (
-        f"{folder / MODEL_FILE} has the input (None, 512, 512, 3) and the output (None, {len(LOGITS)}): name a model that "
-        "takes RGB images of a fixed size and returns one score for each of the 1 lines of tags.txt"
+        f"{folder / MODEL_FILE} has the input (None, 512, 512, 3) and the output (None, {len(LOGITS)}): name a model "
+        "that takes RGB images of a fixed size and returns one score for each of the 1 lines of tags.txt"
     )
 
 
