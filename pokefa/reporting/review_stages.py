@@ -74,17 +74,17 @@ def duplicate_actions(data: Dataset) -> list[Action]:
 
 
 def filter_actions(data: Dataset) -> list[Action]:
-    gates = thresholds_of_filter(data.runs)
+    thresholds = thresholds_of_filter(data.runs)
     passing = data.tables.images.filter(filled("filter_rank")).height
     flags = flags_kept(data, "filter", "min_relevance", "min_aesthetic", "top_n")
     return [
         Action(
-            "gates that let them in",
+            "thresholds that keep them",
             ("preprocess/filter/filter.py", *flags),
-            "No single image can be let in by hand. These are the highest gates that the ticked images pass; --dry-run "
-            "counts all that would join. Leave it off to do it.",
+            "No single image can be added manually. These are the highest thresholds that the ticked images pass; "
+            "--dry-run counts all that would join. Leave it off to do it.",
             "gates",
-            {**gates, "passing": passing},
+            {**thresholds, "passing": passing},
         ),
         Action(
             "score them again",

@@ -1,7 +1,7 @@
-"""`unflag_main`: the command with which a person overrules a model's flag, one image at a time.
+"""`unflag_main`: the command with which a person overrides a model's flag, one image at a time.
 
-What the model said stays in its own column; the person's word goes into an override column beside it, which outranks
-the flag everywhere and which no automatic stage writes.
+The model's flag stays in its column. The decision goes into an override column, which takes precedence over the flag
+and which no automatic stage writes.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ log = logging.getLogger("pokefa")
 
 @dataclass(frozen=True)
 class Overrule:
-    """What an unflag command changes.
+    """The changes of an unflag command.
 
     Args:
-        step: its name, which owns `override`.
+        step: the name of its step, which owns `override`.
         flag: the model's column, True or False.
         override: the person's column.
-        stale: later stages whose images.csv cells were made from what the flag led to, and must be made anew.
-        again: the first stage to run again; the first stale one by default.
+        stale: later stages whose images.csv cells depend on the flag, and must be recomputed.
+        again: the first stage to rerun; the first stale one by default.
         again_undone: the same after an undo; `again` by default.
-        stale_where: the images of which this is so; of the others nothing is made anew.
+        stale_where: the images whose cells are stale; nothing is recomputed for others.
         stale_where_undone: the same after an undo.
     """
 
@@ -59,11 +59,11 @@ def unflag_main(doc: str | None, order: Overrule, argv: Sequence[str] | None = N
         argv: the command line; sys.argv by default.
     """
     parser = stage_parser(doc, rows=False)
-    parser.add_argument("--ids", nargs="+", metavar="ID", help="these images; the beginning of an id will do")
-    parser.add_argument("--ids-file", type=Path, metavar="FILE", help="the images named in FILE, one a line")
-    parser.add_argument("--undo", action="store_true", help="take the override back: the model's flag counts again")
-    parser.add_argument("--note", metavar="TEXT", help="why; kept in the run's journal")
-    parser.add_argument("--ignore-unknown", action="store_true", help="pass over ids that the ledger does not hold")
+    parser.add_argument("--ids", nargs="+", metavar="ID", help="these images; id prefixes are enough")
+    parser.add_argument("--ids-file", type=Path, metavar="FILE", help="the images listed in FILE, one id per line")
+    parser.add_argument("--undo", action="store_true", help="remove the override: the model's flag applies again")
+    parser.add_argument("--note", metavar="TEXT", help="reason, kept in the run's journal")
+    parser.add_argument("--ignore-unknown", action="store_true", help="skip ids that are not in the ledger")
     args = parser.parse_args(argv)
     if args.ids is None and args.ids_file is None:
         parser.error("name the images with --ids or --ids-file")
@@ -71,20 +71,20 @@ def unflag_main(doc: str | None, order: Overrule, argv: Sequence[str] | None = N
         order.step,
         args,
         lambda run: overrule(run, order, undo=args.undo, note=args.note, ignore_unknown=args.ignore_unknown),
-        keeps_away=order.stale,  # what they are about to record would be what is overruled here
+        keeps_away=order.stale,  # they would record results that depend on the old flag
     )
 
 
 def overrule(run: StageRun, order: Overrule, *, undo: bool, note: str | None, ignore_unknown: bool) -> None:
-    """Set or empty the override of the images that the run's options name.
+    """Set or empty the override of the images named in the run's options.
 
     Args:
         undo: empty the override instead of setting it.
-        note: kept in the journal with the images that were changed.
-        ignore_unknown: go on without ids that the ledger does not hold.
+        note: kept in the journal with the changed images.
+        ignore_unknown: skip ids that are not in the ledger.
 
     Raises:
-        InputError: an id is unknown or stands for several images; nothing has been changed.
+        InputError: an id is unknown or ambiguous; nothing was changed.
     """
     table = run.table()
     verdicts = table.select(KEY, is_true(order.flag).alias("flagged"), filled(order.override).alias("overruled"))
@@ -93,7 +93,7 @@ def overrule(run: StageRun, order: Overrule, *, undo: bool, note: str | None, ig
     if unknown and not ignore_unknown:
         raise InputError(
             f"not in {run.ledger.images.schema.path}: {name_some(unknown)}; nothing was changed: correct the ids, or "
-            "leave them out with --ignore-unknown"
+            "skip them with --ignore-unknown"
         )
     if not wanted and not unknown:
         raise InputError("no image is named: give ids with --ids, or in the file of --ids-file")
@@ -129,15 +129,15 @@ def overrule(run: StageRun, order: Overrule, *, undo: bool, note: str | None, ig
 
 
 def stale_cells(stages: Sequence[str], step: str) -> list[str]:
-    """Return the columns of images.csv that hold nothing true once a decision of `step` was overturned."""
+    """Return the columns of images.csv that are outdated once a decision of `step` is overridden."""
     return [name for stage in stages for name in stale_columns(stage, after=step)]
 
 
 def later_stages(step: str, stale: Sequence[str], again: str | None = None) -> list[str]:
-    """Return the stages to run again once an override of `step` has changed: from `again` on.
+    """Return the stages to rerun after a changed override of `step`: from `again` on.
 
-    Without it, from the first stale stage on. Without stale stages all that come after are meant: their cells of a
-    flagged image are empty.
+    Without it, from the first stale stage on. Without stale stages, all later stages: their cells of a flagged image
+    are empty.
     """
     names = list(STEPS)
     first = names.index(again) if again else min(map(names.index, stale), default=names.index(step) + 1)
@@ -146,7 +146,7 @@ def later_stages(step: str, stale: Sequence[str], again: str | None = None) -> l
 
 
 def _verdict(flagged: bool, overruled: bool, undo: bool) -> str:
-    """Return what is to be done with one image, or why nothing is, as a slug."""
+    """Return the change to make to one image, or why there is none, as a slug."""
     if undo:
         return "undone" if overruled else "not_unflagged"
     if overruled:

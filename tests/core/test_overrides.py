@@ -26,7 +26,7 @@ def test_a_name_stands_for_the_only_id_that_it_begins(known: set[str], named: li
         for name in named
     }
     if any(len(candidates) > 1 for candidates in meant.values()):
-        with pytest.raises(InputError, match="is the beginning of several ids, of "):
+        with pytest.raises(InputError, match="is a prefix of several ids, such as "):
             find_ids(named, list(known))
         return
     found, unknown = find_ids(named, list(known))
@@ -59,7 +59,7 @@ def test_a_stage_whose_cells_would_be_emptied_must_not_run_meanwhile(dataset, ca
         assert unflag_ocr(dataset, "--ids", "aa", "--dry-run") == 0
         capsys.readouterr()
         assert unflag_ocr(dataset, "--ids", "aa") == 2
-    assert capsys.readouterr().err.startswith(f"error: resize.py or takedown.py is at work on {dataset.root}: ")
+    assert capsys.readouterr().err.startswith(f"error: resize.py or takedown.py is running on {dataset.root}: ")
     assert not dataset.images()[AA].get("ocr_override")
     with holding(dataset.root, "nsfw_filter"):
         assert unflag_ocr(dataset, "--ids", "aa") == 0

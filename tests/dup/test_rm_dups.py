@@ -378,18 +378,18 @@ def test_the_script_with_embeddings(dataset: Dataset) -> None:
     ("names", "vectors", "message"),
     [
         ("ab", [[1.0, 0.0]], "--embeddings has 1 rows and --embedding-ids 2 ids: they must match"),
-        ("ab", [1.0, 0.0], "--embeddings {npy} must hold one (N, D) array of floats, not float64, (2,)"),
-        ("ab", [[1, 0], [0, 1]], "--embeddings {npy} must hold one (N, D) array of floats, not int64, (2, 2)"),
+        ("ab", [1.0, 0.0], "--embeddings {npy} must contain one (N, D) array of floats, not float64, (2,)"),
+        ("ab", [[1, 0], [0, 1]], "--embeddings {npy} must contain one (N, D) array of floats, not int64, (2, 2)"),
         ("aa", [[1.0], [1.0]], "--embedding-ids {ids} names images twice: " + "a" * 32),
         (
             "ab",
             [[1.0], [0.0]],
-            "--embeddings: the row of " + "b" * 32 + " is all zeros or not finite: leave such images out",
+            "--embeddings: the row of " + "b" * 32 + " is zero or not finite: remove such images",
         ),
         (
             "ab",
             [[np.nan], [1.0]],
-            "--embeddings: the row of " + "a" * 32 + " is all zeros or not finite: leave such images out",
+            "--embeddings: the row of " + "a" * 32 + " is zero or not finite: remove such images",
         ),
     ],
 )
@@ -424,7 +424,7 @@ def test_too_many_pairs_end_the_run_before_the_memory(dataset: Dataset, monkeypa
     with pytest.raises(PokefaError) as caught:
         decide([image(str(bit), flip(BASE, bit)) for bit in range(5)], 6, "star")
     assert str(caught.value) == (
-        "over 2 pairs of images are near each other: nothing was changed; lower --threshold, or raise --min-cosine"
+        "over 2 pairs of images are near-duplicates: nothing was changed; lower --threshold, or raise --min-cosine"
     )
 
 

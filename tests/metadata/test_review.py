@@ -246,7 +246,7 @@ def test_an_image_flagged_by_a_later_screening_is_none_to_let_in_or_to_caption(a
     flag(sample, "dull", "{}", "{}")
     flag(sample, "good", "{}", "{}")
     ask("review", "--stage", "filter")
-    assert "Nothing is flagged." in text_of(sample.root, "filter")  # dull is the only one that a gate left out
+    assert "Nothing is flagged." in text_of(sample.root, "filter")  # dull is the only one that a threshold left out
     ask("review", "--stage", "caption")
     assert listed(page_of(sample.root, "caption")) == [sample.ids["text"]]
     for stage, name in (("filter", "dull"), ("caption", "good")):

@@ -464,8 +464,8 @@ def test_a_file_that_is_not_pinned_needs_a_word_of_trust(dataset: Dataset, weigh
         assert wrong.code == 2
         assert wrong.stderr == (
             f"error: LAMA_MODEL: {weights['LAMA_MODEL']} is not the pinned model file (its SHA-256 is "
-            f"{sha256_of(Path(weights['LAMA_MODEL']))}, expected {BIG_LAMA.sha256}); a model file is a program: add "
-            "--trust-model-file if you trust who made it, and it runs where it cannot write\n"
+            f"{sha256_of(Path(weights['LAMA_MODEL']))}, expected {BIG_LAMA.sha256}); a model file is a "
+            "program: if you trust its author, add --trust-model-file to run it in a process that cannot write\n"
         )
     wrong = dataset.run(SCRIPT, "detect", "--det-model", "PP-OCRv5_mobile_det")
     assert wrong.code == 2
