@@ -241,12 +241,27 @@ IMAGES = TableSchema(
                     BOOLEAN,
                     "True: so much is text that nothing is painted over and the original is used",
                 ),
+                (
+                    "ocr_doubt",
+                    one_of("large_mask", "unsure"),
+                    "why nothing is painted over before a person has looked; see ocr_override",
+                ),
+                ("ocr_text", TEXT, "lines that were read, as a JSON list: handles, titles, words"),
                 ("ocr_model", TEXT, "text detector and its version"),
                 ("ocr_inpainted_path", PATH, "PNG with the text painted over; empty where there is no text"),
                 ("ocr_inpainter", TEXT, "inpainter and its version"),
             ],
         ),
-        *_columns("ocr_unflag", [("ocr_override", one_of("unflagged"), "a person looked; the original is used")]),
+        *_columns(
+            "ocr_unflag",
+            [
+                (
+                    "ocr_override",
+                    one_of("unflagged", "paint"),
+                    "a person looked; `unflagged`: the original is used; `paint`: what is doubtful is painted over too",
+                )
+            ],
+        ),
         *_columns(
             "ocr_pipeline",
             [
@@ -322,7 +337,7 @@ IMAGES = TableSchema(
                     "`identical`: the same phash64",
                 ),
                 ("dupe_removed", BOOLEAN, "True: another image of the group is kept instead"),
-                ("dupe_keep_reason", TEXT, "what decided for the kept one: aesthetic, pixels, ts or image_id"),
+                ("dupe_keep_reason", TEXT, "what decided for the kept one: unpainted, aesthetic, pixels, ts or image_id"),
                 ("dupe_run_id", TEXT, "run that decided"),
             ],
         ),

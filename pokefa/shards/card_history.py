@@ -153,13 +153,9 @@ def usual_values(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if stage == "rm_dups" and given["embeddings"] is None:
         return {"min_cosine": None}
     if stage == "ocr_pipeline":
-        from preprocess.ocr.detect import UNREAD, TextRules
-
         if given["halves"] == "inpaint":
-            return {name: None for name in given if name not in ("halves", "inpainter")}
-        usual = UNREAD if given["verify_text"] == "none" else TextRules()
-        unnamed = {name: getattr(usual, name) for name in ("min_confidence", "min_aspect") if given[name] is None}
-        return unnamed | ({"inpainter": None} if given["halves"] == "detect" else {})
+            return {name: None for name in given if name not in ("halves", "inpainter", "paint_doubtful")}
+        return {"inpainter": None, "paint_doubtful": None} if given["halves"] == "detect" else {}
     return {}
 
 

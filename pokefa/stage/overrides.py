@@ -34,9 +34,8 @@ class Overrule:
         override: the person's column.
         stale: later stages whose images.csv cells were made from what the flag led to, and must be made anew.
         again: the first stage to run again; the first stale one by default.
-        again_undone: the same after an undo.
         stale_where: the images of which this is so; of the others nothing is made anew.
-        stale_where_undone: the same after an undo.
+        verdict: what is set.
         undo: empty the override instead of setting it.
         note: kept in the journal with the images that were changed.
         ignore_unknown: go on without ids that the ledger does not hold.
@@ -46,9 +45,8 @@ class Overrule:
     override: str
     stale: tuple[str, ...] = ()
     again: str | None = None
-    again_undone: str | None = None
     stale_where: pl.Expr = ANY_ROW
-    stale_where_undone: pl.Expr = ANY_ROW
+    verdict: str = UNFLAGGED
     undo: bool = False
     note: str | None = None
     ignore_unknown: bool = False
@@ -65,6 +63,7 @@ def unflag_main(
     again_undone: str | None = None,
     stale_where: pl.Expr = ANY_ROW,
     stale_where_undone: pl.Expr = ANY_ROW,
+    upholding: tuple[str, str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run an unflag script and return its exit code.
@@ -72,26 +71,33 @@ def unflag_main(
     Args:
         doc: the script's docstring, the text of --help.
         step: name of the step in pokefa.stage.rows.STEPS, which owns `override`.
-        flag, override, stale, again, again_undone, stale_where, stale_where_undone: as in `Overrule`.
+        flag, override, stale, again, stale_where: as in `Overrule`.
+        again_undone, stale_where_undone: the same where the model's flag counts again.
+        upholding: a verdict that the model is right, also the flag's name, and the flag's help.
         argv: the command line; sys.argv by default.
     """
     parser = stage_parser(doc, rows=False)
     parser.add_argument("--ids", nargs="+", metavar="ID", help="these images; the beginning of an id will do")
     parser.add_argument("--ids-file", type=Path, metavar="FILE", help="the images named in FILE, one a line")
     parser.add_argument("--undo", action="store_true", help="take the override back: the model's flag counts again")
+    if upholding:
+        parser.add_argument(f"--{upholding[0]}", action="store_true", dest="upheld", help=upholding[1])
     parser.add_argument("--note", metavar="TEXT", help="why; kept in the run's journal")
     parser.add_argument("--ignore-unknown", action="store_true", help="pass over ids that the ledger does not hold")
     args = parser.parse_args(argv)
     if args.ids is None and args.ids_file is None:
         parser.error("name the images with --ids or --ids-file")
+    upheld = upholding is not None and args.upheld
+    if upheld and args.undo:
+        parser.error(f"--undo takes back either word: leave --{upholding[0]} out")
+    counts = upheld or args.undo  # the model's flag
     order = Overrule(
         flag,
         override,
         tuple(stale),
-        again,
-        again_undone or again,
-        stale_where,
-        stale_where_undone,
+        (again_undone or again) if counts else again,
+        stale_where_undone if counts else stale_where,
+        upholding[0] if upheld else UNFLAGGED,
         args.undo,
         args.note,
         args.ignore_unknown,
@@ -112,7 +118,7 @@ def overrule(run: StageRun, order: Overrule) -> None:
         InputError: an id is unknown or stands for several images; nothing has been changed.
     """
     table = run.table()
-    verdicts = table.select(KEY, is_true(order.flag).alias("flagged"), filled(order.override).alias("overruled"))
+    verdicts = table.select(KEY, is_true(order.flag), order.override)
     flags = {image_id: (flagged, overruled) for image_id, flagged, overruled in verdicts.iter_rows()}
     wanted, unknown = find_ids(run.options.ids or (), list(flags))
     if unknown and not order.ignore_unknown:
@@ -127,28 +133,26 @@ def overrule(run: StageRun, order: Overrule) -> None:
         log.warning("%s: not in the ledger", image_id)
     run.seen = len(wanted)
     gone = set(table.filter(TAKEN_DOWN)[KEY])
-    made_anew = order.stale_where_undone if order.undo else order.stale_where
-    full = table.filter(pl.col(KEY).is_in(wanted) & made_anew).select(KEY, *stale_cells(order.stale, run.step.name))
+    full = table.filter(pl.col(KEY).is_in(wanted) & order.stale_where).select(KEY, *stale_cells(order.stale, run.step.name))
     cells = {row.pop(KEY): row for row in full.to_dicts()}
     changed = []
     for image_id in wanted:
-        reason = _verdict(*flags[image_id], order.undo)
+        reason = _verdict(*flags[image_id], order)
         if image_id in gone:
             reason = "taken_down"
-        if reason != ("undone" if order.undo else UNFLAGGED):
+        if reason != ("undone" if order.undo else order.verdict):
             log.info("%s: %s", image_id, reason)
             run.counts[reason] += 1
             continue
         emptied = [name for name, text in cells.get(image_id, {}).items() if text is not None]
         log.info("%s: %s%s", image_id, reason, f", and emptied {', '.join(emptied)}" if emptied else "")
-        run.record(image_id, {order.override: None if order.undo else UNFLAGGED}, reason=reason)
+        run.record(image_id, {order.override: None if order.undo else order.verdict}, reason=reason)
         if order.stale and image_id in cells:
             run.clear(image_id, order.stale, reason=reason)
         changed.append(image_id)
     if changed and order.note is not None:
         run.note({"text": order.note, "image_ids": changed})
-    again = order.again_undone if order.undo else order.again
-    run.extra["run_again"] = later_stages(run.step.name, order.stale, again) if cells.keys() & changed else []
+    run.extra["run_again"] = later_stages(run.step.name, order.stale, order.again) if cells.keys() & changed else []
     if changed and run.options.dry_run:
         log.info("dry run: nothing was changed")
 
@@ -171,10 +175,10 @@ def later_stages(step: str, stale: Sequence[str], again: str | None = None) -> l
     return list(dict.fromkeys(STEPS[name].owner for name in ORDER[first:] if name not in by_hand))
 
 
-def _verdict(flagged: bool, overruled: bool, undo: bool) -> str:
+def _verdict(flagged: bool, overruled: str | None, order: Overrule) -> str:
     """Return what is to be done with one image, or why nothing is, as a slug."""
-    if undo:
+    if order.undo:
         return "undone" if overruled else "not_unflagged"
-    if overruled:
-        return "already_unflagged"
-    return UNFLAGGED if flagged else "not_flagged"
+    if overruled == order.verdict:
+        return f"already_{overruled}"
+    return order.verdict if flagged else "not_flagged"

@@ -27,11 +27,14 @@ def leads_out(column: str) -> pl.Expr:
 
 # What a person decided outranks what a model said: an unflagged image counts as clean.
 FLAGGED_NSFW = is_true("is_nsfw") & pl.col("nsfw_override").is_null()
-HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").is_null()
+HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").ne_missing(pl.lit("unflagged"))
 # Painted over, an image that is mostly text would be mostly the inpainter's work: it goes on as it is.
-TO_PAINT_OVER = HAS_TEXT & ~is_true("ocr_text_dominated")
+WITH_HOLES = HAS_TEXT & ~is_true("ocr_text_dominated")
+# A figure may be painted away: a person decides, and until then no later stage takes the image.
+DOUBTFUL = WITH_HOLES & filled("ocr_doubt") & pl.col("ocr_override").is_null()
+TO_PAINT_OVER = WITH_HOLES & ~DOUBTFUL
 SCREENED = filled("is_nsfw") & ~FLAGGED_NSFW
-TEXT_SETTLED = filled("has_ocr") & (~TO_PAINT_OVER | filled("ocr_inpainted_path"))
+TEXT_SETTLED = filled("has_ocr") & (~WITH_HOLES | filled("ocr_inpainted_path"))
 RESIZED = SCREENED & TEXT_SETTLED & filled("path_resized")
 ANY_ROW = pl.lit(True)
 

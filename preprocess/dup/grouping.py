@@ -16,8 +16,9 @@ from pokefa.ledger.table import KEY
 from preprocess.dup.embeddings import Embeddings, cosine_pairs
 from preprocess.dup.linkage import Linkage, link
 
-CRITERIA = ("aesthetic", "pixels", "ts", KEY)
-DESCENDING = (True, True, False, False)
+# `unpainted` counts more than looks: what was painted over is the inpainter's guess at the artist's picture.
+CRITERIA = ("unpainted", "aesthetic", "pixels", "ts", KEY)
+DESCENDING = (True, True, True, False, False)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ class Rules:
 def rank(rows: pl.DataFrame) -> pl.DataFrame:
     """Return typed rows best first, with CRITERIA as columns; missing values come last."""
     pixels = (pl.col("w") * pl.col("h")).fill_null(0)
-    criteria = rows.with_columns(pl.col("ae_aesthetic").alias("aesthetic"), pixels.alias("pixels"))
+    unpainted = pl.col("resize_source").ne_missing(pl.lit("inpainted"))
+    criteria = rows.with_columns(
+        unpainted.alias("unpainted"), pl.col("ae_aesthetic").alias("aesthetic"), pixels.alias("pixels")
+    )
     return criteria.sort(CRITERIA, descending=DESCENDING, nulls_last=True)
 
 

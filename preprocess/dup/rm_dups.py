@@ -1,15 +1,15 @@
 """Stage 6, second half: of images that look the same, keep the best one.
 
 Two images are near-duplicates when their hashes differ in at most --threshold of 64 bits; every such pair is found.
-The best of a group is kept: highest ae_aesthetic (a missing score is lowest), then most pixels in the raw file, then
-earliest ts, then image_id. With --linkage star an image goes only if it lies within the threshold of the one kept
+The best of a group is kept: one that was not painted over, then highest ae_aesthetic (a missing score is lowest), then
+most pixels in the raw file, then earliest ts, then image_id. With --linkage star an image goes only if it lies within the threshold of the one kept
 for it; with single, near-duplicates of near-duplicates go too. A flat or nearly flat image, whose hash says nothing,
 is a duplicate only of the same bytes. Nothing is deleted, and a run changes only rows whose answer has changed.
 
 --with-variants finds mirrored and turned copies too. --embeddings takes vectors that you have made with a model of
 yours, and also counts images as near whose vectors have a cosine of at least --min-cosine: crops, say.
 
-Reads   images.csv: phash64, phash_contrast, phash_variants, sha256, ae_aesthetic, w, h, ts
+Reads   images.csv: phash64, phash_contrast, phash_variants, sha256, resize_source, ae_aesthetic, w, h, ts
 Writes  images.csv: dupe_group, dupe_rep_image, dupe_distance, dupe_flag, dupe_removed, dupe_keep_reason, dupe_run_id
         drops.csv: a row for each image that goes; metadata/audit/dups-<run_id>.csv: a row for each member of a group
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 MIN_COSINE = 0.95
 
 
-READ = ("phash64", "phash_contrast", "sha256", "ae_aesthetic", "w", "h", "ts")
+READ = ("phash64", "phash_contrast", "sha256", "resize_source", "ae_aesthetic", "w", "h", "ts")
 DECIDED = ("dupe_group", "dupe_rep_image", "dupe_distance", "dupe_flag", "dupe_removed", "dupe_keep_reason")
 FACTS = (*READ, "path_resized", "source_url")
 
@@ -125,7 +125,9 @@ def changed_rows(table: pl.DataFrame, decided: pl.DataFrame) -> list[tuple[bool,
 def describe(cells: Mapping[str, Value]) -> str:
     """Return why an image goes, as `near: 3 bits from <image_id>, which is kept for its aesthetic`."""
     flag, distance, kept = cells["dupe_flag"], cells["dupe_distance"], cells["dupe_rep_image"]
-    return f"{flag}: {distance} bits from {kept}, which is kept for its {cells['dupe_keep_reason']}"
+    reason = cells["dupe_keep_reason"]
+    merit = "was not painted over" if reason == "unpainted" else f"is kept for its {reason}"
+    return f"{flag}: {distance} bits from {kept}, which {merit}"
 
 
 def write_audit(run: StageRun, table: pl.DataFrame, decided: pl.DataFrame, changed: Sequence[str]) -> None:
