@@ -88,7 +88,7 @@ def find(label: dict[str, Any], paint: bool, *, folder: Path) -> dict[str, Any]:
         "ground": label["ground"],
         "seconds": seconds,
         "masked": area_frac(mask),
-        "boxes": area_frac(draw_mask(polygons, image.size, RULES.dilate)),
+        "boxes_masked": area_frac(draw_mask(polygons, image.size, RULES.dilate)),
         "doubt": doubt_about(polygons, area_frac(mask), RULES),
         "marks": [],
     }

@@ -50,7 +50,7 @@ def run_demo(root: Path, port: int) -> None:
         root,
         flags={
             "nsfw": ["--model-dir", str(folder / "nsfw_model"), *TRUST],
-            "ocr": TRUST,
+            "ocr": [*TRUST, "--paint-doubtful"],  # nobody looks in between
             # Twelve species are all head by the defaults, which would put half of so small a set into validation.
             "split": ["--head-rank", "6", "--head-images", "1", "--middle-rank", "6"],
         },

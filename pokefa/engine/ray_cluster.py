@@ -113,12 +113,13 @@ def runtime_environment(cluster: Cluster, code: Path) -> dict[str, Any]:
 
 
 def copy_code(folder: Path) -> Path:
-    """Copy the checkout's packages, their Python files alone, into `folder`; return it."""
+    """Copy the checkout's packages into `folder`: Python files, and the JSON that one reads beside it; return it."""
     for package in CHECKOUT.glob("*/__init__.py"):
         for path in package.parent.rglob("*.py"):
-            target = folder / path.relative_to(CHECKOUT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            for file in filter(Path.is_file, (path, path.with_suffix(".json"))):
+                target = folder / file.relative_to(CHECKOUT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
     return folder
 
 

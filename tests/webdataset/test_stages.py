@@ -63,13 +63,13 @@ def test_settings_with_their_defaults(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_settings_of_detection_follow_what_is_verified() -> None:
+def test_the_settings_of_the_half_that_did_not_run_are_not_told() -> None:
     detected = " ".join(settings_of(run_of("ocr_pipeline", "a", "detect")))
     assert detected.startswith("detect --scales ")
     assert "--inpainter" not in detected
-    unread = " ".join(settings_of(run_of("ocr_pipeline", "a", "run", "--verify-text", "none")))
-    assert "--min-confidence 0.6 --min-aspect 1.75 --verify-text none" in unread
-    assert unread.endswith("--inpainter lama")
+    both = " ".join(settings_of(run_of("ocr_pipeline", "a", "run", "--verify-text", "none")))
+    assert "--min-plausible 0.9 " in both and "--verify-text none" in both
+    assert both.endswith("--inpainter lama")
 
 
 def test_an_image_counts_for_the_settings_that_had_the_last_word(dataset: Any) -> None:
