@@ -68,7 +68,9 @@ def judge(name: str, facts: Sequence[Sequence[float]], rows: Sequence[Row]) -> N
 
     groups = [row[0] for row in rows]
     labels = [row[1] > 0 for row in rows]
-    odds = cross_val_predict(booster(), facts, labels, groups=groups, cv=GroupKFold(FOLDS), method="predict_proba")[:, 1]
+    odds = cross_val_predict(booster(), facts, labels, groups=groups, cv=GroupKFold(FOLDS), method="predict_proba")[
+        :, 1
+    ]
     false: defaultdict[int, float] = defaultdict(float)
     found: defaultdict[tuple[int, int], float] = defaultdict(float)
     with_text = {row[0] for row in rows if row[1]}
@@ -80,7 +82,9 @@ def judge(name: str, facts: Sequence[Sequence[float]], rows: Sequence[Row]) -> N
     surest = sorted(false.values(), reverse=True)
     for alarms in ALARMS:
         share = sum(each > surest[alarms] for each in found.values()) / len(found)
-        print(f"{name}: {alarms} false alarms, plausibility over {surest[alarms]:.3f}: {share:.3f} of {len(found)} marks")
+        print(
+            f"{name}: {alarms} false alarms, plausibility over {surest[alarms]:.3f}: {share:.3f} of {len(found)} marks"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -72,7 +72,9 @@ def write(clean: Image.Image, case: Case) -> Image.Image:
     place = round(case.at[0] * clean.width - label.width / 2), round(case.at[1] * clean.height - label.height / 2)
     image = clean.copy()
     if case.rim:
-        image.paste(BLACK if case.colour == WHITE else WHITE, place, label.filter(ImageFilter.MaxFilter(2 * case.rim + 1)))
+        image.paste(
+            BLACK if case.colour == WHITE else WHITE, place, label.filter(ImageFilter.MaxFilter(2 * case.rim + 1))
+        )
     image.paste(case.colour, place, label.point(lambda value: round(value * case.opacity)))
     return image
 
@@ -89,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         image = write(clean, case)
         polygons, _ = find_text(image, detector, rules, reader)
         mask = draw_mask(polygons, image.size, rules.dilate, image)
-        doubt = doubt_about(polygons, area_frac(mask), rules)
-        print(f"{number}: {case.text!r}: {[polygon.words for polygon in polygons]}, {area_frac(mask):.1%}, {doubt or 'sure'}")
+        verdict = doubt_about(polygons, area_frac(mask), rules) or "sure"
+        print(f"{case.text!r}: {[each.words for each in polygons]}, {area_frac(mask):.1%}, {verdict}")
         painted = paint_over(image, mask, opencv, coarse_to_fine=False) if polygons else image
         for column, picture in enumerate((image, mask.convert("RGB"), painted, clean)):
             small = picture.resize((SMALL[0] - 4, SMALL[1] - 4), Image.Resampling.LANCZOS)

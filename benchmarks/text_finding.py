@@ -67,7 +67,10 @@ def print_pictures(pictures: Sequence[dict[str, Any]]) -> None:
         ["left to a person", dict(Counter(picture["doubt"] for picture in free if picture["doubt"]))],
         ["pictures with text found", len(marked)],
         ["of them left to a person", dict(Counter(picture["doubt"] for picture in marked if picture["doubt"]))],
-        ["mask of strokes over mask of boxes", f"{total(marked, 'masked') / max(1e-9, total(marked, 'boxes_masked')):.2f}"],
+        [
+            "mask of strokes over mask of boxes",
+            f"{total(marked, 'masked') / max(1e-9, total(marked, 'boxes_masked')):.2f}",
+        ],
         ["share of figures touched, unasked", f"{mean(picture['figure_touched'] for picture in unasked):.4f}"],
         ["processor seconds after the looks", f"{mean(picture['seconds'] for picture in pictures):.3f}"],
     ]

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps, ImageStat
@@ -39,7 +40,7 @@ TEXTS = {
     "korean": ("무단전재금지", "달빛의 블래키", "그림 하나", "이브이의 숲"),
     "cyrillic": ("не копировать", "Рисунок Анны", "Покемон у моря", "лесной друг"),
 }
-WORDS = "Wait for me! I saw it by the river, just before the rain came down over the hills".split()
+BUBBLE = "Wait for me!\nI saw it\nby the river,"
 HEIGHTS = {
     "upright": (10, 12, 12, 16, 20, 28, 40, 60, 90, 140, 200, 250),
     "signature": (16, 24, 36, 54, 80),
@@ -48,7 +49,18 @@ HEIGHTS = {
     "watermark": (32, 60, 90, 130, 160),
     "tiled": (24, 36, 54),
 }
-KINDS = ("upright", "upright", "watermark", "signature", "watermark", "title", "tiled", "bubble", "upright", "watermark")
+KINDS = (
+    "upright",
+    "upright",
+    "watermark",
+    "signature",
+    "watermark",
+    "title",
+    "tiled",
+    "bubble",
+    "upright",
+    "watermark",
+)
 OPACITIES = {"watermark": (0.15, 0.25, 0.35, 0.5), "tiled": (0.15, 0.25, 0.35)}
 SLANTS = (15, 22, 30, 38, 45)
 INKED = 96  # of 255: how much of a pixel is covered where it counts as ink
@@ -102,7 +114,9 @@ def flat(size: tuple[int, int], rng: random.Random) -> Image.Image:
 def noise(size: tuple[int, int], rng: random.Random) -> Image.Image:
     """Return coarse noise with flat circles."""
     cell = rng.choice((1, 3, 6))
-    small = Image.frombytes("RGB", (size[0] // cell, size[1] // cell), rng.randbytes(3 * (size[0] // cell) * (size[1] // cell)))
+    small = Image.frombytes(
+        "RGB", (size[0] // cell, size[1] // cell), rng.randbytes(3 * (size[0] // cell) * (size[1] // cell))
+    )
     image = Image.blend(flat(size, rng), small.resize(size), rng.uniform(0.1, 0.35))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.randrange(3, 12)):
@@ -146,7 +160,10 @@ def stand(ground: Ground, paths: Sequence[Path], share: float, rng: random.Rando
     while drawn is None:
         drawn = vector(rng.choice(paths), round(share * ground.image.height))
     image = ground.image
-    place = rng.randint(-drawn.width // 8, max(1, image.width - drawn.width)), rng.randint(0, max(1, image.height - drawn.height))
+    place = (
+        rng.randint(-drawn.width // 8, max(1, image.width - drawn.width)),
+        rng.randint(0, max(1, image.height - drawn.height)),
+    )
     image.paste(drawn, place, drawn)
     ground.figure.paste(255, place, drawn.getchannel("A").point(lambda value: 255 * (value > 127)))
 
@@ -158,14 +175,18 @@ def manga(side: Side, size: tuple[int, int], rng: random.Random) -> Ground:
     for row in range(rows):
         top, bottom = gap + row * (size[1] - gap) // rows, (row + 1) * (size[1] - gap) // rows
         edges = [gap, *([round(size[0] * rng.uniform(0.35, 0.65))] if rng.random() < 0.7 else []), size[0]]
-        for left, right in zip(edges, edges[1:], strict=False):
+        for left, right in pairwise(edges):
             panel = (right - left - gap, bottom - top)
-            make = rng.choice((screentone, lambda of, by: photograph(side, of, by), lambda of, by: Image.new("RGB", of, "white")))
+            make = rng.choice(
+                (screentone, lambda of, by: photograph(side, of, by), lambda of, by: Image.new("RGB", of, "white"))
+            )
             part = Ground("panel", make(panel, rng), Image.new("L", panel))
             stand(part, figures(side), rng.uniform(0.5, 0.9), rng)
             ground.image.paste(ImageOps.grayscale(part.image).convert("RGB"), (left, top))
             ground.figure.paste(part.figure, (left, top))
-            ImageDraw.Draw(ground.image).rectangle((left, top, left + panel[0], top + panel[1]), outline="black", width=4)
+            ImageDraw.Draw(ground.image).rectangle(
+                (left, top, left + panel[0], top + panel[1]), outline="black", width=4
+            )
     return ground
 
 
@@ -202,7 +223,7 @@ def choose_mark(kind: str, side: Side, rng: random.Random, height: int) -> tuple
     script = rng.choice(("latin", "latin", "japanese", "korean", "cyrillic"))
     script = {"signature": "signature", "bubble": "latin"}.get(kind, script)
     package, file = rng.choice(side.fonts[script])
-    text = "\n".join(" ".join(WORDS[line : line + 3]) for line in (0, 3, 6)) if kind == "bubble" else rng.choice(TEXTS[script])
+    text = BUBBLE if kind == "bubble" else rng.choice(TEXTS[script])
     slanted = kind == "tiled" or (kind == "watermark" and rng.random() < 0.75)
     angle = rng.choice(SLANTS) * rng.choice((1, 1, -1)) if slanted else 0
     if kind == "signature":
@@ -215,7 +236,9 @@ def choose_mark(kind: str, side: Side, rng: random.Random, height: int) -> tuple
 def draw_label(mark: Mark, font: ImageFont.FreeTypeFont, size: tuple[int, int]) -> Image.Image:
     """Return the mark's coverage of each pixel, mode L."""
     probe = ImageDraw.Draw(Image.new("L", (1, 1)))
-    left, top, right, bottom = (round(edge) for edge in probe.multiline_textbbox((0, 0), mark.text, font=font, align="center"))
+    left, top, right, bottom = (
+        round(edge) for edge in probe.multiline_textbbox((0, 0), mark.text, font=font, align="center")
+    )
     label = Image.new("L", (right - left + 8, bottom - top + 8))
     ImageDraw.Draw(label).multiline_text((4 - left, 4 - top), mark.text, font=font, fill=255, align="center")
     if mark.kind == "tiled":
@@ -233,7 +256,9 @@ def draw_label(mark: Mark, font: ImageFont.FreeTypeFont, size: tuple[int, int]) 
     return label.crop(label.getbbox())
 
 
-def write(ground: Ground, image: Image.Image, ink: Image.Image, kind: str, side: Side, number: int, rng: random.Random) -> Mark | None:
+def write(
+    ground: Ground, image: Image.Image, ink: Image.Image, kind: str, side: Side, number: int, rng: random.Random
+) -> Mark | None:
     """Write one mark into a picture where nothing is written yet; None where there is no room."""
     heights = [*HEIGHTS[kind]]
     rng.shuffle(heights)
@@ -258,7 +283,9 @@ def write(ground: Ground, image: Image.Image, ink: Image.Image, kind: str, side:
     if kind == "bubble":
         wide, high = round(0.24 * label.width), round(0.3 * label.height)
         ImageDraw.Draw(image).ellipse((left - wide, top - high, box[2] + wide, box[3] + high), "white", "black", 3)
-        ImageDraw.Draw(ground.image).ellipse((left - wide, top - high, box[2] + wide, box[3] + high), "white", "black", 3)
+        ImageDraw.Draw(ground.image).ellipse(
+            (left - wide, top - high, box[2] + wide, box[3] + high), "white", "black", 3
+        )
     if kind == "title" or (kind == "upright" and height >= 28 and rng.random() < 0.3):
         rim = label.filter(ImageFilter.MaxFilter(2 * max(1, height // 24) + 1))
         image.paste(paper, box, rim)
@@ -277,7 +304,13 @@ def _colours(lightness: float, mark: Mark, rng: random.Random) -> tuple[tuple[in
     light, dark = (tuple(rng.randint(low, low + 25) for _ in range(3)) for low in (230, 0))
     if mark.opacity == 1 and rng.random() < 0.5:
         tint = rng.randrange(3)
-        light, dark = (tuple(value - 60 * (place == tint) if value > 128 else value + 80 * (place == tint) for place, value in enumerate(each)) for each in (light, dark))
+        light, dark = (
+            tuple(
+                value - 60 * (place == tint) if value > 128 else value + 80 * (place == tint)
+                for place, value in enumerate(each)
+            )
+            for each in (light, dark)
+        )
     return (dark, light) if lightness < 140 else (light, dark)
 
 
@@ -292,7 +325,9 @@ def make_picture(number: int, name: str, folder: Path) -> dict[str, object]:
     if number % 2 == 0:
         image, ink = ground.image.copy(), Image.new("L", ground.image.size)
         kind = KINDS[number // 2 % len(KINDS)]
-        for another in (kind,) if kind == "tiled" else (kind, rng.choice(("upright", "signature")), "upright")[: rng.randint(1, 3)]:
+        for another in (
+            (kind,) if kind == "tiled" else (kind, rng.choice(("upright", "signature")), "upright")[: rng.randint(1, 3)]
+        ):
             mark = write(ground, image, ink, another, side, len(marks) + 1, rng)
             marks += [mark] if mark else []
         ground.image.save(folder / f"{number:03}_clean.png", compress_level=1)

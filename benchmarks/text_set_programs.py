@@ -131,7 +131,9 @@ def rejection(seen: Sequence[TextPolygon], ink: NDArray[np.bool_], image: Image.
     if plausibility(shape) < LEAST_LIKELY:
         return "implausible"
     line = reader(image, [polygons[place]])[0]
-    return "unreadable" if plausibility(shape + describe_reading(*line, shape)) < RULES.min_doubtful else "covered_in_part"
+    return (
+        "unreadable" if plausibility(shape + describe_reading(*line, shape)) < RULES.min_doubtful else "covered_in_part"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

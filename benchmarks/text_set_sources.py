@@ -81,7 +81,10 @@ SIDES = {
                 ("fonts-rufscript", "Rufscript010.ttf"),
                 ("fonts-ecolier-court", "Ecolier-court.ttf"),
             ),
-            "japanese": (("fonts-vlgothic", "VL-Gothic-Regular.ttf"), ("fonts-sawarabi-gothic", "sawarabi-gothic-medium.ttf")),
+            "japanese": (
+                ("fonts-vlgothic", "VL-Gothic-Regular.ttf"),
+                ("fonts-sawarabi-gothic", "sawarabi-gothic-medium.ttf"),
+            ),
             "korean": (("fonts-unfonts-core", "UnGraphic.ttf"), ("fonts-unfonts-core", "UnBatang.ttf")),
             "cyrillic": (("fonts-roboto-unhinted", "Roboto-Bold.ttf"), ("fonts-linuxlibertine", "LinBiolinum_R.otf")),
         },
@@ -105,7 +108,8 @@ def unpacked(name: str) -> Path:
             with tarfile.open(next(folder.glob("*.tgz"))) as tar:
                 tar.extractall(folder, [member for member in tar if member.name.endswith(".svg")], filter="data")
         elif name == PHOTOGRAPHS:
-            _run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", f"{name}=={PHOTOGRAPHS_VERSION}"], folder)
+            pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+            _run([*pip, f"{name}=={PHOTOGRAPHS_VERSION}"], folder)
             with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
                 wheel.extractall(folder, [member for member in wheel.namelist() if member.startswith("skimage/data/")])
         else:
@@ -121,7 +125,7 @@ def _run(words: list[str], folder: Path) -> None:
 
 @cache
 def photographs(side: Side) -> list[Path]:
-    """Return the wallpapers and photographs of a side, largest files of a name first left out."""
+    """Return the wallpapers and photographs of a side."""
     found = [
         path
         for package in side.wallpapers

@@ -337,7 +337,11 @@ IMAGES = TableSchema(
                     "`identical`: the same phash64",
                 ),
                 ("dupe_removed", BOOLEAN, "True: another image of the group is kept instead"),
-                ("dupe_keep_reason", TEXT, "what decided for the kept one: unpainted, aesthetic, pixels, ts or image_id"),
+                (
+                    "dupe_keep_reason",
+                    TEXT,
+                    "what decided for the kept one: unpainted, aesthetic, pixels, ts or image_id",
+                ),
                 ("dupe_run_id", TEXT, "run that decided"),
             ],
         ),

@@ -139,7 +139,7 @@ STAGES = {
     ),
     "ocr": Stage(
         title="Text was found",
-        ask="Tick the images whose original is to be used, or of the doubtful ones, which wait, those to be painted over.",
+        ask="Doubtful images come first and wait for you: tick those to use as they are, or those to paint over.",
         score="sureness",
         find=find_text,
         actions=text_actions,

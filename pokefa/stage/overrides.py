@@ -17,7 +17,7 @@ from pokefa.errors import InputError
 from pokefa.ledger.columns import TAKEN_DOWN, is_true
 from pokefa.ledger.table import KEY
 from pokefa.stage.options import options_from, stage_parser
-from pokefa.stage.rows import ANY_ROW, ORDER, STEPS, filled, find_ids, name_some, stale_columns
+from pokefa.stage.rows import ANY_ROW, ORDER, STEPS, find_ids, name_some, stale_columns
 from pokefa.stage.runner import StageRun, run_stage
 
 UNFLAGGED = "unflagged"
@@ -87,17 +87,17 @@ def unflag_main(
     args = parser.parse_args(argv)
     if args.ids is None and args.ids_file is None:
         parser.error("name the images with --ids or --ids-file")
-    upheld = upholding is not None and args.upheld
+    upheld = upholding[0] if upholding and args.upheld else None
     if upheld and args.undo:
-        parser.error(f"--undo takes back either word: leave --{upholding[0]} out")
-    counts = upheld or args.undo  # the model's flag
+        parser.error(f"--undo takes back either word: leave --{upheld} out")
+    counts = args.undo or upheld is not None  # the model's flag
     order = Overrule(
         flag,
         override,
         tuple(stale),
         (again_undone or again) if counts else again,
         stale_where_undone if counts else stale_where,
-        upholding[0] if upheld else UNFLAGGED,
+        upheld or UNFLAGGED,
         args.undo,
         args.note,
         args.ignore_unknown,
@@ -133,7 +133,9 @@ def overrule(run: StageRun, order: Overrule) -> None:
         log.warning("%s: not in the ledger", image_id)
     run.seen = len(wanted)
     gone = set(table.filter(TAKEN_DOWN)[KEY])
-    full = table.filter(pl.col(KEY).is_in(wanted) & order.stale_where).select(KEY, *stale_cells(order.stale, run.step.name))
+    full = table.filter(pl.col(KEY).is_in(wanted) & order.stale_where).select(
+        KEY, *stale_cells(order.stale, run.step.name)
+    )
     cells = {row.pop(KEY): row for row in full.to_dicts()}
     changed = []
     for image_id in wanted:

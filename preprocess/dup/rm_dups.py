@@ -2,9 +2,10 @@
 
 Two images are near-duplicates when their hashes differ in at most --threshold of 64 bits; every such pair is found.
 The best of a group is kept: one that was not painted over, then highest ae_aesthetic (a missing score is lowest), then
-most pixels in the raw file, then earliest ts, then image_id. With --linkage star an image goes only if it lies within the threshold of the one kept
-for it; with single, near-duplicates of near-duplicates go too. A flat or nearly flat image, whose hash says nothing,
-is a duplicate only of the same bytes. Nothing is deleted, and a run changes only rows whose answer has changed.
+most pixels in the raw file, then earliest ts, then image_id. With --linkage star an image goes only if it lies within
+the threshold of the one kept for it; with single, near-duplicates of near-duplicates go too. A flat or nearly flat
+image, whose hash says nothing, is a duplicate only of the same bytes. Nothing is deleted, and a run changes only rows
+whose answer has changed.
 
 --with-variants finds mirrored and turned copies too. --embeddings takes vectors that you have made with a model of
 yours, and also counts images as near whose vectors have a cosine of at least --min-cosine: crops, say.

@@ -204,7 +204,9 @@ def build_parser() -> argparse.ArgumentParser:
     inpaint = parser.add_argument_group("inpaint")
     inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="what paints over the text")
     inpaint.add_argument(
-        "--paint-doubtful", action="store_true", help="paint over doubtful masks too, before a person has looked at them"
+        "--paint-doubtful",
+        action="store_true",
+        help="paint over doubtful masks too, before a person has looked at them",
     )
     add_trust_options(parser)
     add_data_option(parser)
@@ -244,7 +246,12 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--turns", action="store_true", help="look again after a quarter turn; takes twice the time")
     for flag, default, letter, text in (
         ("--min-plausible", rules.min_plausible, "P", "least plausibility of a polygon that is text"),
-        ("--min-doubtful", rules.min_doubtful, "P", "least plausibility of one that may be text: the image is doubtful"),
+        (
+            "--min-doubtful",
+            rules.min_doubtful,
+            "P",
+            "least plausibility of one that may be text: the image is doubtful",
+        ),
         ("--max-mask-frac", rules.max_mask_frac, "F", "an image more of which is masked is doubtful"),
         ("--min-area-frac", rules.min_area_frac, "F", "least area of a polygon, as a share of the image"),
         ("--dilate", rules.dilate, "F", "how far the mask may reach around the text, as a share of the text's height"),
@@ -255,8 +262,8 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
         "--verify-text",
         choices=get_args(Verify),
         default=rules.verify,
-        help="what is read before it counts as text: nothing, which is faster and judges by score and shape alone, or all "
-        "that is likely",
+        help="what is read before it counts as text: all that is likely, or nothing, which is faster: score and shape "
+        "decide",
     )
 
 

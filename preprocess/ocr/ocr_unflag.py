@@ -2,7 +2,7 @@
 what looks doubtful is painted over.
 
 The detector's own word stays in has_ocr and ocr_doubt; `ocr_override` outranks it and survives every re-run of the
-detector. What was made from the other picture of an image is emptied, so the stages from resize on do it again. An image
+detector. What was made from an image's other picture is emptied, so the stages from resize on do it again. An image
 that went on as it was, being mostly text, keeps what was made of it. A doubtful image waits for one of the two words.
 
 Reads   images.csv: has_ocr

@@ -31,7 +31,7 @@ Facts = tuple[float, ...]
 
 
 def shares(polygons: Sequence[TextPolygon]) -> NDArray[np.float64]:
-    """Return, of each two polygons of different looks, the part of both of their upright boxes that they share, n × n."""
+    """Return how much of both upright boxes each two polygons of different looks share, 0 to 1, n × n."""
     import numpy as np
 
     corners = [np.array(polygon.points, np.float64) for polygon in polygons]
@@ -45,9 +45,7 @@ def shares(polygons: Sequence[TextPolygon]) -> NDArray[np.float64]:
     return found
 
 
-def describe_shapes(
-    polygons: Sequence[TextPolygon], shared: NDArray[np.float64], size: tuple[int, int]
-) -> list[Facts]:
+def describe_shapes(polygons: Sequence[TextPolygon], shared: NDArray[np.float64], size: tuple[int, int]) -> list[Facts]:
     """Return the facts of SHAPE for each polygon of an image of (width, height) `size`.
 
     `seen_twice` is the score of a polygon of another look in the same place, times what both share.
@@ -55,7 +53,7 @@ def describe_shapes(
     import numpy as np
 
     scores = np.array([polygon.score for polygon in polygons])
-    facts = []
+    facts: list[Facts] = []
     for polygon, others in zip(polygons, shared, strict=True):
         longer, shorter, area = measure(polygon.points)
         shape = shorter, longer / max(1, shorter), area / (size[0] * size[1])

@@ -87,7 +87,9 @@ class ResizeRows:
         return list(results)
 
     def resize_row(self, row: Row, disk: Executor) -> tuple[Resized, Future[None]]:
-        inpainted = row["has_ocr"] is True and row["ocr_override"] != UNFLAGGED and row["ocr_inpainted_path"] is not None
+        inpainted = (
+            row["has_ocr"] is True and row["ocr_override"] != UNFLAGGED and row["ocr_inpainted_path"] is not None
+        )
         raw = PurePosixPath(str(row["path_raw"]))
         source = self.data / (str(row["ocr_inpainted_path"]) if inpainted else raw)
         max_bytes = MAX_INPAINTED_BYTES if inpainted else MAX_BYTES

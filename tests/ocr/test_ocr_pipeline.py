@@ -325,7 +325,9 @@ def test_a_doubtful_image_waits_for_a_person(copy: Dataset) -> None:
     for name in ("flat", "grey", "busy"):
         cells = stage_cells(copy, name)
         assert (cells["has_ocr"], cells["ocr_doubt"]) == ("True", "large_mask")
-        assert "ocr_inpainted_path" not in cells and not (copy.root / f"data_stage/OCR_inpainted/{IDS[name]}.png").exists()
+        assert (
+            "ocr_inpainted_path" not in cells and not (copy.root / f"data_stage/OCR_inpainted/{IDS[name]}.png").exists()
+        )
         assert (copy.root / cells["ocr_mask_path"]).exists(), "the review shows it"
     assert copy.run(SCRIPT, "run", "--inpainter", "opencv").summary["seen"] == 0
     copy.run(UNFLAG, "--ids", grey)
