@@ -72,7 +72,7 @@ def print_pictures(pictures: Sequence[dict[str, Any]]) -> None:
             f"{total(marked, 'masked') / max(1e-9, total(marked, 'boxes_masked')):.2f}",
         ],
         ["share of figures touched, unasked", f"{mean(picture['figure_touched'] for picture in unasked):.4f}"],
-        ["processor seconds after the looks", f"{mean(picture['seconds'] for picture in pictures):.3f}"],
+        ["processor seconds a picture, without decoding", f"{mean(picture['seconds'] for picture in pictures):.3f}"],
     ]
     print("\n### Pictures")
     print(table(["what", "value"], rows), end="")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
@@ -22,6 +22,10 @@ from preprocess.ocr.models import Detector, Reader, load_detector, load_reader
 from preprocess.ocr.plausibility import AREA_FRAC, describe_reading, describe_shapes, plausibility, shares
 from preprocess.ocr.polygons import TextPolygon, area_frac, contains, draw_mask, merge
 from preprocess.ocr.views import Looks
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BOXES_FOLDER = "data_stage/OCR_detection/boxes"
 MASKS_FOLDER = "data_stage/OCR_detection/masks"
@@ -40,7 +44,7 @@ LEAST_LIKELY = 0.05
 # score and shape decide alone.
 MOST_READ = 100
 
-# What two looks see in one place is read once.
+# Polygons of two looks that share this much of both are in one place.
 SAME_PLACE = 0.5
 
 # Words that the reader is this sure of are kept for the ledger.
@@ -116,32 +120,59 @@ def find_text(
     rejected: Counter[str] = Counter(low_confidence=len(seen) - len(polygons))
     shared = shares(polygons)
     shapes = describe_shapes(polygons, shared, image.size)
-    likely = [plausibility(shape) for shape in shapes]
+    by_shape = [plausibility(shape) for shape in shapes]
     least = rules.min_doubtful if reader is None else min(LEAST_LIKELY, rules.min_doubtful)
-    places = sorted(range(len(polygons)), key=lambda place: (-likely[place], place))
-    read: dict[int, tuple[str, float]] = {}
-    text: list[TextPolygon] = []
-    for place in places:
+    likely = []
+    for place in sorted(range(len(polygons)), key=lambda place: (-by_shape[place], place)):
         if shapes[place][AREA_FRAC] < rules.min_area_frac:
             rejected["too_small"] += 1
-        elif likely[place] < least:
+        elif by_shape[place] < least:
             rejected["implausible"] += 1
         else:
-            words, plausible = "", likely[place]
-            if reader is not None and len(read) < MOST_READ:
-                twin = next((other for other in read if shared[place, other] >= SAME_PLACE), None)
-                line = read[twin] if twin is not None else reader(image, [polygons[place]])[0]
-                read[place] = line
-                plausible = plausibility(shapes[place] + describe_reading(*line, shapes[place]))
-                words = line[0] if line[1] >= LEAST_READABLE else ""
-            if plausible < rules.min_doubtful:
-                rejected["unreadable" if place in read else "implausible"] += 1
-            else:
-                text.append(replace(polygons[place], plausible=round(plausible, 4), words=words))
+            likely.append(place)
+    lines = {} if reader is None else read_once(image, polygons, likely, shared, reader)
+    text: list[TextPolygon] = []
+    for place in likely:
+        plausible, words = by_shape[place], ""
+        if place in lines:
+            plausible = plausibility(shapes[place] + describe_reading(*lines[place], shapes[place]))
+            words = lines[place][0] if lines[place][1] >= LEAST_READABLE else ""
+        if plausible >= rules.min_doubtful:
+            text.append(replace(polygons[place], plausible=round(plausible, 4), words=words))
+        else:
+            rejected["unreadable" if place in lines else "implausible"] += 1
     sure = merge(polygon for polygon in text if polygon.plausible >= rules.min_plausible)
     unsure = [polygon for polygon in text if polygon.plausible < rules.min_plausible]
     unsure = [polygon for polygon in unsure if not any(contains(other, polygon) for other in sure)]
     return merge([*sure, *unsure]), +rejected
+
+
+def read_once(
+    image: Image.Image,
+    polygons: Sequence[TextPolygon],
+    likely: Sequence[int],
+    shared: NDArray[np.float64],
+    reader: Reader,
+) -> dict[int, tuple[str, float]]:
+    """Return what the reader says of polygons, by their place, and how sure that is; of the likeliest MOST_READ.
+
+    What two looks see in one place is read once.
+
+    Args:
+        likely: places of polygons, the likeliest first.
+        shared: as `shares` returns it.
+    """
+    same: dict[int, int] = {}
+    asked: list[int] = []
+    for place in likely:
+        twin = next((other for other in asked if shared[place, other] >= SAME_PLACE), None)
+        if twin is None and len(asked) < MOST_READ:
+            asked.append(place)
+            twin = place
+        if twin is not None:
+            same[place] = twin
+    lines = dict(zip(asked, reader(image, [polygons[place] for place in asked]), strict=True)) if asked else {}
+    return {place: lines[twin] for place, twin in same.items()}
 
 
 def doubt_about(polygons: Sequence[TextPolygon], masked: float, rules: TextRules) -> Doubt | None:
