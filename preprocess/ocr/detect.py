@@ -72,7 +72,7 @@ class TextRules:
         max_text_frac: an image is dominated by text when the mask covers more than this share of it.
     """
 
-    min_plausible: float = 0.9
+    min_plausible: float = 0.95
     min_doubtful: float = 0.75
     max_mask_frac: float = 0.05
     min_area_frac: float = 0.0

@@ -68,7 +68,7 @@ def test_the_settings_of_the_half_that_did_not_run_are_not_told() -> None:
     assert detected.startswith("detect --scales ")
     assert "--inpainter" not in detected
     both = " ".join(settings_of(run_of("ocr_pipeline", "a", "run", "--verify-text", "none")))
-    assert "--min-plausible 0.9 " in both and "--verify-text none" in both
+    assert "--min-plausible 0.95 " in both and "--verify-text none" in both
     assert both.endswith("--inpainter lama")
 
 
