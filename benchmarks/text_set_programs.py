@@ -45,8 +45,8 @@ RULES = TextRules()
 
 
 @cache
-def models(contrast: bool = False) -> tuple[Detector, Reader]:
-    return load_detector(None, LEAST_SCORE, Looks(contrast=contrast))[0], load_reader()
+def models() -> tuple[Detector, Reader]:
+    return load_detector(None, LEAST_SCORE, Looks())[0], load_reader()
 
 
 def open_picture(folder: Path, number: int, suffix: str = "") -> Image.Image:
@@ -75,9 +75,9 @@ def facts(label: dict[str, Any], folder: Path) -> list[list[Any]]:
     return rows
 
 
-def find(label: dict[str, Any], paint: bool, *, folder: Path, contrast: bool) -> dict[str, Any]:
+def find(label: dict[str, Any], paint: bool, *, folder: Path) -> dict[str, Any]:
     """Return what the stage finds in a picture and masks, and what is left of it once it is painted over."""
-    detector, reader = models(contrast)
+    detector, reader = models()
     image = open_picture(folder, label["number"])
     began = time.thread_time()
     seen = detector(image)
@@ -144,7 +144,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--from", type=int, default=0, metavar="N", dest="first", help="the first picture")
     parser.add_argument("--pictures", type=int, metavar="N", help="how many pictures")
     parser.add_argument("--paint-every", type=int, default=4, metavar="N", help="paint over every Nth picture")
-    parser.add_argument("--contrast", action="store_true", help="look again with raised contrast")
     args = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
     labels = json.loads((args.set / "labels.json").read_text(encoding="utf-8"))[args.first :][: args.pictures]
@@ -153,8 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result: list[Any] = [row for rows in pool.map(partial(facts, folder=args.set), labels) for row in rows]
         else:
             paint = [label["number"] % args.paint_every == 0 for label in labels]
-            look = partial(find, folder=args.set, contrast=args.contrast)
-            result = list(pool.map(look, labels, paint, chunksize=4))
+            result = list(pool.map(partial(find, folder=args.set), labels, paint, chunksize=4))
     args.out.write_text(json.dumps(result), encoding="utf-8")
     print(f"{len(result)} rows in {args.out}", file=sys.stderr)
     return 0

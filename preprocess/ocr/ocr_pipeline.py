@@ -243,11 +243,6 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
         metavar="PX",
         help="side of the overlapping tiles that what is larger is looked at in: memory grows with its square",
     )
-    group.add_argument(
-        "--contrast",
-        action="store_true",
-        help="look again at what is shrunk, with raised contrast, for large faint watermarks; takes a fifth more time",
-    )
     group.add_argument("--turns", action="store_true", help="look again after a quarter turn; takes twice the time")
     for flag, default, letter, text in (
         ("--min-plausible", rules.min_plausible, "P", "least plausibility of a polygon that is text"),
@@ -304,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     trust = trust_from(parser, args)
     halves = ("detect", "inpaint") if args.halves == "run" else (args.halves,)
-    looks = Looks(tuple(args.scales), args.max_side, args.tile, turns=args.turns, contrast=args.contrast)
+    looks = Looks(tuple(args.scales), args.max_side, args.tile, turns=args.turns)
     rules = TextRules(
         min_plausible=args.min_plausible,
         min_doubtful=min(args.min_plausible, args.min_doubtful),

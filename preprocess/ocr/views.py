@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 # The median over so many pixels takes away dots, and leaves strokes that are as wide.
 DOTS_PX = 3
 
-# The ground of a look with raised contrast is the median over so many pixels; what differs from it by more levels than
-# FAINT is as plain to the detector as what differs by FAINT.
-GROUND_PX = 51
-FAINT = 30
-
 # The network halves its input five times.
 SIDE_STEP = 32
 
@@ -39,7 +34,6 @@ class Looks:
         tile: what is larger, in pixels of the look, is cut into tiles of at most this side.
         overlap: by how much neighbouring tiles overlap, in pixels of the look.
         turns: whether each look is taken again after a quarter turn, for text that runs upwards or downwards.
-        contrast: whether looks that shrink are taken again with raised contrast, for large faint watermarks.
     """
 
     scales: tuple[float, ...] = (1.0, 0.5)
@@ -47,7 +41,6 @@ class Looks:
     tile: int = 1280
     overlap: int = 160
     turns: bool = False
-    contrast: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,14 +52,12 @@ class View:
         box: left, top, right and bottom of the part in pixels of the image.
         size: width and height of the view before it is turned, multiples of SIDE_STEP.
         turned: whether it is turned by 90 degrees anticlockwise.
-        raised: whether its contrast is raised.
     """
 
     scale: float
     box: tuple[int, int, int, int]
     size: tuple[int, int]
     turned: bool
-    raised: bool = False
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the view of an image, both of shape (height, width, channels)."""
@@ -81,10 +72,6 @@ class View:
             part = cv2.resize(part, self.size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
             if self.scale < 1:
                 part = cv2.medianBlur(part, DOTS_PX)
-        if self.raised:
-            # Without the ground, and without the edges of figures, which differ from it far more than a watermark does.
-            difference = part.astype(np.int16) - cv2.medianBlur(part, GROUND_PX)
-            part = (np.clip(difference, -FAINT, FAINT) * (127 // FAINT) + 128).astype(np.uint8)
         return np.ascontiguousarray(np.rot90(part) if self.turned else part)
 
     def place(self, points: Sequence[Sequence[float]]) -> tuple[tuple[int, int], ...]:
@@ -108,9 +95,8 @@ def views_of(size: tuple[int, int], looks: Looks) -> Iterator[View]:
         for top, bottom in rows:
             for left, right in columns:
                 shown = (_even(scale * (right - left)), _even(scale * (bottom - top)))
-                for raised in (False, True) if looks.contrast and scale < 1 else (False,):
-                    for turned in (False, True) if looks.turns else (False,):
-                        yield View(scale, (left, top, right, bottom), shown, turned, raised)
+                for turned in (False, True) if looks.turns else (False,):
+                    yield View(scale, (left, top, right, bottom), shown, turned)
 
 
 def spans(length: int, tile: float, overlap: float) -> list[tuple[int, int]]:

@@ -516,7 +516,7 @@ def test_drops_and_audit(dataset: Dataset) -> None:
     with audits(dataset)[0].open(newline="") as stream:
         members = list(csv.DictReader(stream))
     assert [(each["image_id"][0], each["dupe_flag"], each["ae_aesthetic"]) for each in members] == [
-        ("b", "kept", "80"), ("a", "near", "60"), ("c", "identical", "70"),
+        ("b", "kept", "80"), ("a", "near", "99"), ("c", "identical", "70"),
     ]  # fmt: skip
     assert {each["changed"] for each in members} == {"True"}
 
@@ -535,7 +535,7 @@ def test_dry_run_tells_and_changes_nothing(dataset: Dataset) -> None:
     finished = run(dataset, "--dry-run")
     kept = "b" * 32
     assert finished.stdout.splitlines()[:-1] == [
-        f"remove {'a' * 32} near: 2 bits from {kept}, which is kept for its aesthetic",
+        f"remove {'a' * 32} near: 2 bits from {kept}, which was not painted over",
         f"remove {'c' * 32} identical: 0 bits from {kept}, which is kept for its aesthetic",
     ]
     assert finished.summary["flags"]["near"] == 1

@@ -74,21 +74,6 @@ def test_a_mark_in_a_view_is_found_where_it_stands_in_the_image(turned: bool) ->
     assert sorted(y for _, y in corners) == [220, 240]
 
 
-def test_raised_contrast_is_a_look_of_its_own_at_what_is_shrunk() -> None:
-    views = list(views_of((640, 480), Looks((1.0, 0.5), contrast=True)))
-    assert [(view.scale, view.raised) for view in views] == [(1.0, False), (0.5, False), (0.5, True)]
-
-
-def test_with_raised_contrast_a_faint_stroke_is_as_plain_as_the_edge_of_a_figure() -> None:
-    image = np.full((640, 640, 3), 120, np.uint8)
-    image[:, 320:] = 250
-    image[100:540, 100:110] = image[100:540, 500:510] = 150
-    plain, raised = (view.cut(image).astype(int) for view in views_of((640, 640), Looks((0.5,), contrast=True)))
-    for column, ground in ((52, 30), (252, 280)):
-        assert abs(raised[160, column] - raised[160, ground]).min() >= 100
-    assert abs(plain[160, 52] - plain[160, 30]).max() <= 30
-
-
 def test_dots_are_gone_from_what_is_shrunk() -> None:
     image = np.full((640, 640, 3), 255, np.uint8)
     image[::6, ::6] = image[1::6, ::6] = image[::6, 1::6] = image[1::6, 1::6] = 0
