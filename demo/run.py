@@ -50,7 +50,8 @@ def run_demo(root: Path, port: int) -> None:
         root,
         flags={
             "nsfw": ["--model-dir", str(folder / "nsfw_model"), *TRUST],
-            "ocr": [*TRUST, "--paint-doubtful"],  # nobody looks in between
+            # Nobody looks in between: large titles are painted over, and what may be no text is left alone.
+            "ocr": [*TRUST, "--paint-doubtful", "--min-doubtful", "0.95"],
             # Twelve species are all head by the defaults, which would put half of so small a set into validation.
             "split": ["--head-rank", "6", "--head-images", "1", "--middle-rank", "6"],
         },
