@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 BOXES_FOLDER = "data_stage/OCR_detection/boxes"
 MASKS_FOLDER = "data_stage/OCR_detection/masks"
 
-
 Verify = Literal["none", "all"]
 Doubt = Literal["large_mask", "unsure"]
 
-# The detector's own score below which nothing is looked at: under 1 % of the marks of benchmarks/text_set.py lie there.
+# The detector's own score below which nothing is looked at: 2 % of the marks of benchmarks/text_set.py lie there.
 LEAST_SCORE = 0.4
 
 # What is less likely than this by score and shape alone is not read: that spares a third of the readings.
