@@ -10,7 +10,7 @@ Writes  images.csv: ocr_override, and empties the columns of resize, score, phas
 
     python preprocess/ocr/ocr_unflag.py --ids 0cc175b9c0f1b6a831c399e269772661 --note "the letters are the picture"
     python preprocess/ocr/ocr_unflag.py --ids-file cleared.txt
-    python preprocess/ocr/ocr_unflag.py --paint --ids-file watermarks.txt
+    python preprocess/ocr/ocr_unflag.py --paint --ids 0cc175b9
     python preprocess/ocr/ocr_unflag.py --ids 0cc175b9 --undo
 """
 
