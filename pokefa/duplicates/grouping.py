@@ -18,9 +18,10 @@ from pokefa.images.near_hashes import Hashes, add_links, classes_of, collect, ha
 from pokefa.ledger.columns import IMAGES
 from pokefa.ledger.table import KEY
 
-READ = ("phash64", "phash_contrast", "sha256", "ae_aesthetic", "w", "h", "ts")
-CRITERIA = ("aesthetic", "pixels", "ts", KEY)
-DESCENDING = (True, True, False, False)
+READ = ("phash64", "phash_contrast", "sha256", "resize_source", "ae_aesthetic", "w", "h", "ts")
+# An inpainted image is in part the inpainter's guess, so a copy without inpainting outranks it.
+CRITERIA = ("unpainted", "aesthetic", "pixels", "ts", KEY)
+DESCENDING = (True, True, True, False, False)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ def typed_rows(frame: pl.DataFrame, *, variants: bool) -> pl.DataFrame:
 def rank(rows: pl.DataFrame) -> pl.DataFrame:
     """Return typed rows best first, with CRITERIA as columns; missing values come last."""
     pixels = (pl.col("w") * pl.col("h")).fill_null(0)
-    criteria = rows.with_columns(pl.col("ae_aesthetic").alias("aesthetic"), pixels.alias("pixels"))
+    unpainted = pl.col("resize_source").ne_missing(pl.lit("inpainted"))
+    criteria = rows.with_columns(
+        unpainted.alias("unpainted"), pl.col("ae_aesthetic").alias("aesthetic"), pixels.alias("pixels")
+    )
     return criteria.sort(CRITERIA, descending=DESCENDING, nulls_last=True)
 
 

@@ -113,12 +113,13 @@ def runtime_environment(cluster: Cluster, code: Path) -> dict[str, Any]:
 
 
 def copy_code(folder: Path) -> Path:
-    """Copy the Python files of the repository's packages into `folder`; return it."""
+    """Copy the repository's packages into `folder`: Python files, and the JSON files beside them; return it."""
     for package in CHECKOUT.glob("*/__init__.py"):
         for path in package.parent.rglob("*.py"):
-            target = folder / path.relative_to(CHECKOUT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            for file in filter(Path.is_file, (path, path.with_suffix(".json"))):
+                target = folder / file.relative_to(CHECKOUT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
     return folder
 
 

@@ -239,13 +239,26 @@ IMAGES = TableSchema(
                     BOOLEAN,
                     "True: text covers too much of the image to inpaint, so the original is used",
                 ),
+                (
+                    "ocr_doubt",
+                    one_of("large_mask", "unsure"),
+                    "why nothing is inpainted before a person reviews it; see ocr_override",
+                ),
+                ("ocr_text", TEXT, "lines that were read, as a JSON list: handles, titles, words"),
                 ("ocr_model", TEXT, "text detector and its version"),
                 ("ocr_inpainted_path", PATH, "inpainted PNG; empty if there is no text"),
                 ("ocr_inpainter", TEXT, "inpainter and its version"),
             ],
         ),
         *_columns(
-            "ocr_unflag", [("ocr_override", one_of("unflagged"), "a person reviewed the image; the original is used")]
+            "ocr_unflag",
+            [
+                (
+                    "ocr_override",
+                    one_of("unflagged", "paint"),
+                    "a person's decision: `unflagged` uses the original, `paint` inpaints doubtful text too",
+                )
+            ],
         ),
         *_columns(
             "ocr_pipeline",
@@ -330,7 +343,11 @@ IMAGES = TableSchema(
                     "`identical`: the same phash64",
                 ),
                 ("dupe_removed", BOOLEAN, "True: another image of the group is kept instead"),
-                ("dupe_keep_reason", TEXT, "why the kept image was chosen: aesthetic, pixels, ts or image_id"),
+                (
+                    "dupe_keep_reason",
+                    TEXT,
+                    "why the kept image was chosen: unpainted, aesthetic, pixels, ts, image_id",
+                ),
                 ("dupe_run_id", TEXT, "run that decided"),
             ],
         ),

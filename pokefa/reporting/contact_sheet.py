@@ -18,7 +18,7 @@ from pokefa.reporting.section_parts import number
 from pokefa.reporting.sections import SCORES
 from pokefa.reporting.thumbnails import Thumbnail, thumbnail
 from pokefa.stage.funnel import FAILED, KEPT, WAITING, Tables
-from pokefa.stage.rows import SCREENED, filled
+from pokefa.stage.rows import HAS_TEXT, SCREENED, filled
 
 ERROR_COLUMNS = ("nsfw_error", "ocr_error", "resize_error", "score_error", "phash_error", "caption_error")
 
@@ -142,7 +142,7 @@ def web_address(text: str | None) -> str:
 
 def inpainting_pairs(images: pl.DataFrame, root: Path) -> list[Pair]:
     """Return images that text was painted out of, before and after, the most text first."""
-    wanted = filled("ocr_inpainted_path") & pl.col("ocr_override").is_null() & SCREENED
+    wanted = filled("ocr_inpainted_path") & HAS_TEXT & SCREENED
     share = number("ocr_area_frac").fill_null(0.0)
     rows = images.filter(wanted & ~pl.col("fate_stage").eq("takedown")).with_columns(share.alias("share"))
     return [

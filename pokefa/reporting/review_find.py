@@ -59,7 +59,7 @@ def flagged_nsfw(cells: Cells) -> Flagged:
 
 
 def find_text(data: Dataset) -> list[Flagged]:
-    """Return the images with text, by how sure the detector is of the polygon that it is surest of."""
+    """Return the images with text: the doubtful ones first, then by how sure the detector is of its surest polygon."""
     return [flagged_text(data.root, cells) for cells in data.rows(SCREENED & HAS_TEXT)]
 
 
@@ -69,17 +69,22 @@ def flagged_text(root: Path, cells: Cells) -> Flagged:
     says = [f"text covers {area:.2%}"] if area is not None else []
     says += [f"sure to {sure:.2f}"] if sure is not None else []
     pictures = [Picture("before", cells["path_raw"], boxes, sizes)] if cells["path_raw"] else []
+    doubt = cells["ocr_doubt"] if cells["ocr_override"] is None else None
     if cells["ocr_inpainted_path"]:
         pictures.append(Picture("after", cells["ocr_inpainted_path"]))
+    elif doubt and cells["ocr_mask_path"]:
+        pictures.append(Picture("mask", cells["ocr_mask_path"]))
+    tags = [(f"doubtful: {doubt.replace('_', ' ')}", "")] if doubt else []
+    tags += [("mostly text, used as it is", "")] if IMAGES.value(cells, "ocr_text_dominated") else []
     return Flagged(
         cells[KEY],
         species_of(cells),
         ", ".join(says) or "text was found",
         sure,
-        (known(sure), known(area)),
+        (not doubt, known(sure), known(area)),
         pictures,
-        tags=[("mostly text, used as it is", "")] if IMAGES.value(cells, "ocr_text_dominated") else [],
-        facts=facts_of(cells, "path_raw", "ocr_model", "ocr_inpainter"),
+        tags=tags,
+        facts=facts_of(cells, "ocr_text", "path_raw", "ocr_model", "ocr_inpainter"),
     )
 
 

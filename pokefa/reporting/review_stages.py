@@ -94,8 +94,13 @@ def filter_actions(data: Dataset) -> list[Action]:
     ]
 
 
-def unflag_action(script: str, note: str) -> Callable[[Dataset], list[Action]]:
-    return lambda data: [Action("clear them", (script, "--ids"), note)]
+def text_actions(data: Dataset) -> list[Action]:
+    script = "preprocess/ocr/ocr_unflag.py"
+    again = "The summary names the stages to run again."
+    return [
+        Action("use their originals", (script, "--ids"), f"Uses the original of the ticked images. {again}"),
+        Action("paint them over", (script, "--paint", "--ids"), f"Paints the ticked images over as masked. {again}"),
+    ]
 
 
 STAGES = {
@@ -104,21 +109,21 @@ STAGES = {
         ask="Tick what was flagged wrongly.",
         score="score",
         find=find_nsfw,
-        actions=unflag_action(
-            "preprocess/nsfw/nsfw_unflag.py",
-            "Clears the ticked images for good. The summary names the stages to run again.",
-        ),
+        actions=lambda data: [
+            Action(
+                "clear them",
+                ("preprocess/nsfw/nsfw_unflag.py", "--ids"),
+                "Clears the ticked images for good. The summary names the stages to run again.",
+            )
+        ],
         cleared="nsfw_override",
     ),
     "ocr": Stage(
         title="Text was found",
-        ask="Tick the images whose original is to be used.",
+        ask="Doubtful images come first and wait for you: tick those to use as they are, or those to paint over.",
         score="sureness",
         find=find_text,
-        actions=unflag_action(
-            "preprocess/ocr/ocr_unflag.py",
-            "Uses the original of the ticked images. The summary names the stages to run again.",
-        ),
+        actions=text_actions,
         wide=True,
         cleared="ocr_override",
     ),

@@ -27,7 +27,7 @@ from pokefa.reporting.section_parts import (
 )
 from pokefa.reporting.species_coverage import SpeciesCoverage, most_wanted, sum_bands
 from pokefa.stage.funnel import KEPT, count_levels, left_out
-from pokefa.stage.rows import HAS_TEXT, filled
+from pokefa.stage.rows import DOUBTFUL, HAS_TEXT, MASKED, filled
 
 SCORES = {"relevance": "ae_relevance", "aesthetic": "ae_aesthetic"}
 SCORE_EDGES = list(range(0, 105, 5))
@@ -86,8 +86,9 @@ def text_section(images: pl.DataFrame) -> Section:
         return Section("text", "Text", "No image has been looked through for text yet.", [])
     states = (
         ("no text", ~is_true("has_ocr")),
-        ("painted over", HAS_TEXT & ~is_true("ocr_text_dominated") & filled("ocr_inpainted_path")),
-        ("not painted over yet", HAS_TEXT & ~is_true("ocr_text_dominated") & pl.col("ocr_inpainted_path").is_null()),
+        ("painted over", MASKED & filled("ocr_inpainted_path")),
+        ("not painted over yet", MASKED & ~DOUBTFUL & ~filled("ocr_inpainted_path")),
+        ("doubtful, waiting for a person", DOUBTFUL & ~filled("ocr_inpainted_path")),
         ("mostly text, left as it is", HAS_TEXT & is_true("ocr_text_dominated")),
         ("left as it is by a person", is_true("has_ocr") & ~HAS_TEXT),
     )

@@ -18,7 +18,7 @@ from pokefa.ledger.columns import TAKEN_DOWN, is_true
 from pokefa.ledger.table import KEY
 from pokefa.setup.steps import STEPS
 from pokefa.stage.options import stage_parser
-from pokefa.stage.rows import ANY_ROW, filled, find_ids, name_some, stale_columns
+from pokefa.stage.rows import ANY_ROW, find_ids, name_some, stale_columns
 from pokefa.stage.runner import StageRun, run_stage
 
 UNFLAGGED = "unflagged"
@@ -36,9 +36,10 @@ class Overrule:
         override: the person's column.
         stale: later stages whose images.csv cells depend on the flag, and must be recomputed.
         again: the first stage to rerun; the first stale one by default.
-        again_undone: the same after an undo; `again` by default.
         stale_where: the images whose cells are stale; nothing is recomputed for others.
-        stale_where_undone: the same after an undo.
+        again_restored: the first stage to rerun where the model's flag applies again; `again` by default.
+        stale_where_restored: the images whose cells are stale then.
+        upholding: another verdict, that the model is right: its name, also of its flag, and the flag's help.
     """
 
     step: str
@@ -46,9 +47,10 @@ class Overrule:
     override: str
     stale: tuple[str, ...]
     again: str | None = None
-    again_undone: str | None = None
     stale_where: pl.Expr = ANY_ROW
-    stale_where_undone: pl.Expr = ANY_ROW
+    again_restored: str | None = None
+    stale_where_restored: pl.Expr = ANY_ROW
+    upholding: tuple[str, str] | None = None
 
 
 def unflag_main(doc: str | None, order: Overrule, argv: Sequence[str] | None = None) -> int:
@@ -62,24 +64,30 @@ def unflag_main(doc: str | None, order: Overrule, argv: Sequence[str] | None = N
     parser.add_argument("--ids", nargs="+", metavar="ID", help="these images; id prefixes are enough")
     parser.add_argument("--ids-file", type=Path, metavar="FILE", help="the images listed in FILE, one id per line")
     parser.add_argument("--undo", action="store_true", help="remove the override: the model's flag applies again")
+    upheld, text = order.upholding or (UNFLAGGED, "")
+    if order.upholding:
+        parser.add_argument(f"--{upheld}", action="store_true", help=text)
     parser.add_argument("--note", metavar="TEXT", help="reason, kept in the run's journal")
     parser.add_argument("--ignore-unknown", action="store_true", help="skip ids that are not in the ledger")
     args = parser.parse_args(argv)
     if args.ids is None and args.ids_file is None:
         parser.error("name the images with --ids or --ids-file")
+    verdict = upheld if order.upholding and vars(args)[upheld] else None if args.undo else UNFLAGGED
+    if args.undo and verdict is not None:
+        parser.error(f"--undo removes either override: leave out --{verdict}")
     return run_stage(
         order.step,
         args,
-        lambda run: overrule(run, order, undo=args.undo, note=args.note, ignore_unknown=args.ignore_unknown),
+        lambda run: overrule(run, order, verdict, note=args.note, ignore_unknown=args.ignore_unknown),
         keeps_away=order.stale,  # they would record results that depend on the old flag
     )
 
 
-def overrule(run: StageRun, order: Overrule, *, undo: bool, note: str | None, ignore_unknown: bool) -> None:
+def overrule(run: StageRun, order: Overrule, verdict: str | None, *, note: str | None, ignore_unknown: bool) -> None:
     """Set or empty the override of the images named in the run's options.
 
     Args:
-        undo: empty the override instead of setting it.
+        verdict: set in the override; None empties it.
         note: kept in the journal with the changed images.
         ignore_unknown: skip ids that are not in the ledger.
 
@@ -87,7 +95,7 @@ def overrule(run: StageRun, order: Overrule, *, undo: bool, note: str | None, ig
         InputError: an id is unknown or ambiguous; nothing was changed.
     """
     table = run.table()
-    verdicts = table.select(KEY, is_true(order.flag).alias("flagged"), filled(order.override).alias("overruled"))
+    verdicts = table.select(KEY, is_true(order.flag), order.override)
     flags = {image_id: (flagged, overruled) for image_id, flagged, overruled in verdicts.iter_rows()}
     wanted, unknown = find_ids(run.options.ids or (), list(flags))
     if unknown and not ignore_unknown:
@@ -102,27 +110,28 @@ def overrule(run: StageRun, order: Overrule, *, undo: bool, note: str | None, ig
         log.warning("%s: not in the ledger", image_id)
     run.seen = len(wanted)
     gone = set(table.filter(TAKEN_DOWN)[KEY])
-    made_anew = order.stale_where_undone if undo else order.stale_where
-    full = table.filter(pl.col(KEY).is_in(wanted) & made_anew).select(KEY, *stale_cells(order.stale, run.step.name))
+    restored = verdict != UNFLAGGED  # the model's flag applies again
+    stale = order.stale_where_restored if restored else order.stale_where
+    full = table.filter(pl.col(KEY).is_in(wanted) & stale).select(KEY, *stale_cells(order.stale, run.step.name))
     cells = {row.pop(KEY): row for row in full.to_dicts()}
     changed = []
     for image_id in wanted:
-        reason = _verdict(*flags[image_id], undo)
+        reason = _change(*flags[image_id], verdict)
         if image_id in gone:
             reason = "taken_down"
-        if reason != ("undone" if undo else UNFLAGGED):
+        if reason != (verdict or "undone"):
             log.info("%s: %s", image_id, reason)
             run.counts[reason] += 1
             continue
         emptied = [name for name, text in cells.get(image_id, {}).items() if text is not None]
         log.info("%s: %s%s", image_id, reason, f", and emptied {', '.join(emptied)}" if emptied else "")
-        run.record(image_id, {order.override: None if undo else UNFLAGGED}, reason=reason)
+        run.record(image_id, {order.override: verdict}, reason=reason)
         if order.stale and image_id in cells:
             run.clear(image_id, order.stale, reason=reason)
         changed.append(image_id)
     if changed and note is not None:
         run.note({"text": note, "image_ids": changed})
-    again = (order.again_undone if undo else None) or order.again
+    again = (order.again_restored if restored else None) or order.again
     run.extra["run_again"] = later_stages(run.step.name, order.stale, again) if cells.keys() & changed else []
     if changed and run.options.dry_run:
         log.info("dry run: nothing was changed")
@@ -145,10 +154,10 @@ def later_stages(step: str, stale: Sequence[str], again: str | None = None) -> l
     return list(dict.fromkeys(each.owner for each in later if each.table and not each.manual))
 
 
-def _verdict(flagged: bool, overruled: bool, undo: bool) -> str:
+def _change(flagged: bool, overruled: str | None, verdict: str | None) -> str:
     """Return the change to make to one image, or why there is none, as a slug."""
-    if undo:
+    if verdict is None:
         return "undone" if overruled else "not_unflagged"
-    if overruled:
-        return "already_unflagged"
-    return UNFLAGGED if flagged else "not_flagged"
+    if overruled == verdict:
+        return f"already_{overruled}"
+    return verdict if flagged else "not_flagged"

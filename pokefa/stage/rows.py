@@ -28,11 +28,14 @@ def leads_out(column: str) -> pl.Expr:
 
 # A person's decision overrides a model's flag: an unflagged image counts as clean.
 FLAGGED_NSFW = is_true("is_nsfw") & pl.col("nsfw_override").is_null()
-HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").is_null()
+HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").ne_missing(pl.lit("unflagged"))
 # An image that is mostly text is not inpainted, because the result would be mostly the inpainter's.
-TO_INPAINT = HAS_TEXT & ~is_true("ocr_text_dominated")
+MASKED = HAS_TEXT & ~is_true("ocr_text_dominated")
+# Part of a figure may be masked: a person decides, and until then no later stage takes the image.
+DOUBTFUL = MASKED & filled("ocr_doubt") & pl.col("ocr_override").is_null()
+TO_INPAINT = MASKED & ~DOUBTFUL
 SCREENED = filled("is_nsfw") & ~FLAGGED_NSFW
-TEXT_CHECKED = filled("has_ocr") & (~TO_INPAINT | filled("ocr_inpainted_path"))
+TEXT_CHECKED = filled("has_ocr") & (~MASKED | filled("ocr_inpainted_path"))
 RESIZED = SCREENED & TEXT_CHECKED & filled("path_resized")
 ANY_ROW = pl.lit(True)
 
@@ -46,6 +49,7 @@ _TEXT = (*_SCREEN, "has_ocr", "ocr_override", "ocr_inpainted_path")
 CONDITIONS: Mapping[str, tuple[pl.Expr, tuple[str, ...]]] = {
     "screened": (SCREENED, _SCREEN),
     "text_checked": (TEXT_CHECKED, _TEXT),
+    "masked": (MASKED, _TEXT),
     "to_inpaint": (TO_INPAINT, _TEXT),
     "nsfw": (is_true("is_nsfw"), ("is_nsfw",)),
     "has_text": (is_true("has_ocr"), ("has_ocr",)),

@@ -1,16 +1,16 @@
 """Stage 6, second half: keep the best image of each group of near-duplicates.
 
 Two images are near-duplicates if their hashes differ in at most --threshold of 64 bits; every such pair is found. The
-best of a group is kept: highest ae_aesthetic (a missing score is lowest), then most pixels in the raw file, then
-earliest ts, then image_id. With --linkage star, an image is removed only if it is within the threshold of the kept one.
-With single, near-duplicates of near-duplicates are removed too. The hash of a flat or nearly flat image is not
-meaningful: such an image is a duplicate only of an identical file. No file is deleted, and only changed rows are
-written.
+best of a group is kept: one that was not inpainted, then highest ae_aesthetic (a missing score is lowest), then most
+pixels in the raw file, then earliest ts, then image_id. With --linkage star, an image is removed only if it is within
+the threshold of the kept one. With single, near-duplicates of near-duplicates are removed too. The hash of a flat or
+nearly flat image is not meaningful: such an image is a duplicate only of an identical file. No file is deleted, and
+only changed rows are written.
 
 --with-variants finds mirrored and rotated copies too. With --embeddings, vectors from your own model, images are also
 near-duplicates if their vectors have a cosine of at least --min-cosine, for example crops.
 
-Reads   images.csv: phash64, phash_contrast, phash_variants, sha256, ae_aesthetic, w, h, ts
+Reads   images.csv: phash64, phash_contrast, phash_variants, sha256, resize_source, ae_aesthetic, w, h, ts
 Writes  images.csv: dupe_group, dupe_rep_image, dupe_distance, dupe_flag, dupe_removed, dupe_keep_reason, dupe_run_id
         drops.csv: a row for each removed image; metadata/audit/dups-<run_id>.csv: a row for each member of a group
 
@@ -109,7 +109,9 @@ def changed_rows(table: pl.DataFrame, decided: pl.DataFrame) -> list[tuple[bool,
 def describe(cells: Mapping[str, Value]) -> str:
     """Return why an image is removed, such as `near: 3 bits from <image_id>, which is kept for its aesthetic`."""
     flag, distance, kept = cells["dupe_flag"], cells["dupe_distance"], cells["dupe_rep_image"]
-    return f"{flag}: {distance} bits from {kept}, which is kept for its {cells['dupe_keep_reason']}"
+    reason = cells["dupe_keep_reason"]
+    merit = "was not painted over" if reason == "unpainted" else f"is kept for its {reason}"
+    return f"{flag}: {distance} bits from {kept}, which {merit}"
 
 
 def write_audit(run: StageRun, table: pl.DataFrame, decided: pl.DataFrame, changed: Sequence[str]) -> None:

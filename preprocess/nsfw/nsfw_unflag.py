@@ -25,7 +25,7 @@ UNFLAG = Overrule(
     override="nsfw_override",
     stale=("rm_dups", "filter"),  # they decide over all images at once; other results stay valid
     again="ocr_detect",
-    again_undone="rm_dups",
+    again_restored="rm_dups",
 )
 
 

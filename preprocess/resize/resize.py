@@ -37,6 +37,7 @@ from pokefa.stage.options import (
     positive_int,
     stage_parser,
 )
+from pokefa.stage.overrides import UNFLAGGED
 from pokefa.stage.runner import Row, StageRun, run_stage
 from preprocess.resize.convert import make_file
 from preprocess.resize.policy import Bounds, Target
@@ -85,7 +86,9 @@ class ResizeRows:
         return list(results)
 
     def resize_row(self, row: Row, disk: Executor) -> tuple[Resized, Future[None]]:
-        inpainted = row["has_ocr"] is True and row["ocr_override"] is None and row["ocr_inpainted_path"] is not None
+        inpainted = (
+            row["has_ocr"] is True and row["ocr_override"] != UNFLAGGED and row["ocr_inpainted_path"] is not None
+        )
         raw = PurePosixPath(str(row["path_raw"]))
         source = self.data / (str(row["ocr_inpainted_path"]) if inpainted else raw)
         max_bytes = MAX_INPAINTED_BYTES if inpainted else MAX_BYTES

@@ -81,8 +81,13 @@ def test_an_image_that_went_on_as_it_was_keeps_what_was_made_of_it(dataset) -> N
     done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "aa", "--undo")
     assert (done.code, done.summary["run_again"]) == (0, [])
     assert filled(dataset.images()[AA]) == filled(dominated)
-    for override, flags in (("", []), ("unflagged", ["--undo"])):
-        dataset.write_images([dominated, painted | {"ocr_override": override}])
+    for override, source, flags in (
+        ("", "inpainted", []),
+        ("unflagged", "raw", ["--undo"]),
+        ("unflagged", "raw", ["--paint"]),
+        ("paint", "inpainted", []),
+    ):
+        dataset.write_images([dominated, painted | {"ocr_override": override, "resize_source": source}])
         done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "bb", *flags)
         assert done.code == 0 and "score" in done.summary["run_again"]
         assert dataset.images()[BB]["ae_aesthetic"] == ""

@@ -251,6 +251,7 @@ def test_text_in_numbers(page: str) -> None:
     [
         ({"ocr_inpainted_path": None}, "not painted over yet"),
         ({"ocr_inpainted_path": None, "ocr_text_dominated": True}, "mostly text, left as it is"),
+        ({"ocr_inpainted_path": None, "ocr_doubt": "unsure"}, "doubtful, waiting for a person"),
         ({"ocr_override": "unflagged"}, "left as it is by a person"),
     ],
 )
