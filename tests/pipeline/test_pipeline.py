@@ -103,9 +103,9 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path):
     config.write_text('resiz = []\nscrape = ["--hl", "de", "--ro=x"]\nscore = 3\nnsfw = ["--redo"]\n')
     done = run_pipeline("run", "--root", tmp_path, "--config", config, "--from", "10", "--to", "wds", "--plan")
     assert done.returncode == 2
-    assert [line.partition(": there")[0] for line in done.stderr.splitlines()[:2]] == ["error: --from", "error: --to"]
+    assert [line.partition(": unknown")[0] for line in done.stderr.splitlines()[:2]] == ["error: --from", "error: --to"]
     rest = [line.removeprefix(f"error: --config {config}: ") for line in done.stderr.splitlines()[2:]]
-    assert [line.split()[0] for line in rest] == ["there", "scrape:", "score"]
+    assert [line.split()[0] for line in rest] == ["unknown", "scrape:", "score"]
 
 
 def test_flags_that_only_look_like_others_are_taken():
