@@ -18,7 +18,7 @@ drop_reason scrape:placeholder and a row in drops.csv, but later stages ignore i
 
     python scraping/scrape.py --contact you@example.org
     python scraping/scrape.py --species Umbreon Mimikyu --limit 20 --max-searches 2
-    python scraping/scrape.py --root my-dataset --from-folder images
+    python scraping/scrape.py --root my-dataset --from-folder pictures
     python scraping/scrape.py --root my-dataset --from-urls base.csv
 """
 

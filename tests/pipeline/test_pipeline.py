@@ -59,7 +59,7 @@ def test_from_and_to_take_names_and_numbers():
     assert first.startswith("--from: unknown step 'sieve'; the steps are quotas, scrape, ")
     assert first.endswith(", webdataset, or the stage numbers 0 to 9")
     assert second.startswith("--to: unknown step 'sclpe' (did you mean scrape or score?); the steps are ")
-    with pytest.raises(InputError, match=r"^--from 7 comes after --to 6$"):
+    with pytest.raises(InputError, match=r"^--from 7 comes after --to 6: swap them$"):
         choose_steps("7", "6")
 
 
@@ -73,19 +73,19 @@ def test_the_users_own_flags_reach_their_stage(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("resize = 3", 'resize must be a list of strings, as ["--limit", "100"]'),
-        ("resize = [1]", 'resize must be a list of strings, as ["--limit", "100"]'),
-        ("resize.min-side = 768", 'resize must be a list of strings, as ["--limit", "100"]'),
+        ("resize = 3", 'resize must be a list of strings, such as ["--limit", "100"]'),
+        ("resize = [1]", 'resize must be a list of strings, such as ["--limit", "100"]'),
+        ("resize.min-side = 768", 'resize must be a list of strings, such as ["--limit", "100"]'),
         ("sieve = []", "unknown step 'sieve'; the steps are quotas, scrape, "),
         ("scor = []", "unknown step 'scor' (did you mean score or scrape?); the steps are "),
         ("resize = [", "is not TOML: "),
         ("resize = " + "[" * 100_000, "is nested too deeply: "),
-        ('scrape = ["--root", "elsewhere"]', "scrape: --root stands for --root: one --root is for all steps"),
-        ('scrape = ["--root=elsewhere"]', "scrape: --root=elsewhere stands for --root: "),
-        ('scrape = ["--ro", "elsewhere"]', "scrape: --ro stands for --root: "),
+        ('scrape = ["--root", "elsewhere"]', "scrape: --root means --root: all steps share one --root"),
+        ('scrape = ["--root=elsewhere"]', "scrape: --root=elsewhere means --root: "),
+        ('scrape = ["--ro", "elsewhere"]', "scrape: --ro means --root: "),
         ('scrape = ["--help"]', "scrape: --help means --help: the step would print its help and do nothing"),
-        ('scrape = ["--he"]', "scrape: --he stands for --help: "),
-        ('scrape = ["-h"]', "scrape: -h stands for --help: "),
+        ('scrape = ["--he"]', "scrape: --he means --help: "),
+        ('scrape = ["-h"]', "scrape: -h means --help: "),
         (codecs.BOM_UTF8 + b"scrape = []", "is UTF-8 with a byte order mark: save it as plain UTF-8"),
         ("scrape = []".encode("utf-16"), "is UTF-16: save it as plain UTF-8"),
         (
@@ -113,9 +113,9 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path):
     config.write_text('resiz = []\nscrape = ["--hl", "de", "--ro=x"]\nscore = 3\nnsfw = ["--redo"]\n')
     done = run_pipeline("run", "--root", tmp_path, "--config", config, "--from", "10", "--to", "wds", "--plan")
     assert done.returncode == 2
-    assert [line.partition(": there")[0] for line in done.stderr.splitlines()[:2]] == ["error: --from", "error: --to"]
+    assert [line.partition(": unknown")[0] for line in done.stderr.splitlines()[:2]] == ["error: --from", "error: --to"]
     rest = [line.removeprefix(f"error: --config {config}: ") for line in done.stderr.splitlines()[2:]]
-    assert [line.split()[0] for line in rest] == ["there", "scrape:", "score"]
+    assert [line.split()[0] for line in rest] == ["unknown", "scrape:", "score"]
 
 
 def test_flags_that_only_look_like_others_are_taken():

@@ -602,7 +602,10 @@ def test_two_at_once(dataset: Dataset) -> None:
     [
         (["--species", "Umbron"], "unknown species 'Umbron' (did you mean Umbreon?): use a name from quotas.csv"),
         (["--species", "Missingno"], "error: --species: unknown species 'Missingno': use a name from quotas.csv"),
-        (["--from-folder", "no-such-folder"], "error: --from-folder no-such-folder is not a folder"),
+        (
+            ["--from-folder", "no-such-folder"],
+            "error: --from-folder no-such-folder is not a folder: name an existing one",
+        ),
         (["--query", "fanart"], "argument --query: 'fanart' does not contain {name}, the place of the species' name"),
         (["--labels", "a.csv"], "error: --labels needs --from-folder"),
         (["--from-urls", "a", "--from-folder", "b"], "argument --from-folder: not allowed with argument --from-urls"),
