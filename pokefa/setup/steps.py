@@ -110,13 +110,13 @@ _TABLE = (
     Step(
         "nsfw_filter", "preprocess/nsfw/nsfw_filter.py", "nsfw", 2, command="nsfw", in_run=True, table="images",
         rows=("path_raw",), done="is_nsfw", error="nsfw_error", run_id="nsfw_run_id", finished=("is_nsfw",),
-        words={"True": "nsfw", "False": "clean"}, settings_matter=True,
+        words={str(True): "nsfw", str(False): "clean"}, settings_matter=True,
     ),
     Step("nsfw_unflag", "preprocess/nsfw/nsfw_unflag.py", "nsfw", 2, table="images", rows=("nsfw",), manual=True),
     Step(
         "ocr_detect", "preprocess/ocr/ocr_pipeline.py", "ocr", 3, command="ocr", in_run=True, subcommands=_OCR_COMMANDS,
         owner="ocr_pipeline", table="images", rows=("screened",), done="has_ocr", error="ocr_error",
-        run_id="ocr_run_id", finished=("text_checked",), words={"True": "text_found", "False": "no_text"},
+        run_id="ocr_run_id", finished=("text_checked",), words={str(True): "text_found", str(False): "no_text"},
         settings_matter=True,
     ),
     Step(
