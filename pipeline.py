@@ -1,20 +1,20 @@
-"""Builds the environments, and runs the stages in order, one script by its name, the demo and the tests.
+"""Build the environments, and run the pipeline, a single script, the demo or the tests.
 
-    python3 pipeline.py demo                          everything, on drawn pictures and stand-in services
-    python3 pipeline.py test [STAGE ...]              all tests, each stage's in its own environment
-    python3 pipeline.py run --root DIR                the ten stages with the real services
-    python3 pipeline.py run --root DIR --plan         only print the commands
-    python3 pipeline.py status --root DIR             one script by its name, in its environment
-    python3 pipeline.py setup all                     only build the environments
+    python3 pipeline.py demo                          run everything on drawn images and stand-in services
+    python3 pipeline.py test [STAGE ...]              run the tests, each stage in its own environment
+    python3 pipeline.py run --root DIR                run the ten stages with the real services
+    python3 pipeline.py run --root DIR --plan         print the commands only
+    python3 pipeline.py status --root DIR             run one script by its name, in its environment
+    python3 pipeline.py setup all                     build the environments only
 
-Needs Python 3.11 or newer and nothing else.
+Requires Python 3.11 or newer and nothing else.
 """
 
 from __future__ import annotations
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 -- whoever has an older one should read this, not an ImportError
+if sys.version_info < (3, 11):  # noqa: UP036 -- print this, not an ImportError, in an older version
     raise SystemExit("PokeFA needs Python 3.11 or newer")
 
 import argparse
@@ -36,7 +36,7 @@ from pokefa.setup.preflight import check_all
 from pokefa.setup.runner import Runner, checkout_variables, choose_steps, run_by_name
 from pokefa.setup.steps import COMMANDS, Step, steps_in_run
 
-# Test folders that are not named like the environment that they need.
+# Test folders whose environment has another name.
 TEST_ENVIRONMENTS = {
     "attack": "metadata",
     "demo": "core",
@@ -44,7 +44,7 @@ TEST_ENVIRONMENTS = {
     "ray": "storage+ray",
     "storage": "storage+ray",
 }
-# The longest ones begin first, so that none of them runs alone at the end.
+# The longest start first, so that none of them runs alone at the end.
 LONGEST_TESTS = ("pipeline", "ocr", "webdataset", "ray", "scraping")
 OWN_COMMANDS = ("demo", "test", "run", "setup")
 LINT_CHECKS = {
@@ -61,7 +61,7 @@ def run_stages(root: Path, first: str | None, last: str | None, config: Path | N
         disk: check the free disk before the first stage.
 
     Raises:
-        InputErrors: something is wrong that can be known before the first stage; nothing was done.
+        InputErrors: a check before the first stage failed; nothing was run.
     """
     problems: list[str] = []
     flags: dict[str, list[str]] = {}
@@ -88,7 +88,7 @@ def run_stages(root: Path, first: str | None, last: str | None, config: Path | N
 
 
 def problems_of(error: PokefaError) -> Sequence[str]:
-    """Return what an error says, one line for each thing that is wrong."""
+    """Return the problems that an error reports, one line each."""
     return error.problems if isinstance(error, InputErrors) else [str(error)]
 
 
@@ -100,19 +100,18 @@ def set_up(name: str) -> None:
 
 
 def run_tests(stages: Sequence[str], jobs: int) -> int:
-    """Run test folders, each in its own environment, and the linters; return how many tests failed.
+    """Run test folders, each in its own environment, and the linters; return the number of failed tests.
 
-    What a folder printed is shown whole when it has ended. A folder whose tests could not run at all counts as one
-    failure.
+    A folder's output is shown when the folder ends. A folder whose tests could not run counts as one failure.
 
     Raises:
-        InputError: there is no such test folder.
+        InputError: a test folder does not exist.
     """
     folders = sorted(path.name for path in (CHECKOUT / "tests").iterdir() if any(path.glob("test_*.py")))
     choices = ["lint", *folders]
     for stage in stages:
         if stage not in choices:
-            raise InputError(f"there are no tests {stage!r}: choose from {', '.join(choices)}")
+            raise InputError(f"unknown test folder {stage!r}: choose from {', '.join(choices)}")
     wanted = sorted(stages or choices, key=lambda stage: (*LONGEST_TESTS, stage).index(stage))
     total: Counter[str] = Counter()
     with ThreadPoolExecutor(jobs) as threads:
@@ -127,7 +126,7 @@ def run_tests(stages: Sequence[str], jobs: int) -> int:
 
 
 def lint() -> tuple[Counter[str], str]:
-    """Run ruff and mypy over the project; return the counts, each check one test, and what they printed."""
+    """Run ruff and mypy; return the counts, with each check as one test, and the output."""
     python = ensure(environment("lint"))
     counts: Counter[str] = Counter()
     output = ""
@@ -139,7 +138,7 @@ def lint() -> tuple[Counter[str], str]:
 
 
 def run_test_folder(stage: str) -> tuple[Counter[str], str]:
-    """Run one folder of tests in its environment; return the counted results and what pytest printed."""
+    """Run one test folder in its environment; return the counts and pytest's output."""
     python = ensure(environment(TEST_ENVIRONMENTS.get(stage, stage)))
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -155,7 +154,7 @@ def _run_check(command: Sequence[str]) -> tuple[int, str]:
 
 
 def count_results(report: Path, code: int) -> Counter[str]:
-    """Count the results of a JUnit XML report; a run that failed without saying why counts as one failure."""
+    """Count the results in a JUnit XML report; a failed run without a failed test counts as one failure."""
     counts: Counter[str] = Counter()
     if report.exists():
         for suite in ElementTree.parse(report).getroot().iter("testsuite"):
@@ -177,33 +176,38 @@ def build_parser() -> argparse.ArgumentParser:
     scripts = "\n".join(f"  {step.command:<16} {step.script}" for step in COMMANDS.values())
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog=f"scripts by name, each with its own --help:\n{scripts}",
+        epilog=f"scripts, each with its own --help:\n{scripts}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="run all stages on drawn pictures and stand-in services")
+    demo = commands.add_parser("demo", help="run all stages on drawn images and stand-in services")
     demo.add_argument("--root", type=Path, default=Path("demo-run"), help="folder of the demo (default: demo-run)")
     demo.add_argument(
-        "--port", type=int, default=DEMO_PORT, help=f"the stand-ins take this port and the next (default: {DEMO_PORT})"
+        "--port", type=int, default=DEMO_PORT, help=f"first of the two ports of the stand-ins (default: {DEMO_PORT})"
     )
 
-    test = commands.add_parser("test", help="run the tests, each stage's in its own environment")
+    test = commands.add_parser("test", help="run the tests, each stage in its own environment")
     test.add_argument("stages", nargs="*", metavar="STAGE", help="test folders, or lint (default: all)")
     test.add_argument(
-        "--jobs", type=int, choices=range(1, 17), default=2, metavar="N", help="folders at once (default: 2)"
+        "--jobs",
+        type=int,
+        choices=range(1, 17),
+        default=2,
+        metavar="N",
+        help="parallel test folders (default: 2)",
     )
 
     run = commands.add_parser("run", help="run the stages with the real services")
     run.add_argument("--root", type=Path, required=True, help="folder of the dataset")
-    run.add_argument("--from", dest="first", metavar="STEP", help="first step, a name or a stage's number")
-    run.add_argument("--to", dest="last", metavar="STEP", help="last step, a name or a stage's number")
-    run.add_argument("--config", type=Path, metavar="FILE", help="TOML file with your own flags per step")
-    run.add_argument("--no-disk-check", dest="disk", action="store_false", help="begin although disk space looks short")
+    run.add_argument("--from", dest="first", metavar="STEP", help="first step, by name or stage number")
+    run.add_argument("--to", dest="last", metavar="STEP", help="last step, by name or stage number")
+    run.add_argument("--config", type=Path, metavar="FILE", help="TOML file with flags for each step")
+    run.add_argument("--no-disk-check", dest="disk", action="store_false", help="skip the check of free disk space")
     run.add_argument("--plan", action="store_true", help="print the commands and run none")
 
     setup = commands.add_parser("setup", help="build environments")
-    setup.add_argument("name", metavar="NAME|all", help="an environment, or all of them")
+    setup.add_argument("name", metavar="NAME|all", help="an environment, or all")
     return parser
 
 

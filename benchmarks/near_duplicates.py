@@ -218,7 +218,7 @@ def decisions(path: Path, threshold: int, linkage: Linkage) -> tuple[float, floa
     import polars as pl
 
     from pokefa.duplicates import grouping
-    from pokefa.images.near_hashes import Hashes, near_looks
+    from pokefa.images.near_hashes import Hashes, near_classes
 
     hashes = np.load(path)
     count = len(hashes)
@@ -240,11 +240,11 @@ def decisions(path: Path, threshold: int, linkage: Linkage) -> tuple[float, floa
     def clocked(hashes: Hashes, searched: Pairs, threshold: int) -> Pairs:
         nonlocal searching
         began = time.perf_counter()
-        near = near_looks(hashes, searched, threshold)
+        near = near_classes(hashes, searched, threshold)
         searching += time.perf_counter() - began
         return near
 
-    with patch.object(grouping, "near_looks", clocked):
+    with patch.object(grouping, "near_classes", clocked):
         began = time.perf_counter()
         grouping.decide(rows, grouping.Rules(threshold, linkage))
         seconds = time.perf_counter() - began

@@ -20,7 +20,7 @@ from PIL import Image
 
 from demo.art.text_set import Picture, draw_set
 from pokefa.machine import available_cores
-from preprocess.ocr.detect import UNREAD, TextRules, find_text
+from preprocess.ocr.detect import LEAST_SCORE, TextRules, find_text
 from preprocess.ocr.models import Detector, Reader, load_detector, load_reader
 from preprocess.ocr.polygons import TextPolygon, draw_mask
 from preprocess.ocr.views import Looks
@@ -44,21 +44,19 @@ class Setting:
 SHRUNK = Looks((1.0,), max_side=960)
 PLAIN, HALF, CLOSER = Looks((1.0,)), Looks((0.5,)), Looks((1.5,))
 SETTINGS = (
-    Setting("longer side at most 960, doubtful ones read", (SHRUNK,), TextRules()),
-    Setting("scale 1, doubtful ones read", (PLAIN,), TextRules()),
-    Setting("scales 1 and 0.5, by score and shape (--verify-text none)", (PLAIN, HALF), UNREAD),
-    Setting("scales 1 and 0.5, doubtful ones read (default)", (PLAIN, HALF), TextRules()),
-    Setting("scales 1 and 0.5, all read (--verify-text all)", (PLAIN, HALF), TextRules(verify="all")),
-    Setting("scales 1, 0.5 and 1.5, doubtful ones read", (PLAIN, HALF, CLOSER), TextRules()),
+    Setting("longer side at most 960", (SHRUNK,), TextRules()),
+    Setting("scale 1", (PLAIN,), TextRules()),
+    Setting("scales 1 and 0.5, by score and shape (--verify-text none)", (PLAIN, HALF), TextRules(verify="none")),
+    Setting("scales 1 and 0.5 (default)", (PLAIN, HALF), TextRules()),
+    Setting("scales 1, 0.5 and 1.5", (PLAIN, HALF, CLOSER), TextRules()),
 )
 
 
 def try_settings(pictures: int) -> dict[str, Any]:
     """Return what each setting finds in the first pictures of the set, and its processor seconds per picture."""
     cores = available_cores()
-    least = min(setting.rules.least_score for setting in SETTINGS)
     looks = dict.fromkeys(look for setting in SETTINGS for look in setting.looks)
-    detectors = {look: load_detector(None, least, look)[0] for look in looks}
+    detectors = {look: load_detector(None, LEAST_SCORE, look)[0] for look in looks}
     reader = load_reader()
     results = {setting.name: _Result() for setting in SETTINGS}
     with ThreadPoolExecutor(cores) as threads:
@@ -85,7 +83,6 @@ def _try(
     results = {}
     for setting in SETTINGS:
         looked = [polygon for look in setting.looks for polygon in seen[look]]
-        looked = [polygon for polygon in looked if polygon.score >= setting.rules.least_score]
         asked: list[TextPolygon] = []
 
         def found_before(_: Image.Image, looked: list[TextPolygon] = looked) -> list[TextPolygon]:

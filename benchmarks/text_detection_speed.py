@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pokefa.images.files import open_image
 from pokefa.machine import available_cores
 from pokefa.stage.runner import Row
-from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, find_text
+from preprocess.ocr.detect import LEAST_SCORE, DetectRows, TextRules, find_text
 from preprocess.ocr.models import (
     DETECTOR,
     DETECTOR_SETTINGS,
@@ -59,7 +59,8 @@ def time_stage(folder: str, rounds: int) -> dict[str, Any]:
     paths = sorted(Path(folder).glob("*.jpg"))
     places = range(len(paths))
     with ThreadPoolExecutor(cores) as threads:
-        runs = {name: stage_run(paths, rules, cores) for name, rules in ((STAGE, TextRules()), (UNREAD_STAGE, UNREAD))}
+        rules = {STAGE: TextRules(), UNREAD_STAGE: TextRules(verify="none")}
+        runs = {name: stage_run(paths, rules[name], cores) for name in rules}
         runs[STAGE](places)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         views, lines = inputs(paths)
@@ -84,7 +85,7 @@ def inputs(paths: Sequence[Path]) -> tuple[Inputs, Inputs]:
     """Return what the stage gives its detector, and what it gives its reader, for each file; all in BGR."""
     import numpy as np
 
-    detector, _ = load_detector(None, TextRules().least_score, Looks())
+    detector, _ = load_detector(None, LEAST_SCORE, Looks())
     reader = load_reader()
     views, lines = [], []
     for path in paths:
@@ -110,7 +111,7 @@ def bare(
     """Return a function that calls a model of PaddleOCR on one array after the other."""
     import paddleocr
 
-    options = {"limit_side_len": LARGEST_SIDE, "limit_type": "max", "box_thresh": TextRules().least_score}
+    options = {"limit_side_len": LARGEST_SIDE, "limit_type": "max", "box_thresh": LEAST_SCORE}
     with model_folder(model, dict(settings)) as folder:
         called = getattr(paddleocr, kind)(
             model_name=model.name,

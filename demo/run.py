@@ -1,6 +1,6 @@
-"""The demo: all ten stages on drawn pictures, with stand-ins for the services and weights that cost money or bytes.
+"""The demo: all ten stages on drawn images, with stand-ins for paid services and large model files.
 
-Standard library only. See demo/README.md for what is drawn and by which rules the stand-ins answer.
+Standard library only. demo/README.md describes the images and the rules of the stand-ins.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ NSFW_MODEL = Step("nsfw_model", "demo.standins.nsfw_model", "nsfw")
 INPAINT_MODEL = Step("inpaint_model", "demo.standins.inpaint_model", "ocr")
 SERVICES = Step("services", "demo.standins.services", "core")
 
-# The demo makes its models itself.
+# The demo builds its own models.
 TRUST = ["--trust-model-file", *([] if can_confine() else ["--unconfined-model-file"])]
 
 NOTICE = """\
-PokeFA demo. The pictures are drawn by a program. SerpApi, the image host and OpenAI are stand-ins on this machine,
-and so are the weights of the NSFW and inpainting models: they answer by the rules in demo/README.md, and what they
-say means nothing about real images. The stages that use them are the real ones."""
+PokeFA demo. A program draws the images. SerpApi, the image host and OpenAI are stand-ins on this machine, and so are
+the weights of the NSFW and inpainting models. They follow the rules in demo/README.md, and their answers mean nothing
+for real images. The stages are the real ones."""
 
 
 def run_demo(root: Path, port: int) -> None:
-    """Draw the pictures, start the stand-ins, run every stage, and say where the results are.
+    """Draw the images, start the stand-ins, run every stage, and print where the results are.
 
     Raises:
-        InputError: the ports cannot be taken.
+        InputError: the ports are not available.
         CommandFailed: a step failed.
     """
     root = root.absolute()
@@ -49,8 +49,9 @@ def run_demo(root: Path, port: int) -> None:
         root,
         flags={
             "nsfw": ["--model-dir", str(folder / "nsfw_model"), *TRUST],
-            "ocr": TRUST,
-            # Twelve species are all head by the defaults, which would put half of so small a set into validation.
+            # Nobody reviews images in between: large titles are inpainted, and what may be no text is left alone.
+            "ocr": [*TRUST, "--paint-doubtful", "--min-doubtful", "0.95"],
+            # With the defaults, all twelve species are head, and half of this small set would be in validation.
             "split": ["--head-rank", "6", "--head-images", "1", "--middle-rank", "6"],
         },
         variables={
@@ -69,11 +70,9 @@ def run_demo(root: Path, port: int) -> None:
             for step in steps_in_run():
                 runner.run(step, *(["--allow-private", "--species", *species] if step.name == "scrape" else []))
                 if step.name == "nsfw_filter":
-                    # What a person would do after looking through the flagged images.
+                    # A person would do this after reviewing the flagged images.
                     cleared = sorted(picture["md5"] for picture in pictures if picture["kind"] == "nsfw_false_alarm")
-                    runner.run(
-                        STEPS["nsfw_unflag"], "--ids", *cleared, "--note", "a balloon, not what the model took it for"
-                    )
+                    runner.run(STEPS["nsfw_unflag"], "--ids", *cleared, "--note", "a balloon, a false alarm")
             runner.run(STEPS["report"])
     print(f"\nshards   {root / 'webdataset' / 'data'}")
     print(f"ledger   {root / 'metadata' / 'images.csv'}")
@@ -81,7 +80,7 @@ def run_demo(root: Path, port: int) -> None:
 
 
 def prepare(runner: Runner, folder: Path) -> None:
-    """Draw the pictures and build the small models, each unless it is there already."""
+    """Draw the images and build the small models, unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "standin.txt").write_text("This dataset was made by `pipeline.py demo` with stand-in services.\n")
     for step, target in (
@@ -97,10 +96,10 @@ def prepare(runner: Runner, folder: Path) -> None:
 
 @contextmanager
 def services(runner: Runner, catalogue: Path, port: int) -> Iterator[None]:
-    """Keep the stand-in services running; they end with this process, however it ends.
+    """Run the stand-in services; they end with this process.
 
     Raises:
-        InputError: their ports cannot be taken.
+        InputError: their ports are not available.
     """
     process = runner.start(SERVICES, "--catalogue", str(catalogue), "--port", str(port))
     try:

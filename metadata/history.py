@@ -1,8 +1,8 @@
-"""The life of one image, in the order in which it happened, and where the image is now.
+"""Show the history of one image in order of time, and its current state.
 
-Every line of every run journal that speaks of the image: which cells it set, why, at which gates or threshold, and
-which run of which code did it, with which arguments. Then the files that exist, the row of base.csv, and the shard.
---json has the versions of the runs' libraries as well. The beginning of an id will do.
+It lists every journal entry about the image: the cells it set, the reason, the thresholds, and the run with its code
+version and arguments. Then it shows the existing files, the row of base.csv, and the shard. --json adds the library
+versions of the runs. A unique prefix of an id is enough.
 
 Reads   images.csv, base.csv, the run journals, the data folders, webdataset/data
 Writes  nothing
@@ -36,13 +36,13 @@ from pokefa.stage.options import add_json_flag, reading_parser, result_settings
 from pokefa.stage.reader import Reading, run_reading
 from pokefa.stage.rows import find_ids
 
-# What a journal's line may hold by itself; anything else is told as it stands, such as what an answer cost.
+# Known keys of a journal entry; any others, such as the cost of an answer, are shown as they are.
 USUAL_KEYS = ("table", KEY, "set", "add", "ts", "reason", "drop")
 
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened to an image; `settings` are the numbers that decided."""
+    """One event in the history of an image; `settings` are the numbers behind a decision."""
 
     ts: str
     stage: str
@@ -55,7 +55,7 @@ class Event:
 
 
 def events_of(image_id: str, runs: Sequence[Run]) -> list[Event]:
-    """Return what the journals say of an image, the earliest first.
+    """Return the journal entries about an image, oldest first.
 
     Raises:
         InputError: a journal is damaged.
@@ -91,7 +91,7 @@ def events_of(image_id: str, runs: Sequence[Run]) -> list[Event]:
 
 
 def numbers_of(run: Run) -> dict[str, float]:
-    """Return the numbers that a run decided by."""
+    """Return the numeric settings of a run."""
     return {
         name: value
         for name, value in result_settings(run).items()
@@ -100,7 +100,7 @@ def numbers_of(run: Run) -> dict[str, float]:
 
 
 def files_of(root: Path, cells: dict[str, str | None], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the files that a row names, each with whether it exists and its size in bytes."""
+    """Return the files of a row, with their existence and size in bytes."""
     found = []
     for column in columns:
         if cells.get(column):
@@ -114,7 +114,7 @@ def files_of(root: Path, cells: dict[str, str | None], columns: Sequence[str]) -
 
 
 def find_in_shards(root: Path, image_id: str) -> list[dict[str, Any]]:
-    """Return where the image's files lie in the shards: shard, extension, offset and size in bytes.
+    """Return the image's files in the shards: shard, extension, offset and size in bytes.
 
     Raises:
         InputError: a shard is damaged.
@@ -128,21 +128,21 @@ def find_in_shards(root: Path, image_id: str) -> list[dict[str, Any]]:
 
 
 def row_of(frame: pl.DataFrame, image_id: str) -> dict[str, str | None]:
-    """Return the cells of an image's row, or {} where it has none."""
+    """Return the cells of an image's row, or {} if it has none."""
     rows = frame.filter(pl.col(KEY) == image_id).to_dicts()
     return rows[0] if rows else {}
 
 
 def life_of(reading: Reading, name: str) -> dict[str, Any]:
-    """Return the life of the image that `name`, an id or the beginning of one, stands for.
+    """Return the history of the image whose id is or begins with `name`.
 
     Raises:
-        InputError: no image, or several, are meant.
+        InputError: no image or several images match.
     """
     images = reading.ledger.images.read_keyed()
     found, _ = find_ids([name], images[KEY].to_list())
     if not found:
-        raise InputError(f"no image {name} in {reading.ledger.images.schema.path}: give an image_id, or its beginning")
+        raise InputError(f"no image {name} in {reading.ledger.images.schema.path}: give an image_id or a prefix")
     image_id = found[0]
     row = row_of(images, image_id)
     base_row = row_of(reading.ledger.base.read_keyed(), image_id)
@@ -156,12 +156,12 @@ def life_of(reading: Reading, name: str) -> dict[str, Any]:
         "files": files_of(reading.root, row, IMAGES.path_names) + files_of(reading.root, base_row, BASE.path_names),
         "base": {column: text for column, text in base_row.items() if text is not None},
         "shards": find_in_shards(reading.root, image_id),
-        "runs": [told(run) for run in runs if run.run_id in named],
+        "runs": [run_facts(run) for run in runs if run.run_id in named],
     }
 
 
-def told(run: Run) -> dict[str, Any]:
-    """Return how a run was made."""
+def run_facts(run: Run) -> dict[str, Any]:
+    """Return the facts about a run."""
     facts = {"run_id": run.run_id, "stage": run.stage, "started": run.started, "code": run.code, "host": run.host}
     return {
         **facts,
@@ -173,7 +173,7 @@ def told(run: Run) -> dict[str, Any]:
 
 
 def story(life: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines that tell a life."""
+    """Yield the lines of an image's history."""
     arguments = {run["run_id"]: run["arguments"] for run in life["runs"]}
     yield f"image {life['image_id']}"
     for event in life["events"]:
@@ -200,7 +200,7 @@ def story(life: dict[str, Any]) -> Iterator[str]:
 
 
 def show_history(reading: Reading, name: str, details_only: bool) -> None:
-    """Print an image's life, or with `details_only` put all of it into the JSON line."""
+    """Print an image's history, or with `details_only` put all of it into the JSON line."""
     life = life_of(reading, name)
     reading.seen, reading.done = 1, 1
     if details_only:
@@ -211,10 +211,10 @@ def show_history(reading: Reading, name: str, details_only: bool) -> None:
 
 
 def _state(file: dict[str, Any], taken_down: bool) -> str:
-    """Return how large a file is, or why it is not there."""
+    """Return the size of a file, or why it is missing."""
     if file["exists"]:
         return f"{file['bytes']} bytes" + (", although the image was taken down" if taken_down else "")
-    return "is gone: taken down" if taken_down else "is missing"
+    return "removed: taken down" if taken_down else "missing"
 
 
 def _shown(values: dict[str, Any]) -> str:
@@ -225,14 +225,14 @@ def _shown(values: dict[str, Any]) -> str:
 def _event(
     run: Run, entry: dict[str, Any], what: str, cells: dict[str, str | None] | None = None, detail: str | None = None
 ) -> Event:
-    if "add" in entry or "rows" in entry:  # a new row: its empty cells say nothing
+    if "add" in entry or "rows" in entry:  # a new row: skip its empty cells
         cells = {column: text for column, text in (cells or {}).items() if text is not None}
     return Event(str(entry.get("ts", run.started)), run.stage, run.run_id, run.code, what, dict(cells or {}), detail)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = reading_parser(__doc__)
-    parser.add_argument("id", metavar="ID", help="image_id, or a beginning that only one image has")
+    parser.add_argument("id", metavar="ID", help="image_id, or a unique prefix of one")
     add_json_flag(parser)
     return parser
 

@@ -1,10 +1,10 @@
-"""One page that shows the dataset: metadata/report.html, self-contained, for a screen, a phone or paper.
+"""Write a page about the dataset: metadata/report.html, self-contained, for screen, phone or paper.
 
-The funnel, what the filter decided, why images were left out, the scores with the gates, text, duplicates, the
-species against their quotas, sizes and formats, the domains that the images come from, inpainting before and after, a
-contact sheet of kept, borderline and dropped images, and what each stage took in time and money. Every figure has its
-numbers in a table. The same ledger gives the same bytes. Images that were flagged as NSFW, or not screened, appear as
-blocks of colour only.
+It shows the funnel, the filter's decisions, the reasons why images were left out, the scores with their thresholds,
+text, duplicates, the species and their quotas, sizes and formats, source domains, images before and after inpainting, a
+contact sheet of kept, borderline and dropped images, and the time and cost of each stage. Every figure has a table of
+its numbers. The same ledger gives the same bytes. Images that are flagged as NSFW or not screened are shown as blocks
+of colour.
 
 Reads   images.csv, base.csv, the run journals, quotas/quotas.csv, the image files
 Writes  metadata/report.html
@@ -63,7 +63,7 @@ def build_page(tables: Tables, runs: Sequence[Run], root: Path, most_tiles: int)
     images = tables.images
     fates = count_fates(images)
     settings = thresholds_of_filter(runs)
-    gates = {name: settings[f"min_{name}"] for name in ("relevance", "aesthetic") if f"min_{name}" in settings}
+    thresholds = {name: settings[f"min_{name}"] for name in ("relevance", "aesthetic") if f"min_{name}" in settings}
     costs = cost_stages(runs, root)
     usd = total_usd(costs)
     as_of = max((run.ended or run.started for run in runs), default="")
@@ -84,7 +84,7 @@ def build_page(tables: Tables, runs: Sequence[Run], root: Path, most_tiles: int)
         sections=[
             funnel_section(images),
             drops_section(fates, len(images)),
-            score_section(images, gates),
+            score_section(images, thresholds),
             text_section(images),
             duplicate_section(images),
             species_section(read_coverage(root, images)),
@@ -93,12 +93,12 @@ def build_page(tables: Tables, runs: Sequence[Run], root: Path, most_tiles: int)
             cost_section(costs, as_of[:10]),
         ],
         pairs=inpainting_pairs(images, root),
-        sheets=contact_sheets(tables, root, gates, most_tiles),
+        sheets=contact_sheets(tables, root, thresholds, most_tiles),
     )
 
 
 def stand_in_signs(images: pl.DataFrame, root: Path) -> list[str]:
-    """Return what shows that stand-ins answered for real services: models by name, or the demo's mark."""
+    """Return signs that stand-ins replaced real services: model names, or the demo's marker file."""
     signs = [STAND_IN_MARK] if (root / STAND_IN_MARK).exists() else []
     for column in MODEL_COLUMNS:
         names = images[column].drop_nulls().unique().sort()
@@ -164,10 +164,10 @@ def spoken_time(seconds: float) -> str:
 
 
 def write_report(reading: Reading, most_tiles: int, out: Path | None) -> None:
-    """Write the report, unless it is there already with the same content.
+    """Write the report, if its content has changed.
 
     Raises:
-        InputError: nothing can be written under the root, and no other place is named.
+        InputError: the root is read-only, and --out is not given.
     """
     if out is None and not reading.ledger.is_writable():
         raise InputError(f"{reading.root / REPORT} cannot be written: name another file with --out")
@@ -184,7 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FILE",
-        help=f"where to write it (default: {REPORT} under --root); no takedown finds a page elsewhere",
+        help=f"output file (default: {REPORT} under --root); takedowns do not find files elsewhere",
     )
     parser.add_argument(
         "--thumbnails",

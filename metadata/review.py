@@ -1,13 +1,13 @@
-"""A page for looking through what a stage flagged, and for overruling it where it was wrong.
+"""Write a page to review the images that a stage flagged, and to override wrong flags.
 
-One file that needs no server: the flagged images, those closest to the threshold first, with scores, tags, boxes,
-cluster-mates or captions. Tick images with the mouse or the keyboard; one button copies the command for them, another
-saves their ids for --ids-file. The ticks stay in the browser, so a reload and a new page keep them. NSFW images are
-blurred until asked for. Enter opens an image at full size from the dataset, where the page still lies in it. A page of
-5,000 images has 15 to 30 MB, and keeps only those near the window in the document.
+The page is one file and needs no server. It shows the flagged images, closest to the threshold first, with scores,
+tags, boxes, duplicates or captions. Select images with the mouse or the keyboard. One button copies the command for
+them, another saves their ids for --ids-file. The browser stores the selection, so it survives a reload and a new page.
+NSFW images are blurred until you show them. Enter opens an image at full size, if the page is still in the dataset. A
+page of 5,000 images has 15 to 30 MB, and keeps only those near the window in the document.
 
-The commands: nsfw_unflag.py and ocr_unflag.py clear the ticked images; for dup and filter, where nothing outranks the
-rule, the page computes the settings that would keep them; for caption it has them captioned again.
+nsfw_unflag.py and ocr_unflag.py clear the selected images. dup and filter have no overrides, so the page computes
+settings that would keep the images. For caption, the command captions them again.
 
 Reads   images.csv, base.csv, the image files, boxes of text; metadata/recap.csv for --stage caption
 Writes  metadata/review-<stage>.html
@@ -40,7 +40,7 @@ MOST_IMAGES = 5000
 
 
 def page_data(stage: str, flagged: Sequence[Flagged], actions: Sequence[Action], root: Path) -> dict[str, Any]:
-    """Return what the page's script works with; a file that several images show is in it once."""
+    """Return the data of the page's script; a file used by several images is in it once."""
     places: dict[str, int] = {}
 
     def place(path: str) -> int:
@@ -76,7 +76,7 @@ def item_data(each: Flagged, place: Any) -> dict[str, Any]:
 
 
 def action_data(action: Action, root: Path) -> dict[str, Any]:
-    """Return an action for the page's script, its command as typed at the checkout's top."""
+    """Return an action for the page's script, with its command as run from the repository root."""
     script, *flags = action.words
     by_ids = flags[-1:] == ["--ids"]
     start = command_line(script, root, flags[:-1] if by_ids else flags)
@@ -91,7 +91,7 @@ def action_data(action: Action, root: Path) -> dict[str, Any]:
 
 
 def write_review(reading: Reading, name: str, limit: int) -> None:
-    """Write the page of one stage, unless it is there already with the same content."""
+    """Write the page of one stage, if its content has changed."""
     stage, data = STAGES[name], Dataset(reading.root, reading.ledger)
     flagged = sorted(stage.find(data), key=lambda each: (each.closeness, each.image_id))
     chosen = flagged[:limit]
@@ -112,7 +112,7 @@ def write_review(reading: Reading, name: str, limit: int) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = reading_parser(__doc__)
-    parser.add_argument("--stage", required=True, choices=list(STAGES), help="whose flags to look through")
+    parser.add_argument("--stage", required=True, choices=list(STAGES), help="the stage whose flags to review")
     parser.add_argument(
         "--limit",
         type=positive_int,

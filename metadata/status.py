@@ -1,8 +1,8 @@
-"""Where the dataset stands, on one screen.
+"""Show the status of the dataset on one screen.
 
-For each step: how many images it may work on, how many are done, waiting and failed, and its last run. Then why
-images were left out, the quotas by popularity band, the money spent, what is running, and the commands to run next,
-with the flags that the stage was run with before. Every image has one fate, so the reasons add up.
+For each step it shows the eligible, done, pending and failed images, and the last run. Then it shows why images were
+left out, the quotas by popularity band, the money spent, the running steps, and the commands to run next, with the
+flags of each stage's last run. Every image has one fate, so the counts add up.
 
 Reads   images.csv, base.csv, the run journals, quotas/quotas.csv, metadata/batches, webdataset/manifests
 Writes  nothing
@@ -39,14 +39,14 @@ from pokefa.stage.rows import eligible_rows
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that the screen shows.
+    """The content of the screen.
 
     Args:
         fates: (step, fate, images), see `pokefa.stage.funnel.add_fate`.
-        open_runs: runs that have not closed their journal, by stage.
-        batches: questions that wait in batches, by stage.
-        awaited: the steps that come next, whether they run already or not; `next` has their commands if none does.
-        retry: commands that try failed images again.
+        open_runs: runs without a closed journal, by stage.
+        batches: requests waiting in batches, by stage.
+        awaited: the next steps, running or not; `next` has their commands if none is running.
+        retry: commands that retry failed images.
     """
 
     images: int
@@ -93,7 +93,7 @@ def read_status(reading: Reading) -> Status:
 
 
 def count_packed(tables: Tables, root: Path) -> StepCount:
-    """Return the count of the shards: images of the split that are packed, wait for it, and could not be packed."""
+    """Return the counts of the shards: images of the split that are packed, pending and failed."""
     in_set = eligible_rows(tables.base, STEPS["webdataset"]).filter(pl.col("drop_reason").is_null())
     eligible = len(in_set)
     stats = read_stats(root)
@@ -112,15 +112,15 @@ def screen(status: Status, root: Path) -> Iterator[str]:
     yield from _section(
         "Left out", (f"{stage:<16}{fate:<24}{count:>6}" for stage, fate, count in left_out(status.fates))
     )
-    yield from _section("Quotas, by the species that was searched for", _band_lines(status.bands))
+    yield from _section("Quotas, by searched species", _band_lines(status.bands))
     yield from _section("Money spent", _money_lines(status))
     under_way = (
         f"{stage:<16}since {one.run.started[:16].replace('T', ' ')}, {one.state}"
         for stage, one in status.open_runs.items()
         if one.running is not False
     )
-    yield from _section("Under way", under_way)
-    yield from _section("Failed images are tried again with", status.retry)
+    yield from _section("Running", under_way)
+    yield from _section("Retry failed images with", status.retry)
     yield from _section("Next", _next_lines(status))
 
 
@@ -147,12 +147,12 @@ def _last_run(run: Run, open_now: dict[str, OpenRun]) -> str:
 def _band_lines(bands: Sequence[BandCoverage]) -> Iterator[str]:
     if not bands:
         return
-    yield f"{'band':<18}{'species':>8}{'shown':>8}{'met':>8}{'quota':>9}{'found':>9}{'kept':>9}"
+    yield f"{'band':<18}{'species':>8}{'kept any':>10}{'met':>8}{'quota':>9}{'downloaded':>12}{'kept':>9}"
     for band in bands:
         name = f"{band.band} {band.part}"
         yield (
-            f"{name:<18}{band.species:>8}{band.with_any:>8}{band.met:>8}"
-            f"{band.quota:>9}{band.downloaded:>9}{band.kept:>9}"
+            f"{name:<18}{band.species:>8}{band.with_any:>10}{band.met:>8}"
+            f"{band.quota:>9}{band.downloaded:>12}{band.kept:>9}"
         )
 
 
@@ -164,7 +164,7 @@ def _money_lines(status: Status) -> Iterator[str]:
         if cost.input_tokens or cost.output_tokens:
             parts.append(f"{cost.input_tokens} input and {cost.output_tokens} output tokens")
         if cost.unpriced_tokens:
-            parts.append(f"of which {cost.unpriced_tokens} of a model whose price is not known")
+            parts.append(f"{cost.unpriced_tokens} of these from a model without a known price")
         if cost.searches:
             parts.append(f"{cost.searches} searches paid")
             if status.searches_left is not None:
@@ -174,7 +174,7 @@ def _money_lines(status: Status) -> Iterator[str]:
     if total is not None:
         yield f"{'total':<16}${total:.4f}, {BY_LIST_PRICE}"
     for stage, questions in status.batches.items():
-        yield f"{stage:<16}{questions} questions wait in batches: not counted before they are collected"
+        yield f"{stage:<16}{questions} requests wait in batches: not counted until they are collected"
 
 
 def _next_lines(status: Status) -> list[str]:
@@ -182,7 +182,7 @@ def _next_lines(status: Status) -> list[str]:
         return status.next
     owners = [STEPS[name].owner for name in status.awaited]
     busy = [stage for stage in dict.fromkeys(owners) if stage in status.open_runs]
-    return [f"nothing before {busy[0]} ends: it is running"] if busy else ["nothing: every step is done"]
+    return [f"wait until {busy[0]} ends: it is running"] if busy else ["nothing: every step is done"]
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:

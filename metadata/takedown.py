@@ -1,11 +1,11 @@
-"""Take images out of the dataset, for an artist who asks.
+"""Remove images from the dataset at an artist's request.
 
-Without --apply it shows what would go. With it, the images' bytes are removed from data_raw, data_stage and
-data_clean, with the generated pages that show them, the stored answers about them and the questions that wait in a
-batch; the shards that held them, their manifests and base.csv are rewritten without them. The rows stay, marked with
-the reason, and a record says what was done: by both a later scrape knows the images again, by their bytes, their
-address and their look. `metadata/verify.py` then proves that nothing is left under --root; what lies elsewhere is found
-by the --data-root that the stages had. A run that was killed is finished by the next one, whatever it names.
+Without --apply it only shows what would be removed. With --apply, it removes the images from data_raw, data_stage and
+data_clean, the generated pages that show them, the stored answers about them, and requests about them that wait in a
+batch. It rewrites base.csv, the manifests and the shards that contained them. The rows stay, marked with the reason,
+and a record is written. A later scrape recognises the images by their bytes, URL or perceptual hash, and refuses them.
+`metadata/verify.py` then proves that nothing is left under --root; for images elsewhere, give the stages' --data-root.
+The next run completes a killed one, whichever images it names.
 
 Reads   images.csv, base.csv, the run journals, the data folders, webdataset/, metadata/answers.sqlite and batches/
 Writes  images.csv: drop_reason; base.csv; drops.csv; webdataset/; metadata/takedowns/<run_id>.json
@@ -43,9 +43,8 @@ from pokefa.takedown.addresses import Address, plain_host, read_address, read_ty
 from pokefa.takedown.find import find_traces, near_copies, remove_traces
 from pokefa.takedown.records import Record, hash_picture, read_records, require_libraries
 
-# The filter's own column still says that the images are kept, and another image may now have their place. Where
-# another image of a duplicate group had been removed in favour of one that is taken down, that one may enter the set,
-# and needs what every new image of the set needs.
+# The filter's column still says that the images are kept, and others may now take their places. A duplicate that was
+# removed in favour of a taken-down image may enter the set, and then needs every later stage.
 RUN_AGAIN = ("filter",)
 RUN_AGAIN_WITH_COPIES = (
     *("rm_dups", "filter", "sentence_tags", "cap_filter"),
@@ -55,7 +54,7 @@ RUN_AGAIN_WITH_COPIES = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where an image is from: its address and that of its page, and the hosts of both."""
+    """The source of an image: its URL and that of its page, and the hosts of both."""
 
     addresses: tuple[Address, ...]
     hosts: tuple[str, ...]
@@ -66,7 +65,7 @@ Matching = Callable[[Source], bool]
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: images by id, by address of the image or of its page, by host, by an artist's page; why."""
+    """A takedown request: images by id, by URL of image or page, by host or by artist's page; and the reason."""
 
     reason: str
     ids: tuple[str, ...] = ()
@@ -75,8 +74,8 @@ class Request:
     artist_pages: tuple[str, ...] = ()
     apply: bool = False
 
-    def told(self) -> dict[str, list[str]]:
-        """Return what the record says of it."""
+    def as_record(self) -> dict[str, list[str]]:
+        """Return the request for the record."""
         named = {"id": self.ids, "url": self.urls, "domain": self.domains, "artist_page": self.artist_pages}
         return {name: list(values) for name, values in named.items() if values}
 
@@ -85,10 +84,10 @@ class Request:
 
 
 def find_images(images: pl.DataFrame, request: Request) -> list[str]:
-    """Return the ids of the images that a request means, in the ledger's order.
+    """Return the ids of the images in a request, in the ledger's order.
 
     Raises:
-        InputError: something that was named fits no image, or is a page where a host is wanted.
+        InputError: a name matches no image, or is a page instead of a host.
     """
     wanted, unknown = find_ids(request.ids, images[KEY].to_list())
     missing = [f"id {name}" for name in unknown]
@@ -108,7 +107,7 @@ def find_images(images: pl.DataFrame, request: Request) -> list[str]:
             missing += [] if found else [f"{name} {value}"]
             chosen |= found
     if missing:
-        raise InputError(f"no image has {', '.join(missing)}; nothing was changed: correct or leave out what is named")
+        raise InputError(f"no image has {', '.join(missing)}; nothing was changed: correct or remove these names")
     return [image_id for image_id in images[KEY] if image_id in chosen]
 
 
@@ -118,28 +117,28 @@ def source_of(url: str | None, page: str | None, domain: str | None) -> Source:
 
 
 def _is_at(url: str) -> Matching:
-    """Return whether an image is at an address or on a page."""
+    """Return a test for images at a URL or on a page."""
     wanted = read_typed(url)
     return lambda source: wanted in source.addresses
 
 
 def _is_on_host(domain: str) -> Matching:
-    """Return whether an image is from a host or from one under it.
+    """Return a test for images from a host or its sub-domains.
 
     Raises:
-        InputError: the address of a page was given for the host.
+        InputError: a page was given instead of a host.
     """
     wanted = read_typed(domain)
     if wanted is None or not wanted.host:
         return lambda source: False
     if not wanted.is_host:
-        raise InputError(f"--domain {domain} is a page: name the host alone, or the page with --artist-page")
+        raise InputError(f"--domain {domain} is a page: give only the host, or use --artist-page")
     host = wanted.host
     return lambda source: any(name == host or name.endswith(f".{host}") for name in source.hosts)
 
 
 def _is_under_page(page: str) -> Matching:
-    """Return whether an image is on a page or on one under it."""
+    """Return a test for images on a page or on pages under it."""
     wanted = read_typed(page)
     return lambda source: wanted is not None and any(address.is_under(wanted) for address in source.addresses)
 
@@ -148,11 +147,11 @@ def slug_of(reason: str) -> str:
     """Return a reason as a slug: `The artist asked!` is `the_artist_asked`.
 
     Raises:
-        InputError: nothing of the reason is a letter or a digit.
+        InputError: the reason contains no letter or digit.
     """
     slug = re.sub(r"[\W_]+", "_", reason.lower()).strip("_")
     if not slug:
-        raise InputError(f"--reason {reason!r} has no letter or digit: write why the images go")
+        raise InputError(f"--reason {reason!r} has no letters or digits: write why the images are removed")
     return slug
 
 
@@ -160,10 +159,10 @@ def slug_of(reason: str) -> str:
 
 
 def take_down(run: StageRun, request: Request) -> None:
-    """Mark the images that were asked for and remove all there is of them; without `apply`, say what would go.
+    """Mark the requested images and remove all traces of them; without `apply`, show what would be removed.
 
     Raises:
-        InputError: something that was named fits no image, the reason is empty, or a file is damaged.
+        InputError: a name matches no image, the reason is empty, or a file is damaged.
     """
     slug_of(request.reason)
     images = run.table()
@@ -177,7 +176,7 @@ def take_down(run: StageRun, request: Request) -> None:
     addresses = dict(images.select(KEY, "source_url").iter_rows())
     run.seen = len(chosen)
     show(
-        f"{image_id}  {addresses[image_id] or 'no address'}{'  (marked already)' if image_id in gone else ''}"
+        f"{image_id}  {addresses[image_id] or 'no URL'}{'  (already marked)' if image_id in gone else ''}"
         for image_id in chosen
     )
     copies = near_copies(images, chosen)
@@ -197,17 +196,17 @@ def take_down(run: StageRun, request: Request) -> None:
     elsewhere = setting_of_last(read_runs(run.root), "data_root") if lost and run.options.data_root is None else None
     if apply and elsewhere is not None:
         raise InputError(
-            f"{len(lost)} of the images have no file here, and runs of this set had --data-root {elsewhere}: name it "
-            "here too; nothing was changed"
+            f"{len(lost)} of the images have no file here, and earlier runs used --data-root {elsewhere}: add it; "
+            "nothing was changed"
         )
     if lost:
-        show([f"Without a file here: {len(lost)}. If the images are elsewhere, name their folder with --data-root."])
+        show([f"{len(lost)} of them have no file here: if the images are stored elsewhere, add --data-root."])
     if apply:
         known = {image_id for record in records for image_id in record.image_ids}
         new = describe_images(run, images, [image_id for image_id in chosen if image_id not in known])
         if new:
             told = traces.told(run.root)
-            record = Record(run.run_id, utc_now(), request.reason, request.told(), tuple(new), told)
+            record = Record(run.run_id, utc_now(), request.reason, request.as_record(), tuple(new), told)
             record.write(run.root)
             unfinished.append(record)
         mark(run, {each: reasons.get(each, request.reason) for each in chosen if each not in gone})
@@ -219,7 +218,7 @@ def take_down(run: StageRun, request: Request) -> None:
     if not apply:
         show(["Nothing was changed: add --apply to take them down."])
     elif request.domains or request.artist_pages:
-        show(["A later scrape can find more images there: name the host in a file for scrape.py --exclude-domains."])
+        show(["Other images from there may be scraped again: list the host for scrape.py --exclude-domains."])
     again = RUN_AGAIN_WITH_COPIES if copies else RUN_AGAIN
     run.extra = {
         "applied": apply,
@@ -236,7 +235,7 @@ def take_down(run: StageRun, request: Request) -> None:
 
 
 def describe_images(run: StageRun, images: pl.DataFrame, image_ids: Iterable[str]) -> list[Mapping[str, object]]:
-    """Return what the record says of images, with the hash of each file that is still there."""
+    """Return the images for the record, with the hash of each remaining file."""
     ids = set(image_ids)
     if ids:
         require_libraries()
@@ -258,7 +257,7 @@ def describe_images(run: StageRun, images: pl.DataFrame, image_ids: Iterable[str
 
 
 def hash_if_any(path: Path) -> Hash | None:
-    """Return the hash of an image file; None where it has none, which must not stop a takedown."""
+    """Return the hash of an image file; None if it cannot be hashed, which must not stop a takedown."""
     try:
         return hash_picture(path)
     except ImageError:
@@ -266,7 +265,7 @@ def hash_if_any(path: Path) -> Hash | None:
 
 
 def mark(run: StageRun, reasons: Mapping[str, str]) -> None:
-    """Mark rows as taken down, on disk when this returns: no stage may work on bytes that are about to go."""
+    """Mark rows as taken down, durably, so that no stage works on files that are about to be removed."""
     for image_id, reason in reasons.items():
         slug = slug_of(reason)
         run.record(image_id, {"drop_reason": f"takedown:{slug}"}, drop=slug, detail=reason, durable=True)
@@ -274,7 +273,7 @@ def mark(run: StageRun, reasons: Mapping[str, str]) -> None:
 
 
 def leave_base(run: StageRun, base: pl.DataFrame, image_ids: set[str]) -> None:
-    """Take rows out of base.csv."""
+    """Remove rows from base.csv."""
     stay = [image_id for image_id in base[KEY] if image_id not in image_ids]
     if len(stay) < len(base):
         run.replace_rows("base", [{KEY: image_id} for image_id in stay])
@@ -285,12 +284,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
     add_data_option(parser)
     ask = parser.add_argument
-    ask("--id", nargs="+", default=[], metavar="ID", help="these images; the beginning of an id will do")
-    ask("--url", nargs="+", default=[], metavar="URL", help="images from this address or on this page")
-    ask("--domain", nargs="+", default=[], metavar="HOST", help="images from this host and those under it")
-    ask("--artist-page", nargs="+", default=[], metavar="URL", help="images on this page and on all pages under it")
-    ask("--reason", required=True, metavar="TEXT", help="why; kept in the row, in drops.csv and in the record")
-    ask("--apply", action="store_true", help="do it; without this, only show what would go")
+    ask("--id", nargs="+", default=[], metavar="ID", help="these images; id prefixes are enough")
+    ask("--url", nargs="+", default=[], metavar="URL", help="images from this URL or on this page")
+    ask("--domain", nargs="+", default=[], metavar="HOST", help="images from this host and its sub-domains")
+    ask("--artist-page", nargs="+", default=[], metavar="URL", help="images on this page and pages under it")
+    ask("--reason", required=True, metavar="TEXT", help="reason, kept in the row, drops.csv and the record")
+    ask("--apply", action="store_true", help="apply the takedown; without it, only show what would be removed")
     return parser
 
 

@@ -1,15 +1,14 @@
-"""Check the whole dataset: files, sums, tables, shards and journals against one another.
+"""Check the complete dataset: files, checksums, tables, shards and journals.
 
-Every row's files exist, and the raw bytes have the MD5 and SHA-256 that the row says. The data folders hold nothing
-that no row names, and no temporary files. base.csv holds only kept images, the shards hold base.csv, and the
-manifests fit the shards. The journals, replayed from the start, give the cells of the tables; what a person edited
-is named, and is no error. Of images that were taken down nothing is left: no file, no sample in a shard, no page, no
-stored answer, no question in a batch. What is wrong is listed by kind, with how to fix it, and the exit code is 1.
+It checks that every row's files exist, and that raw files have the MD5 and SHA-256 of their row; that the data folders
+contain no other files and no temporary files; that base.csv has only kept images, the shards match base.csv, and the
+manifests match the shards; that the replayed journals give the tables' cells (manual edits are listed, but are not
+errors); and that nothing is left of taken-down images: no file, sample, page, stored answer or batch request. Problems
+are listed by kind, with a fix, and the exit code is 1.
 
 Reads   images.csv, base.csv, the run journals, the data folders, webdataset/, metadata/takedowns/, answers and batches
-Writes  nothing; with --fix it removes temporary files that a killed run left behind, fills cells that the journals hold
-        and a table lost, and empties the cells of masks, inpainted and resized images whose file is missing, so that
-        their stage makes them anew
+Writes  nothing; with --fix it removes temporary files of killed runs, restores lost cells from the journals, and
+        empties the cells of missing masks, inpainted and resized images, so that their stage creates them again
 
     python metadata/verify.py
     python metadata/verify.py --root my-dataset
@@ -45,21 +44,21 @@ from pokefa.stage.reader import Reading, run_reading
 from pokefa.stage.runner import StageRun
 from pokefa.takedown.proof import check_gone
 
-# Examples of each kind on the screen; --json has them all.
+# Examples of each kind on the screen; --json has all.
 MOST_EXAMPLES = 5
 
-TAKE_DOWN_AGAIN = "name the images again with takedown.py --id … --apply, which finishes what was begun"
-MENDING = {
-    "table_damaged": "see the message; --rebuild makes the tables again from the journals",
+TAKE_DOWN_AGAIN = "name the images again with takedown.py --id … --apply, which completes the takedown"
+FIXES = {
+    "table_damaged": "see the message; --rebuild rebuilds the tables from the journals",
     "bad_cell": "correct the cell or empty it",
-    "bad_path": "a path in a cell is relative and stays in the data folder: correct the cell",
-    "answers_damaged": "restore the file, or move it away: what was paid for is then asked and paid for again",
-    "missing_raw": "put the file back, or take the row out with takedown.py",
-    "missing_file": "mark it pending with --fix and run its stage; one of data_clean: run filter.py again",
-    "wrong_md5": "the file was changed or damaged: put the original back",
-    "wrong_sha256": "the file was changed or damaged: put the original back",
+    "bad_path": "correct the cell: a path must be relative and stay in the data folder",
+    "answers_damaged": "restore the file, or move it away: then answers are requested and paid for again",
+    "missing_raw": "restore the file, or remove the image with takedown.py",
+    "missing_file": "mark it pending with --fix and run its stage; for data_clean, run filter.py again",
+    "wrong_md5": "the file was changed or damaged: restore the original",
+    "wrong_sha256": "the file was changed or damaged: restore the original",
     "orphan_file": "no row names it: run the stage that writes it, or remove it",
-    "temporary_file": "a killed run left it: remove it with --fix",
+    "temporary_file": "left by a killed run: remove it with --fix",
     "taken_down_bytes": TAKE_DOWN_AGAIN,
     "taken_down_named": TAKE_DOWN_AGAIN,
     "taken_down_shown": TAKE_DOWN_AGAIN,
@@ -73,19 +72,19 @@ MENDING = {
     "shard_lacks_image": "run webdataset/webdataset.py again",
     "manifest_differs": "run webdataset/webdataset.py again",
     "list_differs": "run webdataset/split.py and webdataset/webdataset.py again",
-    "journal_damaged": "repair the line that is named, or remove it",
-    "journal_lost": "results of this run were merged, and their record is gone: restore the file",
+    "journal_damaged": "repair or remove the named line",
+    "journal_lost": "a merged journal is missing: restore the file",
     "not_merged": "fill the empty cells from the journals with --fix",
-    "looks_taken_down": "its hash is near that of an image that was taken down: if it is the same, take it down too",
-    "edited_by_hand": "nothing to fix: no journal set this value, so a person did",
-    "removed_by_hand": "nothing to fix: the journals added this row and a person removed it",
-    "row_without_journal": "nothing to fix: no journal added this row, so a person did",
-    "under_way": "what it writes was not checked: run verify.py again when it has ended",
+    "looks_taken_down": "it is similar to an image that was taken down: remove it with takedown.py if necessary",
+    "edited_by_hand": "nothing to fix: not in any journal, so a person set this value",
+    "removed_by_hand": "nothing to fix: a person removed this row",
+    "row_without_journal": "nothing to fix: not in any journal, so a person added this row",
+    "under_way": "its output was not checked: run verify.py again when it has ended",
 }
 NOTES = ("under_way", "looks_taken_down", "edited_by_hand", "removed_by_hand", "row_without_journal")
-OF_TAKEDOWNS = tuple(kind for kind, mending in MENDING.items() if mending == TAKE_DOWN_AGAIN)
+OF_TAKEDOWNS = tuple(kind for kind, fix in FIXES.items() if fix == TAKE_DOWN_AGAIN)
 
-# The stage that makes a file again, from the raw image alone: the same file, since stages repeat their bytes.
+# The stage that recreates a file from the raw image, byte for byte.
 MADE_BY = {
     "ocr_boxes_path": "ocr_detect",
     "ocr_mask_path": "ocr_detect",
@@ -96,9 +95,9 @@ MADE_BY = {
 
 @dataclass
 class Findings:
-    """What was found, by kind, in the order in which it was found.
+    """The findings by kind, in the order of the checks.
 
-    `images` counts all rows; `pending` the cells of missing files that --fix has emptied, by stage; `gone` the images
+    `images` counts all rows, `pending` the emptied cells of missing files by stage, and `gone` the images
     taken down.
     """
 
@@ -108,8 +107,8 @@ class Findings:
     gone: int = 0
 
     def add(self, kind: str, what: str) -> None:
-        if kind not in MENDING:
-            raise ValueError(f"no mending is written down for {kind}")
+        if kind not in FIXES:
+            raise ValueError(f"FIXES has no entry for {kind}")
         if what not in self.by_kind[kind]:
             self.by_kind[kind].append(what)
 
@@ -123,14 +122,14 @@ class Findings:
 
 
 def verify(ledger: Ledger, fix: bool) -> Findings:
-    """Run every check, having mended with `fix` what is safe to mend.
+    """Run every check; with `fix`, first fix what is safe to fix.
 
     Raises:
-        InputError: with `fix`, the images lie elsewhere.
+        InputError: with `fix`, the images are stored elsewhere.
     """
     findings, root = Findings(), ledger.root
     findings.add_all(("table_damaged", line) for line in ledger.check())
-    if findings.by_kind:  # nothing can be compared with it
+    if findings.by_kind:  # a damaged table cannot be compared
         return findings
     findings.add_all(bad_cells(ledger.snapshot()))
     runs: list[Run] = []
@@ -161,21 +160,21 @@ def verify(ledger: Ledger, fix: bool) -> Findings:
 
 
 def bad_cells(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """Yield the cells that are not of their column's type."""
+    """Yield the invalid cells."""
     for name, bad in snapshot.bad.items():
         yield from (("bad_cell", f"{SCHEMAS[name].path}, image {cell.image_id}, {cell.message}") for cell in bad)
 
 
 def mark_pending(ledger: Ledger, runs: Sequence[Run]) -> Counter[str]:
-    """Empty the cells of stages whose files are missing, where the raw image is there; return how many, by stage.
+    """Empty the cells of missing files whose raw image exists; return how many, by stage.
 
     Raises:
-        InputError: the images lie elsewhere.
+        InputError: the images are stored elsewhere.
     """
     root, elsewhere = ledger.root, setting_of_last(runs, "data_root")
     if elsewhere is not None:
         raise InputError(
-            f"the images are in --data-root {elsewhere}, and --fix would count them as missing: copy them to {root} "
+            f"the images are in --data-root {elsewhere}, and --fix would treat them as missing: copy them to {root} "
             "first"
         )
     tables = read_tables(ledger)
@@ -195,7 +194,7 @@ def mark_pending(ledger: Ledger, runs: Sequence[Run]) -> Counter[str]:
 
 
 def show_findings(reading: Reading, fix: bool, details_only: bool) -> None:
-    """Print what was found by kind, with how to mend it."""
+    """Print the findings by kind, each with its fix."""
     findings = verify(reading.ledger, fix)
     reading.seen = findings.images
     reading.errors = sum(len(found) for found in findings.errors.values())
@@ -207,7 +206,7 @@ def show_findings(reading: Reading, fix: bool, details_only: bool) -> None:
         reading.extra["pending"] = dict(findings.pending)
     if details_only:
         details: dict[str, Any] = {
-            kind: {"mend": MENDING[kind], "is_error": kind not in NOTES, "found": found}
+            kind: {"fix": FIXES[kind], "is_error": kind not in NOTES, "found": found}
             for kind, found in findings.by_kind.items()
         }
         reading.extra["findings"] = details
@@ -216,9 +215,9 @@ def show_findings(reading: Reading, fix: bool, details_only: bool) -> None:
 
 
 def listing(findings: Findings) -> Iterator[str]:
-    """Yield the lines that tell the findings, with a few examples of each kind."""
+    """Yield the lines of the findings, with a few examples of each kind."""
     for kind, found in findings.by_kind.items():
-        yield f"{'note: ' if kind in NOTES else ''}{kind}: {len(found)}. {MENDING[kind]}"
+        yield f"{'note: ' if kind in NOTES else ''}{kind}: {len(found)}. {FIXES[kind]}"
         yield from (f"    {what}" for what in found[:MOST_EXAMPLES])
         if len(found) > MOST_EXAMPLES:
             yield f"    … and {len(found) - MOST_EXAMPLES} more (all with --json)"
@@ -226,7 +225,7 @@ def listing(findings: Findings) -> Iterator[str]:
 
 def conclusion(images: int, errors: int, findings: Findings) -> Iterator[str]:
     for script, count in findings.pending.items():
-        yield f"fixed: {count} {_images(count)} without their file are pending again: run {script}"
+        yield f"fixed: {count} {_images(count)} without a file are pending again: run {script}"
     if findings.gone and not findings.by_kind.keys() & OF_TAKEDOWNS:
         yield f"{findings.gone} {_images(findings.gone)} taken down: nothing is left"
     checked = f"{images} images checked: "
@@ -238,7 +237,7 @@ def _images(count: int) -> str:
 
 
 def repair(reading: Reading, *, rebuild: bool) -> None:
-    """Make the tables anew from the journals, or take them as they are for what they are meant to be."""
+    """Rebuild the tables from the journals, or accept them as they are."""
     if rebuild:
         reading.extra = {"rows": reading.ledger.rebuild()}
         show(f"{SCHEMAS[name].path}: {rows} rows" for name, rows in reading.extra["rows"].items())
@@ -259,20 +258,20 @@ def build_parser() -> argparse.ArgumentParser:
     way.add_argument(
         "--rebuild",
         action="store_true",
-        help="make the tables again: what can still be read of them, and every journalled result; the old files are "
-        "kept as <name>.<time>.before-rebuild",
+        help="rebuild the tables from their readable rows and the journals; the old files are kept as "
+        "<name>.<time>.before-rebuild",
     )
     way.add_argument(
         "--accept-edits",
         action="store_true",
-        help="rows or cells that are gone were taken out deliberately: go on with the tables as they are",
+        help="accept the tables as they are, with rows or cells removed on purpose",
     )
     add_json_flag(parser)
     return parser
 
 
 def open_unmerged(root: Path) -> Ledger:
-    """Return the ledger as it is: what is damaged is for the checks to say."""
+    """Return the ledger without merging, because the checks report damage."""
     ledger = Ledger(root)
     ledger.require()
     return ledger

@@ -1,4 +1,4 @@
-"""What a script prints: lines that no stranger's text can turn into commands to the terminal, in any locale."""
+"""Printing untrusted text in any locale, so that it cannot send commands to the terminal."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 
 def prepare_console() -> None:
-    """Have characters that the locale's encoding lacks printed as escapes, where they would end the script."""
+    """Print characters that the locale's encoding lacks as escapes instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str) -> str:
-    """Return a text with its control characters, line ends too, written as escapes."""
+    """Return a text with its control characters, including line ends, written as escapes."""
     return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
 
 
 def show(lines: Iterable[str]) -> None:
-    """Print lines; control characters, which strangers' titles and addresses may hold, are shown and not obeyed."""
+    """Print lines, with control characters as escapes: titles and URLs from the web may contain them."""
     for line in lines:
         print(printable(line))
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one line of JSON, which is JSON in every encoding."""
+    """Print a value as one line of JSON, in ASCII if the console's encoding requires it."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")

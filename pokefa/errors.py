@@ -1,6 +1,6 @@
 """Exceptions that end a run, each with its exit code.
 
-Every message is one line: what is wrong, which value, and what to do about it.
+Every message is one line: what is wrong, which value, and how to fix it.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ EXIT_INTERRUPTED = 130
 
 
 class PokefaError(Exception):
-    """A run cannot go on; the message is one line for the user."""
+    """A run cannot continue; the message is one line for the user."""
 
     exit_code = EXIT_FAILED
 
 
 class InputError(PokefaError):
-    """Wrong usage or wrong input: a missing ledger, a missing column, a value out of range."""
+    """Wrong usage or input: a missing ledger, a missing column, a value out of range."""
 
     exit_code = EXIT_USAGE
 
 
 class RunError(PokefaError):
-    """No further image can succeed, say because a key was refused: raised in a worker it ends the run.
+    """No further image can succeed, for example because a key was refused.
 
-    Every other error of a worker costs its own image and no more.
+    Raised in a worker, it ends the run. Any other error in a worker fails only its own image.
     """
 
 
 class BudgetReached(RunError):
-    """The run stopped on purpose: a budget or a quota that the user set has been reached."""
+    """The run reached a budget or a quota that the user set, and stopped."""
 
     exit_code = EXIT_STOPPED
 
 
 class Interrupted(RunError):
-    """Ctrl-C or SIGTERM: what was finished is saved, the rest is left for the next run."""
+    """Ctrl-C or SIGTERM: finished work is saved, and the rest is left for the next run."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 class InputErrors(InputError):
-    """Several things are wrong with the input: each of `problems` is one line, and all are named at once."""
+    """Several problems with the input, reported together; each of `problems` is one line."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -57,8 +57,8 @@ class ImageError(PokefaError):
     """An image that cannot be used; the message starts with its reason slug.
 
     Slugs of `pokefa.images`: `missing_file`, `empty_file`, `too_many_bytes`, `too_many_pixels`, `too_many_scans`,
-    `too_many_segments`, `too_many_chunks`, `not_an_image`, `unsupported_format`, `truncated`. Of
-    `pokefa.images.decoding`, and perhaps other with another limit or more memory: `decode_timeout`, `decode_memory`,
+    `too_many_segments`, `too_many_chunks`, `not_an_image`, `unsupported_format`, `truncated`. Slugs of
+    `pokefa.images.decoding`, which a higher limit or more memory may avoid: `decode_timeout`, `decode_memory`,
     `decode_crash`.
     """
 
@@ -68,7 +68,7 @@ class ImageError(PokefaError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        return type(self), (self.slug, self.detail)  # so that it comes whole out of a worker process
+        return type(self), (self.slug, self.detail)  # so that it can be pickled
 
 
 def first_line(error: BaseException) -> str:
@@ -78,12 +78,12 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line: our own errors by their message, others with their type."""
+    """Return an error as one line: a PokefaError as its message, any other with its type."""
     if isinstance(error, PokefaError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return (
-            f"the library {error.name} is not installed here: install the stage's file of requirements/, or run it "
-            "through pipeline.py"
+            f"the library {error.name} is not installed here: install the stage's file in requirements/, or run the "
+            "script through pipeline.py"
         )
     return f"{type(error).__name__}: {first_line(error)}"

@@ -1,7 +1,7 @@
-"""Files: paths that come from cells, linked folders, and writing a file whole or not at all.
+"""Paths from table cells, linked folders, and atomic writes.
 
-A path in a cell is data: it is relative, has no `..`, and names a file in the data folder or in a folder that the data
-folder itself links to, as one does who keeps `data_raw` on another disk. Any other path is an error of its row.
+A path in a cell is untrusted data. It must be relative, without `..`, and name a file in the data folder or in a folder
+that the data folder links to, such as a `data_raw` on another disk. Any other path is an error of its row.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import IO
 
 from pokefa.errors import ImageError, PokefaError, first_line
 
-PRIVATE = 0o600  # prompts, titles, answers, and who asked for a takedown: for their owner alone
+PRIVATE = 0o600  # prompts, titles, answers and takedown requesters: readable by their owner only
 
-# -- paths of cells, and linked folders --------------------------------------------------------------------------------
+# -- paths from cells, and linked folders ------------------------------------------------------------------------------
 
 
 class BadPathError(ImageError):
@@ -34,21 +34,21 @@ class BadPathError(ImageError):
         self.why = why
 
     def __reduce__(self) -> tuple[type[BadPathError], tuple[str, str]]:
-        return type(self), (self.path, self.why)  # so that it comes whole out of a worker process
+        return type(self), (self.path, self.why)  # so that it can be pickled
 
 
 def locate(folder: Path, path: object) -> Path:
-    """Return where a path of a cell lies under the data folder, which may be remote.
+    """Return the location of a cell's path in the data folder, which may be remote.
 
     Raises:
-        BadPathError: it is absolute, empty, holds `..`, or is a link that leads out of its folder.
+        BadPathError: it is absolute, empty, contains `..`, or is a link that leads out of its folder.
     """
     text = str(path or "")
     why = fault_of(text)
     if why is not None:
         raise BadPathError(text, why)
     place = folder / text
-    # A linked folder is the user's own arrangement; no stage makes a linked file.
+    # The user may link folders; no stage creates a linked file.
     if isinstance(place, Path) and place.is_symlink():
         target = place.resolve()
         if not (target.is_relative_to(folder.resolve()) or target.is_relative_to(place.parent.resolve())):
@@ -57,22 +57,22 @@ def locate(folder: Path, path: object) -> Path:
 
 
 def fault_of(path: str) -> str | None:
-    """Return why a path may not stand in a cell, as far as its text tells, or None."""
+    """Return why the text of a path is not allowed in a cell, or None if it is."""
     if not path or "\0" in path:
         return "names no file"
     if path.startswith("/"):
         return "is absolute"
-    return "holds .." if ".." in PurePosixPath(path).parts else None
+    return "contains .." if ".." in PurePosixPath(path).parts else None
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Yield every file under a folder in order, following linked folders but none of them twice."""
+    """Yield every file under a folder in order, following each linked folder once."""
     seen: set[tuple[int, int]] = set()
     for parent, subfolders, names in os.walk(folder, followlinks=True):
         try:
             facts = Path(parent).stat()
         except FileNotFoundError:
-            continue  # a stage has removed it meanwhile
+            continue  # removed by a stage in the meantime
         if (facts.st_dev, facts.st_ino) in seen:
             subfolders.clear()
             continue
@@ -92,10 +92,10 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a stream whose content takes the place of `path` when the block ends well: written, fsynced, renamed.
+    """Yield a stream whose content replaces `path` when the block succeeds: written, fsynced, renamed.
 
     Raises:
-        PokefaError: the content could not be written; `path` is as it was and no temporary file is left.
+        PokefaError: the content could not be written; `path` is unchanged and no temporary file is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path = path.resolve() if path.is_symlink() else path  # the file on the other disk, not the link to it
@@ -121,12 +121,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def temporary_name(path: Path, mark: str) -> str:
-    """Return the name of a temporary file beside `path`; with "*" the pattern of all of them."""
+    """Return the name of a temporary file beside `path`; the mark "*" gives the pattern for all of them."""
     return f".{path.name}.{mark}.tmp"
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in `folder` survive a power cut."""
+    """Make a rename or a new file in `folder` survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -141,10 +141,10 @@ def current_umask() -> int:
 
 
 def write_text(path: Path, text: str) -> bool:
-    """Make `path` hold `text` in UTF-8, whole or not at all; return whether the file had to change.
+    """Write `text` to `path` atomically in UTF-8, if it differs; return whether the file changed.
 
     Raises:
-        PokefaError: the file cannot be written; an older one is unchanged.
+        PokefaError: the file cannot be written; an existing one is unchanged.
     """
     data = text.encode("utf-8")
     if path.is_file() and path.read_bytes() == data:
@@ -155,12 +155,12 @@ def write_text(path: Path, text: str) -> bool:
 
 
 def place_file(source: Path, target: Path) -> bool:
-    """Give `source` the second name `target`, by hard link or across devices by copy; return False if it has it.
+    """Hard-link `source` to `target`, or copy it across devices; return False if `target` has this content.
 
-    `target` appears whole, or is replaced whole. The caller makes its folder, and syncs it when it matters.
+    `target` appears or is replaced atomically. The caller creates its folder, and syncs it if needed.
 
     Raises:
-        PokefaError: the file could not be placed; `target` is as it was.
+        PokefaError: the file could not be placed; `target` is unchanged.
     """
     temporary = target.with_name(f".{target.name}.link")
     try:
@@ -171,10 +171,10 @@ def place_file(source: Path, target: Path) -> bool:
         temporary.replace(target)
     except FileNotFoundError as error:
         raise PokefaError(f"cannot place {source} at {target}: {error.strerror}") from None
-    except OSError:  # another device, a file system without links, or a file with too many
+    except OSError:  # another device, a file system without links, or a file with too many links
         with replacing(target) as copy, source.open("rb") as stream:
             shutil.copyfileobj(stream, copy)
-        shutil.copystat(source, target)  # the same size and time tell the next call that the bytes are the same
+        shutil.copystat(source, target)  # the next call compares size and time first
     return True
 
 
@@ -183,11 +183,11 @@ def keep_beside(path: Path) -> None:
     shutil.copy2(path, path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.before-rebuild"))
 
 
-# -- for their owner alone ---------------------------------------------------------------------------------------------
+# -- private files -----------------------------------------------------------------------------------------------------
 
 
 def make_private(path: Path) -> None:
-    """Create an empty file that only its owner may read, or take the rights of others from an existing one.
+    """Create an empty file that only its owner can read, or restrict an existing one to its owner.
 
     Raises:
         OSError: the file cannot be created.
@@ -197,15 +197,15 @@ def make_private(path: Path) -> None:
 
 
 def close_to_others(path: Path) -> None:
-    """Take the rights of others from a file, where it exists and is ours."""
-    with contextlib.suppress(FileNotFoundError, PermissionError):  # another user's file keeps its rights
+    """Restrict a file to its owner, if it exists and is ours."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # another user's file keeps its permissions
         if path.stat().st_mode & 0o077:
             path.chmod(PRIVATE)
 
 
 @contextmanager
 def replacing_privately(path: Path) -> Iterator[IO[bytes]]:
-    """`replacing`, for a file that only its owner may read: nobody else can open it at any moment.
+    """`replacing` for a private file: at no moment can anyone but its owner open it.
 
     Raises:
         PokefaError: as `replacing`.

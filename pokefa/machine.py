@@ -1,4 +1,4 @@
-"""What the system allows, looked at before it is missed: address space, open files, and paths that a user names."""
+"""Checks of what the system allows: address space, open files, cores, and paths that a user names."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from pokefa.errors import InputError, PokefaError
 
-# With less, Polars aborts, panics or waits for ever, as its threads cannot be started: seen at 1.0 GB on two cores.
+# With less, Polars cannot start its threads, and aborts, panics or hangs: observed at 1.0 GB on two cores.
 LEAST_BYTES = 1_400_000_000
 BYTES_PER_CORE = 50_000_000
 
-# Standard streams, the ledger's lock, the journal, a table, the store of answers and its journal, and some to spare.
+# Standard streams, the ledger's lock, the journal, a table, the answer store and its journal, and some spare.
 FILES_OF_ITS_OWN = 14
 
 
 def check_address_space() -> None:
-    """Check that `ulimit -v` leaves enough to begin with.
+    """Check that `ulimit -v` leaves enough address space to start.
 
     Raises:
         PokefaError: it does not.
@@ -26,19 +26,19 @@ def check_address_space() -> None:
     least = LEAST_BYTES + BYTES_PER_CORE * (os.cpu_count() or 1)
     if limit != resource.RLIM_INFINITY and limit < least:
         raise PokefaError(
-            f"this process may have {limit / 1e9:.1f} GB of address space, and needs {least / 1e9:.1f}: raise "
-            f"the limit (ulimit -v {least // 1024}) or take it away"
+            f"this process needs {least / 1e9:.1f} GB of address space, and its limit is {limit / 1e9:.1f} GB: raise "
+            f"the limit (ulimit -v {least // 1024}) or remove it"
         )
 
 
 def check_path(what: str, path: Path) -> None:
-    """Check that the system takes a path, whether there is anything or not.
+    """Check that the system accepts a path, which need not exist.
 
     Args:
         what: the flag or variable that names it.
 
     Raises:
-        InputError: it is too long, leads through a file or a folder that is closed to us, or is no path at all.
+        InputError: it is too long, invalid, or leads through a file or an inaccessible folder.
     """
     try:
         path.stat()
@@ -58,11 +58,11 @@ def most_at_once(wanted: int, files_each: int) -> int:
 
 
 def open_files() -> int:
-    """Return how many files this process has open; 0 where the system does not tell."""
+    """Return the number of files that this process has open; 0 if the system does not report it."""
     folder = Path("/dev/fd")
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 def available_cores() -> int:
-    """Return the cores that this process may use, which a container may have limited."""
+    """Return the number of cores that this process may use, which a container can limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

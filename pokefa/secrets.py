@@ -17,7 +17,7 @@ from pokefa.errors import InputError
 SECRET_VARIABLES = ("SERPAPI_API_KEY", "OPENAI_API_KEY")
 ADDRESS_VARIABLES = ("SERPAPI_BASE_URL", "OPENAI_BASE_URL")  # may hold a name and a password
 
-# A shorter value is no key that a service issued, and would be found by chance inside ordinary text.
+# Services issue no shorter keys, and a shorter value could occur in ordinary text by chance.
 _SHORTEST_SECRET = 8
 
 
@@ -76,7 +76,7 @@ def secret_from_environment(variable: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """A log formatter that no secret and no control character gets through."""
+    """A log formatter that redacts secrets and escapes control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(redact(super().format(record)))

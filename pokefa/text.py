@@ -1,4 +1,4 @@
-"""Text that more than one stage handles: species names as slugs, strangers' text, files that change only with cause."""
+"""Species names as slugs, and untrusted text as one clean line."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import unicodedata
 
 _DROPPED = re.compile("['’‘ʼ`´.]")
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
-# Controls (C0, C1, with the ESC that begins a terminal's commands), and line and paragraph separators: they part words.
+# C0 and C1 controls, including the ESC of terminal commands, and line and paragraph separators. They separate words.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 ZERO_WIDTH_JOINER = "\u200d"  # emoji need it
-# What changes the direction of the text around it, and what nobody sees, the joiner apart.
+# Characters that change the text direction, and invisible characters except the joiner.
 _INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 
 def species_slug(name: str) -> str:
     """Return a species name in lower-case ASCII snake_case: "Mr. Mime" is `mr_mime`, "Nidoran♀" `nidoran_female`.
 
-    Accents, apostrophes and dots go, the signs ♀ and ♂ become words, and any run of other characters is one
-    underscore. A slug is its own slug. A text without a Latin letter or a digit gives "".
+    Accents, apostrophes and dots are removed, the signs ♀ and ♂ become words, and any run of other characters becomes
+    one underscore. The function is idempotent. A text without a Latin letter or a digit gives "".
     """
     name = _DROPPED.sub("", name).replace("♀", "_female").replace("♂", "_male")
     letters = (mark for mark in unicodedata.normalize("NFKD", name) if not unicodedata.combining(mark))
@@ -26,10 +26,10 @@ def species_slug(name: str) -> str:
 
 
 def clean_text(text: object) -> str | None:
-    """Return a stranger's text as one line for a CSV cell and a terminal, or None where there is none.
+    """Return untrusted text as one line for a CSV cell and a terminal, or None if nothing is left.
 
-    Control characters become blanks, and marks that turn the direction of the text or show nothing are removed. A lone
-    surrogate, which UTF-8 cannot hold, becomes "?".
+    Control characters become spaces. Invisible characters and those that change the text direction are removed. A lone
+    surrogate, which UTF-8 cannot encode, becomes "?".
     """
     if not isinstance(text, str):
         return None

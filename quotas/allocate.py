@@ -1,11 +1,11 @@
-"""Stage 0: how many images each species gets, from its popularity.
+"""Stage 0: allocate a number of images to each species by popularity.
 
-Reads   quotas/popularity.csv of the checkout, or --popularity FILE: rank, name
+Reads   quotas/popularity.csv of the repository, or --popularity FILE: rank, name
 Writes  <root>/quotas/quotas.csv: rank, name, band, weight, quota
 
-Species are cut into bands by rank, and each band has a budget of its own. Within a band every species gets the floor,
-and the rest of the budget is shared by weight = (rank in the band)^-exponent, rounded by largest remainder, so that
-the band's budget is met exactly and quotas never rise with the rank. An unchanged result is not written again.
+Species are divided into bands by rank, and each band has its own budget. Within a band, every species gets the floor.
+The rest of the budget is shared by weight = (rank in the band)^-exponent, rounded by largest remainder. The quotas sum
+to the budget exactly, and never increase from a better rank to a worse one. An unchanged result is not rewritten.
 
     python quotas/allocate.py
     python quotas/allocate.py --root my-dataset --budget 6000 --floor 1
@@ -47,7 +47,7 @@ _BAND = re.compile(r"([0-9]+)-([0-9]+):([0-9]+):([0-9]+(?:\.[0-9]+)?)", re.ASCII
 
 @dataclass(frozen=True)
 class Band:
-    """Species of the ranks `first` to `last`, which share `budget` images; a higher exponent favours the first."""
+    """Species with ranks `first` to `last`, which share `budget` images; a higher exponent favours the first ranks."""
 
     first: int
     last: int
@@ -63,7 +63,7 @@ class Band:
         return self.last - self.first + 1
 
 
-# The head of the ranking gets 40 % of the images for 15 % of the species, the tail 7 % for 22 %.
+# The first band gets 40 % of the images for 15 % of the species, the last 7 % for 22 %.
 BANDS = (
     Band(1, 150, 12_000, 0.20),
     Band(151, 500, 10_500, 0.19),
@@ -84,14 +84,14 @@ class Quota:
 
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:
-    """Share `total` whole units by weight, rounded by largest remainder (Hamilton's method); ties go to the first.
+    """Share `total` units by weight, rounded by largest remainder (Hamilton's method); ties go to the first.
 
-    The sum is exactly `total`, and a larger weight never gets less than a smaller one behind it: both because the
-    shares are exact fractions. At least one weight must be positive and none negative.
+    Shares are exact fractions, so the sum is exactly `total` and a larger weight never gets less than a smaller one
+    after it. At least one weight must be positive, and none negative.
     """
     exact = [Fraction(weight) for weight in weights]
-    whole = sum(exact)
-    shares = [total * weight / whole for weight in exact]
+    total_weight = sum(exact)
+    shares = [total * weight / total_weight for weight in exact]
     counts = [math.floor(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda index: counts[index] - shares[index])
     for index in by_remainder[: total - sum(counts)]:
@@ -112,22 +112,22 @@ def scale_budgets(bands: Sequence[Band], total: int) -> list[Band]:
 
 
 def check_bands(bands: Sequence[Band], species: int, floor: int) -> list[Band]:
-    """Return the bands by rank, having checked that they fit each other, the species and the floor.
+    """Return the bands by rank, after checking them against each other, the species and the floor.
 
     Raises:
-        InputError: they overlap, leave a gap, do not cover ranks 1 to `species`, or cannot pay for the floor.
+        InputError: they overlap, leave a gap, do not cover ranks 1 to `species`, or cannot pay the floor.
     """
     ordered = sorted(bands, key=lambda band: (band.first, band.last))
     expected = 1
     for band in ordered:
         if band.first < 1:
-            raise InputError(f"band {band.first}-{band.last} begins before rank 1")
+            raise InputError(f"band {band.first}-{band.last} begins before rank 1: use ranks from 1")
         if band.last < band.first:
-            raise InputError(f"band {band.first}-{band.last} ends before it begins")
+            raise InputError(f"band {band.first}-{band.last} ends before it begins: swap its ranks")
         if band.first < expected:
-            raise InputError(f"bands overlap: rank {band.first} is in more than one band")
+            raise InputError(f"bands overlap: rank {band.first} is in more than one band: correct --band")
         if band.first > expected:
-            raise InputError(f"bands leave a gap: no band has rank {expected}")
+            raise InputError(f"bands leave a gap: no band has rank {expected}: correct --band")
         expected = band.last + 1
     if expected != species + 1:
         raise InputError(f"bands end at rank {expected - 1}, the popularity list at rank {species}: make them agree")
@@ -167,20 +167,20 @@ def read_popularity(path: Path) -> list[str]:
         if not re.fullmatch("[0-9]{1,9}", rank) or not name:
             raise InputError(f"{path}: rank {rank!r} with name {name!r} is not a whole number with a name")
         if int(rank) in names:
-            raise InputError(f"{path}: rank {rank} stands twice")
+            raise InputError(f"{path}: rank {rank} occurs twice: remove a row")
         if name in names.values():
-            raise InputError(f"{path}: {name!r} stands twice")
+            raise InputError(f"{path}: {name!r} occurs twice: remove a row")
         names[int(rank)] = name
     if not names:
         raise InputError(f"{path} has no rows: name a CSV with rank and name")
     if sorted(names) != list(range(1, len(names) + 1)):
         missing = next(rank for rank in range(1, len(names) + 1) if rank not in names)
-        raise InputError(f"{path}: rank {missing} is missing")
+        raise InputError(f"{path}: rank {missing} is missing: add its row")
     return [names[rank] for rank in sorted(names)]
 
 
 def quotas_csv(quotas: Sequence[Quota]) -> str:
-    """Return the content of quotas.csv; weights have six digits, so that every platform writes the same bytes."""
+    """Return the content of quotas.csv; weights have six digits, so that all platforms write the same bytes."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(QUOTA_COLUMNS)
@@ -190,7 +190,7 @@ def quotas_csv(quotas: Sequence[Quota]) -> str:
 
 
 def plot(quotas: Sequence[Quota], file_format: str) -> bytes:
-    """Return a chart of quota over rank, one line for each band, as a PNG, SVG or PDF file.
+    """Return a chart of quota by rank, with one line per band, as a PNG, SVG or PDF file.
 
     Raises:
         PokefaError: matplotlib is not installed.
@@ -200,7 +200,7 @@ def plot(quotas: Sequence[Quota], file_format: str) -> bytes:
         from matplotlib.figure import Figure
     except ImportError:
         raise PokefaError("--plot needs matplotlib: pip install -r requirements/requirements_quotas.txt") from None
-    # Neither a date nor random ids, so that the same quotas give the same bytes.
+    # No date and no random ids, so that the same quotas give the same bytes.
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[file_format]
     with matplotlib.rc_context({"svg.hashsalt": "quotas"}):
         figure = Figure(figsize=(9, 4.5), layout="constrained")
@@ -222,13 +222,13 @@ def parse_band(text: str) -> Band:
     """Parse `FIRST-LAST:BUDGET:EXPONENT`, for argparse."""
     match = _BAND.fullmatch(text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST-LAST:BUDGET:EXPONENT, as 1-150:12000:0.20")
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST-LAST:BUDGET:EXPONENT, such as 1-150:12000:0.20")
     first, last, budget, exponent = match.groups()
     return Band(int(first), int(last), int(budget), float(exponent))
 
 
 def parse_plot(text: str) -> Path:
-    """Parse a file name with an ending that says which kind of chart, for argparse."""
+    """Parse the file name of a chart, for argparse."""
     path = Path(text)
     if path.suffix.lower().removeprefix(".") not in PLOT_FORMATS:
         raise argparse.ArgumentTypeError(f"{text!r} does not end in .png, .svg or .pdf")
@@ -236,14 +236,14 @@ def parse_plot(text: str) -> Path:
 
 
 def save(quotas: Sequence[Quota], target: Path, plot_path: Path | None) -> bool:
-    """Write quotas.csv and, if asked for, the chart; return whether quotas.csv had to be written.
+    """Write quotas.csv and, if requested, the chart; return whether quotas.csv changed.
 
     Raises:
         PokefaError: a file cannot be written, or matplotlib is not installed.
     """
     try:
         written = write_text(target, quotas_csv(quotas))
-        log.info("%s %s", target, "is written" if written else "is unchanged")
+        log.info("%s %s", target, "written" if written else "unchanged")
         if plot_path is not None:
             chart = plot(quotas, plot_path.suffix.lower().removeprefix("."))
             if not (plot_path.is_file() and plot_path.read_bytes() == chart):
@@ -257,21 +257,27 @@ def save(quotas: Sequence[Quota], target: Path, plot_path: Path | None) -> bool:
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
     parser.add_argument(
-        "--popularity", type=Path, metavar="FILE", help="CSV with rank and name (default: the checkout's own list)"
+        "--popularity",
+        type=Path,
+        metavar="FILE",
+        help="CSV with rank and name (default: the repository's list)",
     )
     parser.add_argument(
-        "--budget", type=positive_int, metavar="N", help="images in all; the bands' budgets keep their proportions"
+        "--budget",
+        type=positive_int,
+        metavar="N",
+        help="total number of images; bands keep their proportions",
     )
     parser.add_argument(
         "--band",
         type=parse_band,
         action="append",
         metavar="FIRST-LAST:BUDGET:EXPONENT",
-        help="a band of ranks, repeated for each; replaces the default bands "
+        help="a band of ranks; repeat the flag for each; default: "
         + " ".join(f"{band.first}-{band.last}:{band.budget}:{band.exponent:.2f}" for band in BANDS),
     )
-    parser.add_argument("--floor", type=whole_number(0), default=FLOOR, metavar="N", help="images for every species")
-    parser.add_argument("--plot", type=parse_plot, metavar="FILE", help="also draw quota over rank (.png, .svg, .pdf)")
+    parser.add_argument("--floor", type=whole_number(0), default=FLOOR, metavar="N", help="least images per species")
+    parser.add_argument("--plot", type=parse_plot, metavar="FILE", help="also plot quota by rank (.png, .svg, .pdf)")
     return parser
 
 

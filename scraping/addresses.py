@@ -1,4 +1,4 @@
-"""Addresses that strangers chose: how they are stored, and in which form a server is asked."""
+"""Untrusted URLs: how they are stored, and the form in which they are requested."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pokefa.text import clean_text
 from scraping.hosts import ascii_host
 from scraping.utils import Candidate, Refused, host_of
 
-LONGEST = 8192  # characters of an address that is asked for; servers take about as many (RFC 9110, section 4.1)
-SHOWN = 120  # characters that are stored of a longer one
+LONGEST = 8192  # longest URL that is requested, in characters; servers accept about this many (RFC 9110, section 4.1)
+SHOWN = 120  # characters stored of a longer one
 
-# Spoofs what a terminal or a spreadsheet shows: C1 controls and marks of direction. C0 controls are refused.
+# C1 controls and direction marks can spoof the display in a terminal or a spreadsheet. C0 controls are refused.
 _SPOOFING = re.compile("[\x80-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_SAFE = "!#$%&'()*+,/:;=?@[]~"  # beside letters and digits: RFC 3986, and the sign of what is escaped
+_SAFE = "!#$%&'()*+,/:;=?@[]~"  # in addition to letters and digits: RFC 3986, and the percent sign
 _STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -23,7 +23,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 def candidate_of(
     url: str, query: str, *, page: object = None, title: object = None, image_id: str | None = None
 ) -> Candidate:
-    """Return the candidate of an address; one over LONGEST characters is refused, and stored in short."""
+    """Return the candidate of a URL; one over LONGEST characters is refused, and stored in short form."""
     url = _SPOOFING.sub(lambda mark: quote(mark.group()), url)
     refused = None
     if len(url) > LONGEST:
@@ -39,9 +39,9 @@ def candidate_of(
 
 
 def stored_address(url: str) -> str:
-    """Return an address as it is stored: a long one by its beginning, its length and its SHA-256.
+    """Return a URL as it is stored: a long one as its beginning, its length and its SHA-256.
 
-    The same address has the same form in every run, and is known again by it.
+    The same URL has the same form in every run, and is recognised by it.
     """
     if len(url) <= LONGEST:
         return url
@@ -50,7 +50,7 @@ def stored_address(url: str) -> str:
 
 
 def web_address(url: str) -> str:
-    """Return an address with its host in small ASCII letters, having checked what can be before a name is resolved.
+    """Return a URL with its host in lower-case ASCII, after all checks that need no name resolution.
 
     Raises:
         Refused: `blocked_scheme` or `invalid_url`.
@@ -62,7 +62,7 @@ def web_address(url: str) -> str:
     if len(url) > LONGEST:
         raise Refused("invalid_url", f"{len(url)} characters are over {LONGEST}")
     if not parts.hostname or parts.username is not None or _FORBIDDEN.search(url):
-        raise Refused("invalid_url", "it has no host, or holds a user name or a control character")
+        raise Refused("invalid_url", "it has no host, or contains a user name or a control character")
     if parts.netloc.isascii():
         plain = parts.netloc.lower()
     else:
@@ -71,14 +71,14 @@ def web_address(url: str) -> str:
 
 
 def quote_address(url: str) -> str:
-    """Return an address as it goes over the wire: what no address may hold is escaped, what is escaped stays so."""
+    """Return a URL as it is sent: forbidden characters are escaped, and existing escapes are kept."""
     return _STRAY_PERCENT.sub("%25", quote(url, safe=_SAFE))
 
 
 def redirected_to(location: bytes) -> str:
     """Return the text of a Location header.
 
-    Bytes that are not ASCII are UTF-8 from most servers. What is not goes back to the server byte for byte.
+    Most servers send non-ASCII bytes as UTF-8. Others are returned to the server byte for byte.
     """
     try:
         return location.decode("utf-8")

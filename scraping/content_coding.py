@@ -1,4 +1,4 @@
-"""The body of an answer whose server compresses although it was told not to: unpacked within the cap on bytes."""
+"""Bodies that a server compresses although the request forbids it, unpacked within the cap on bytes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from scraping.utils import Refused
 if TYPE_CHECKING:
     from urllib3.response import MultiDecoder
 
-# Brotli and Zstandard come with packages of their own, which the stage's requirements name.
+# Brotli and Zstandard need packages that are in the stage's requirements.
 CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
 MOST_CODINGS = 5
 
 
 class Body:
-    """Collects the bytes of an answer, chunk by chunk as they come.
+    """Collects the bytes of a response, chunk by chunk.
 
     Args:
         coding: the Content-Encoding headers, joined by commas; the last coding was applied last.
-        max_bytes: of the body, both as sent and unpacked.
+        max_bytes: cap on the body, both as sent and unpacked.
 
     Raises:
         Refused: `unsupported_encoding`: a coding is unknown, or there are too many.
@@ -37,10 +37,10 @@ class Body:
         self._data = bytearray()
 
     def add(self, chunk: bytes) -> None:
-        """Take the next bytes as sent.
+        """Add the next bytes as sent.
 
         Raises:
-            Refused: `too_many_bytes`, or `truncated` where they cannot be unpacked.
+            Refused: `too_many_bytes`, or `truncated` if they cannot be unpacked.
         """
         self._sent += len(chunk)
         if self._decoder is None:
@@ -54,7 +54,7 @@ class Body:
         """Return the body, unpacked.
 
         Raises:
-            Refused: `truncated`: the packed data end too early.
+            Refused: `truncated`: the compressed data end too early.
         """
         if self._decoder is not None:
             with _refusing_damage():
@@ -62,7 +62,7 @@ class Body:
         return bytes(self._data)
 
     def _unpack(self, decoder: MultiDecoder, chunk: bytes) -> None:
-        """Unpack little more than one byte over the cap, however much the chunk holds."""
+        """Unpack at most about one byte over the cap, whatever the chunk contains."""
         with _refusing_damage():
             while (room := self._max_bytes + 1 - len(self._data)) > 0:
                 self._data += decoder.decompress(chunk, max_length=room)
@@ -72,7 +72,7 @@ class Body:
 
 
 def decoder_of(codings: Sequence[str]) -> MultiDecoder:
-    """Return the decoder of several codings; few servers need one, so its library is loaded with the first."""
+    """Return the decoder of several codings; its library is imported only when needed, which is rare."""
     from urllib3.response import MultiDecoder
 
     return MultiDecoder(", ".join(codings))
@@ -88,4 +88,4 @@ def _refusing_damage() -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise Refused("truncated", f"the packed data are damaged ({type(error).__name__})") from None
+        raise Refused("truncated", f"the compressed data are damaged ({type(error).__name__})") from None

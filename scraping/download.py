@@ -1,12 +1,12 @@
-"""Fetching one image from an address that a stranger chose.
+"""Fetching one image from an untrusted URL.
 
-Every address is suspect: only http and https, each redirect followed here, each hop's resolved addresses checked before
-they are connected to, nothing of a private network unless allowed, a cap on bytes while streaming, and one deadline
-for the whole file, which also ends a server that sends a byte a second. Waiting for a host's turn is no part of the
-deadline. Every refusal has a slug.
+Only http and https are allowed. Redirects are followed here, and the resolved IP addresses of each hop are checked
+before connecting. Private networks are refused unless allowed. Bytes are capped while streaming. One deadline applies
+to the complete file, so a server cannot send one byte per second. Waiting for a host's turn does not count. Every
+refusal has a slug.
 
-An event loop with aiohttp does this on public interfaces: its resolver and its sockets are ours, `asyncio.timeout` is
-the deadline, and hundreds of downloads share one thread.
+aiohttp does this through public interfaces: its resolver and its sockets are ours, `asyncio.timeout` is the deadline,
+and hundreds of downloads share one thread.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from scraping.utils import Busy, Download, Limits, Refused, retry_after
 
 WAIT_S = 10.0  # for a connection, and for each read
 MAX_REDIRECTS = 5
-TRIES = 3  # of a file whose host is busy
+TRIES = 3  # attempts for a file whose host is busy
 WEB_PORTS = (80, 443)
 REDIRECTS = (301, 302, 303, 307, 308)
-BUSY = (429, 503)  # too many requests, service unavailable: the host is fine and asks for patience
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # what this machine lacks, and no server
-KEPT_S = 2.0  # an idle connection stays open for the next file; longer would keep hundreds of hosts' connections
+BUSY = (429, 503)  # too many requests, service unavailable: the host works and asks to wait
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # resources that this machine lacks
+KEPT_S = 2.0  # how long an idle connection stays open; longer would keep connections to hundreds of hosts
 
-# Directives of X-Robots-Tag by which a site keeps its images out of training sets, or out of collections of any kind.
+# Directives of X-Robots-Tag that keep images out of training sets, or out of any index.
 # "none" is short for "noindex, nofollow".
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "none"})
-# Directives with a value: what stands before their colon is not the name of a robot.
+# Directives with a value: the text before the colon is not the name of a robot.
 VALUED_DIRECTIVES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 ROBOT = "pokefa"
 
 
 def user_agent(contact: str | None) -> str:
-    """Return the User-Agent that tells a site who fetches its images, and whom to write to."""
+    """Return the User-Agent, which tells a site who fetches its images and whom to contact."""
     return f"PokeFA/{__version__} (dataset builder; contact: {contact or 'none given'})"
 
 
 def is_opted_out(tags: Iterable[str]) -> bool:
-    """Tell whether X-Robots-Tag headers, one text each, keep an image out of training sets or out of every index.
+    """Tell whether X-Robots-Tag headers keep an image out of training sets or out of every index.
 
-    A directive behind the name of a robot, as in `otherbot: noai, noindex`, counts only for that robot.
+    A directive after the name of a robot, as in `otherbot: noai, noindex`, counts only for that robot.
     """
     for tag in tags:
         addressed = True
@@ -79,16 +79,16 @@ def is_opted_out(tags: Iterable[str]) -> bool:
 
 
 class Downloader:
-    """Fetches images, many at once; an async context manager, which holds the connections.
+    """Fetches images concurrently; an async context manager, which owns the connections.
 
     Args:
         limits: caps on bytes and time.
         agent: the User-Agent header.
         hosts: turns at hosts.
-        allowed: decides over each address that is connected to; `any_address` also lets any port pass.
+        allowed: decides about each IP address before connecting; `any_address` also allows any port.
 
     Raises:
-        InputError: the certificates that REQUESTS_CA_BUNDLE names cannot be read.
+        InputError: the certificates in REQUESTS_CA_BUNDLE cannot be read.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Downloader:
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
-            # "identity": the file on disk is what the server has. What comes packed all the same is unpacked in `Body`.
+            # "identity": the file on disk is the server's. If it is compressed nevertheless, `Body` unpacks it.
             headers={
                 "User-Agent": self._agent,
                 "Accept": ACCEPT,
@@ -118,7 +118,7 @@ class Downloader:
             },
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # No proxy, which would resolve the addresses itself, and no .netrc, whose passwords are not for strangers.
+            # No proxy, which would resolve names itself, and no .netrc, whose passwords must not reach other hosts.
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=WAIT_S, sock_read=WAIT_S),
         )
@@ -130,10 +130,10 @@ class Downloader:
         await self._session.close()
 
     async def fetch(self, address: str) -> Download:
-        """Return what an address gives, redirects followed; a busy host is given its rest and asked again.
+        """Return the response of a URL, following redirects; a busy host is retried after a pause.
 
         Raises:
-            Refused: there is nothing to be had, or it may not be had.
+            Refused: there is no image, or it may not be fetched.
         """
         tries = 1
         while True:
@@ -144,7 +144,7 @@ class Downloader:
                 tries += 1
 
     async def _follow(self, address: str) -> Download:
-        """Return what an address gives, redirects followed. Raises as `fetch`, and Busy."""
+        """Return the response of a URL, following redirects. Raises as `fetch`, and Busy."""
         left, deadline = self._limits.deadline, asyncio.timeout(None)
         try:
             for _ in range(MAX_REDIRECTS + 1):
@@ -166,7 +166,7 @@ class Downloader:
             raise as_refusal(error) from None
 
     async def _get(self, url: URL) -> Download | bytes:
-        """Return what an address gives, or the bytes of where it redirects to."""
+        """Return the response of a URL, or the bytes of its redirect target."""
         async with self._session.get(url, allow_redirects=False) as response:
             tags = response.headers.getall("X-Robots-Tag", [])
             if not self._limits.ignore_opt_out and is_opted_out(tags):
@@ -186,11 +186,11 @@ class Downloader:
             return Download(body.finish(), response.headers.get("Content-Type"))
 
     def _checked(self, address: str) -> URL:
-        """Return an address that may be asked for, as far as can be told before its name is resolved.
+        """Return a URL after all checks that need no name resolution.
 
-        Raises:
-            Refused: it may not.
-            ValueError: it is malformed.
+            Raises:
+        Refused: it is not allowed.
+        ValueError: it is malformed.
         """
         url = URL(quote_address(web_address(address)), encoded=True)
         host = str(url.raw_host)
@@ -204,23 +204,23 @@ class Downloader:
         return url.with_host(str(literal))
 
     def _check(self, host: str, address: IPAddress) -> None:
-        """Check an address of a host.
+        """Check an IP address of a host.
 
         Raises:
-            Refused: it may not be connected to.
+            Refused: connecting to it is not allowed.
         """
         if not self._allowed(address):
             raise Refused("blocked_address", f"{host} is {address}, which is not on the public internet")
 
     def _open_socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """Return the socket of a connection about to be made: the last place where its address is checked."""
+        """Return the socket of a new connection, after a last check of its IP address."""
         family, kind, protocol, _, target = info
         self._check(str(target[0]), ipaddress.ip_address(target[0]))
         return socket.socket(family, kind, protocol)
 
 
 class _CheckedResolver(AbstractResolver):
-    """Resolves a host once and checks what it finds; the connector connects to that and nothing else."""
+    """Resolves a host once and checks the result; the connector connects only to the checked addresses."""
 
     def __init__(self, check: Callable[[str, IPAddress], None]) -> None:
         self._check = check
@@ -229,11 +229,11 @@ class _CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the host's addresses, having checked every one.
+        """Return the host's IP addresses, after checking each.
 
         Raises:
-            Refused: one is not allowed; a name that leads to both kinds is an attempt to get around the check.
-            OSError: there is none.
+            Refused: one is not allowed; a name with allowed and forbidden addresses is an attempt to bypass the check.
+            OSError: the name does not resolve.
         """
         found = await self._threads.run(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
         for *_, target in found:
@@ -244,11 +244,11 @@ class _CheckedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: there is nothing to close."""
 
 
 def literal_address(host: str) -> IPAddress | None:
-    """Return the address that a host is itself, also as `127.1` or `0x7f.0.0.1`; None for a name."""
+    """Return the IP address of a numeric host, including forms such as `127.1` or `0x7f.0.0.1`; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -260,7 +260,7 @@ def literal_address(host: str) -> IPAddress | None:
 
 
 def load_certificates() -> ssl.SSLContext:
-    """Return the authorities that vouch for servers: certifi's, or those of REQUESTS_CA_BUNDLE, a file or a folder.
+    """Return an SSL context with the certificates of certifi, or of REQUESTS_CA_BUNDLE, a file or a folder.
 
     Raises:
         InputError: they cannot be read.
@@ -276,16 +276,16 @@ def load_certificates() -> ssl.SSLContext:
 
 
 def as_refusal(error: Exception) -> Refused:
-    """Return the refusal that an error of the network or of aiohttp means.
+    """Return the refusal for an error of the network or of aiohttp.
 
     Raises:
-        RunError: it is this machine that fails, and would fail every download.
+        RunError: this machine lacks resources, so every download would fail.
     """
     match error:
         case Refused():
             return error
         case OSError(errno=int(number)) if number in EXHAUSTED:
-            raise RunError(f"{os.strerror(number)}: lower --concurrency, or allow more (ulimit -n), and run again")
+            raise RunError(f"{os.strerror(number)}: lower --concurrency, or raise the limit (ulimit -n), and run again")
         case aiohttp.ClientConnectorDNSError() | socket.gaierror():
             return Refused("dns_failed", "the host's name has no address")
         case aiohttp.ClientSSLError():

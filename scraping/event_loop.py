@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own, and threads for what would hold it up.
+"""An event loop in its own thread, and threads for blocking work.
 
-All threads are daemons: neither a look-up of a name nor the decoding of an image can be broken off, and the end of the
-run must not wait for them, as it would for those of an executor.
+All threads are daemons: name resolution and decoding cannot be interrupted, and the end of the run must not wait for
+them, as it would for an executor's threads.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from pokefa.errors import Interrupted
 
-LOOK_S = 0.2  # whoever waits for a result polls the stop flag this often
-END_S = 5.0  # what is under way at the end gets this long to close its connections
+LOOK_S = 0.2  # interval for polling the stop flag while waiting for a result
+END_S = 5.0  # time for tasks to close their connections at the end
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,12 +26,12 @@ Arguments = ParamSpec("Arguments")
 
 
 class WorkLoop(Generic[Item, Result]):
-    """Works on all that is submitted at once, while its `with` block lasts; what is not done then is cancelled.
+    """Works on all submitted items concurrently; unfinished ones are cancelled at the end of the `with` block.
 
     Args:
         work: takes one item.
-        resources: what the work needs, entered and left in the loop.
-        stop: when it is set, nobody waits for a result any more.
+        resources: a context manager that the work needs, entered and left in the loop.
+        stop: when it is set, waiting for results ends.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class WorkLoop(Generic[Item, Result]):
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def submit(self, item: Item) -> Future[Result]:
-        """Begin with an item."""
+        """Start work on an item."""
         return asyncio.run_coroutine_threadsafe(self._work(item), self._loop)
 
     def result(self, future: Future[Result]) -> Result:
         """Wait for a result, or raise what the work raised.
 
         Raises:
-            Interrupted: the run is to stop, and the result has not come.
+            Interrupted: the run was stopped before the result arrived.
         """
         while not wait([future], 0 if self._stop.is_set() else LOOK_S).done:
             if self._stop.is_set():
-                raise Interrupted("interrupted in the middle of a download")
+                raise Interrupted("interrupted during a download")
         return future.result()
 
     async def _end(self) -> None:
@@ -89,7 +89,7 @@ class Threads:
     async def run(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Result:
-        """Return what a function returns in one of the threads, or raise what it raises."""
+        """Run a function in one of the threads and return its result, or raise its error."""
         future: Future[Result] = Future()
 
         def job() -> None:
@@ -104,7 +104,7 @@ class Threads:
         try:
             return await asyncio.wrap_future(future)
         finally:
-            future.cancel()  # at once, where this was cancelled: the loop would do it in its next round
+            future.cancel()  # at once if this was cancelled, not in the loop's next iteration
 
     def _work(self) -> None:
         while True:

@@ -1,8 +1,8 @@
-"""The files of a user's folder as candidates. Each is taken, or refused with a reason; none stops the others.
+"""The files of a user's folder as candidates, each accepted or refused with a reason.
 
-The first level names the species. A link to a folder there is followed, wherever it leads: the user placed it. Deeper
-links are followed only to what lies in the folder or in that species' folder, so that an unpacked archive cannot bring
-in other files. File names are bytes: they need not be UTF-8.
+The first level of sub-folders names the species. A link to a folder on this level is followed anywhere, because the
+user placed it. Deeper links are followed only within the folder or that species' folder, so that an unpacked archive
+cannot bring in other files. File names are bytes, and need not be UTF-8.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger("pokefa")
 
 @dataclass(frozen=True)
 class FolderFile:
-    """A file of the folder; `name` is its path within the folder, and `refused` says why it cannot be taken."""
+    """A file of the folder; `name` is its path within the folder, and `refused` says why it cannot be used."""
 
     path: Path
     name: str
@@ -35,7 +35,7 @@ class FolderFile:
 
     @property
     def address(self) -> str:
-        """Its path within the folder as a `file:` address; the user's other folders are not named."""
+        """Its path within the folder as a `file:` URL, without the folder's own path."""
         return f"file:{quote(os.fsencode(self.name))}"
 
 
@@ -43,10 +43,10 @@ def from_folder(folder: Path, labels: Path | None, index: SpeciesIndex) -> dict[
     """Return the files of a folder by species, in the order of their paths or of the labels.
 
     Raises:
-        InputError: the folder is missing or cannot be listed, or a sub-folder or label names no species.
+        InputError: the folder is missing or cannot be listed, or a sub-folder or label names an unknown species.
     """
     if not folder.is_dir():
-        raise InputError(f"--from-folder {folder} is no folder")
+        raise InputError(f"--from-folder {folder} is not a folder: name an existing one")
     found: dict[Species, list[FolderFile]] = {}
     if labels is not None:
         for number, row in read_csv(labels, ["file", "species"], "it needs the columns file and species"):
@@ -61,10 +61,10 @@ def from_folder(folder: Path, labels: Path | None, index: SpeciesIndex) -> dict[
         if name.startswith("."):
             continue
         if not _is_folder(folder / name):
-            log.warning("%s lies in no sub-folder that names its species, and is passed over", folder / name)
+            log.warning("%s is skipped, because it is not in a sub-folder named after its species", folder / name)
             continue
         for file in walk_species(folder, name):
-            # File names are UTF-8 here even where the locale says otherwise, as in quotas.csv.
+            # File names are read as UTF-8 in every locale, like quotas.csv.
             called = os.fsencode(name).decode("utf-8", "replace")
             found.setdefault(index.require(called, f"sub-folder of {folder}"), []).append(file)
     return found
@@ -80,7 +80,7 @@ def labelled_file(folder: Path, label: str) -> FolderFile:
 
 
 def walk_species(folder: Path, species_folder: str) -> Iterator[FolderFile]:
-    """Yield what is in the sub-folder of one species, by path; no folder is entered twice."""
+    """Yield the files in one species' sub-folder, by path; each folder is entered once."""
     roots = _roots(folder, [species_folder])
     entered: set[tuple[int, int]] = set()
     waiting = [folder / species_folder]
@@ -106,8 +106,8 @@ def walk_species(folder: Path, species_folder: str) -> Iterator[FolderFile]:
 def files_as_candidates(files: Sequence[FolderFile], max_bytes: int) -> Iterator[Candidate]:
     """Yield a candidate for each file.
 
-    Its address is that of its path and the MD5 of its bytes, so that another folder's file of the same name, or a file
-    that has changed, is another candidate.
+    Its URL contains its path and the MD5 of its bytes, so that a file of the same name in another folder, or a changed
+    file, is another candidate.
     """
     for file in files:
         address, refused = file.address, file.refused
@@ -121,13 +121,13 @@ def files_as_candidates(files: Sequence[FolderFile], max_bytes: int) -> Iterator
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """Return the bytes of a regular file; a pipe is not waited for, and a large file is not read.
+    """Return the bytes of a regular file, without waiting for a pipe or reading a file that is too large.
 
     Raises:
         Refused: it cannot be read, is not a regular file, or is too large.
     """
     try:
-        _check_kind(path.stat(), max_bytes)  # before it is opened, which can wait for ever or set a device going
+        _check_kind(path.stat(), max_bytes)  # before opening it, which may block or trigger a device
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as stream:
             _check_kind(os.fstat(descriptor), max_bytes)
@@ -147,7 +147,7 @@ def _check_kind(facts: os.stat_result, max_bytes: int) -> None:
 
 
 def _roots(folder: Path, parts: Sequence[str]) -> tuple[str, ...]:
-    """Return the real folders that a file may lie in: the folder, and the sub-folder that `parts` begin with."""
+    """Return the real folders that may contain a file: the folder, and the sub-folder that `parts` begin with."""
     first = [folder / part for part in parts[:1] if _is_folder(folder / part)]
     return tuple(os.path.realpath(one) for one in (folder, *first))
 
@@ -155,7 +155,7 @@ def _roots(folder: Path, parts: Sequence[str]) -> tuple[str, ...]:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # a name that is too long, or a folder that may not be entered
+    except OSError:  # a name that is too long, or an inaccessible folder
         return False
 
 

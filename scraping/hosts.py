@@ -1,4 +1,4 @@
-"""Which hosts may be asked for images, by how many at once, and when they are left alone."""
+"""Which hosts may be contacted, with how many connections, and when they need a pause."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scraping.utils import Busy, Refused
 
 PER_HOST = 4
 CONCURRENCY = 64
-FIRST_REST_S = 2.0  # where a host does not say for how long; doubled with each try
+FIRST_REST_S = 2.0  # if a host does not say for how long; doubled with each try
 MOST_REST_S = 60.0
 
 # Letters, digits and hyphens, in parts of at most 63; a name in other scripts is compared in its ASCII form.
@@ -24,10 +24,10 @@ DOMAIN = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))
 
 
 def read_domains(path: Path) -> frozenset[str]:
-    """Return the domains of a list, one a line, in lower-case ASCII; what follows a # is a comment.
+    """Return the domains in a file, one per line, in lower-case ASCII; # starts a comment.
 
     Raises:
-        InputError: the file cannot be read, or a line is no domain.
+        InputError: the file cannot be read, or a line is not a domain.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -42,29 +42,29 @@ def read_domains(path: Path) -> frozenset[str]:
             continue
         domain = plain_domain(text)
         if not DOMAIN.fullmatch(domain):
-            raise InputError(f"{path} line {number}: {text!r} is no domain: write one a line, such as example.org")
+            raise InputError(f"{path} line {number}: {text!r} is not a domain: write one per line, such as example.org")
         found.add(domain)
     return frozenset(found)
 
 
 def ascii_host(host: str) -> str:
-    """Return a host's name as DNS and HTTP have it: "☃.net" is `xn--n3h.net`, by UTS 46 as browsers read it.
+    """Return a host name as DNS and HTTP use it: "☃.net" is `xn--n3h.net`, by UTS 46 like browsers.
 
     Raises:
-        UnicodeError: it holds a character that no host may have, or a part of it is too long.
+        UnicodeError: it contains a forbidden character, or a label is too long.
     """
-    import idna  # here, because --help must do without it
+    import idna  # not needed for --help
 
     labels = idna.uts46_remap(host, std3_rules=False).split(".")
     encoded = [label if label.isascii() else f"xn--{label.encode('punycode').decode('ascii')}" for label in labels]
     name = ".".join(encoded)
     if not host.isascii() and not DOMAIN.fullmatch(name.rstrip(".")):
-        raise UnicodeError(f"{host!r} is no name of a host")
+        raise UnicodeError(f"{host!r} is not a host name")
     return name
 
 
 def plain_domain(host: str) -> str:
-    """Return a host's name in lower-case ASCII, without a dot at its end."""
+    """Return a host name in lower-case ASCII, without a trailing dot."""
     try:
         return ascii_host(host).rstrip(".")
     except UnicodeError:
@@ -72,7 +72,7 @@ def plain_domain(host: str) -> str:
 
 
 def check_domain(host: str | None, excluded: frozenset[str]) -> None:
-    """Check that a host belongs to no excluded domain; a domain covers its sub-domains.
+    """Check that a host is not in an excluded domain; a domain includes its sub-domains.
 
     Raises:
         Refused: it does.
@@ -88,7 +88,7 @@ def check_domain(host: str | None, excluded: frozenset[str]) -> None:
 
 @dataclass
 class _Host:
-    """A host that is asked or rests: its turns, who waits for one or has it, and until when it is to be left alone."""
+    """The state of a host: its turns, the number of tasks that have or want one, and the end of its pause."""
 
     turns: asyncio.Semaphore
     users: int = 0
@@ -96,10 +96,10 @@ class _Host:
 
 
 class Hosts:
-    """Turns at hosts: at most `per_host` at once for each name, and `most` for all; not for several event loops.
+    """Connection limits: at most `per_host` for each host, and `most` in total. Use with one event loop only.
 
-    A host that answers 429 or 503 rests for as long as it asks. Where it asks for more time than a run should wait,
-    its files are refused as `host_busy`, and --retry-errors tries them another day.
+    A host that answers 429 or 503 gets the pause that it asks for. If the pause is too long for a run, its files are
+    refused as `host_busy`, and --retry-errors tries them later.
     """
 
     def __init__(self, per_host: int = PER_HOST, most: int = CONCURRENCY, *, most_rest: float = MOST_REST_S) -> None:
@@ -110,10 +110,10 @@ class Hosts:
 
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[None]:
-        """Wait for a turn at a host that does not rest, and hold it while the block lasts.
+        """Wait for a turn at a host, and hold it for the duration of the block.
 
         Raises:
-            Refused: the host rests for too long.
+            Refused: the host's pause is too long.
         """
         name = plain_domain(name)
         host = self._host(name)
@@ -123,7 +123,7 @@ class Hosts:
                 async with host.turns:
                     rest = host.rests_until - time.monotonic()
                     if rest <= 0:
-                        async with self._turns:  # not before its host's: whoever waits for a host keeps nobody waiting
+                        async with self._turns:  # after the host's turn, so that waiting for a host blocks no other
                             yield
                         return
                 if rest > self._most_rest:
@@ -132,17 +132,17 @@ class Hosts:
         finally:
             host.users -= 1
             if not host.users and host.rests_until <= time.monotonic():
-                del self._hosts[name]  # a run meets thousands of hosts
+                del self._hosts[name]  # a run contacts thousands of hosts
 
     async def rest(self, busy: Busy, tries: int, *, is_last: bool) -> None:
-        """Leave a busy host alone for a while, and return when it may be asked again.
+        """Pause requests to a busy host, and return when it may be contacted again.
 
         Args:
-            tries: how often it was asked for the same file.
-            is_last: it is not asked again.
+            tries: number of attempts for the same file.
+            is_last: there are no more attempts.
 
         Raises:
-            Refused: it asks for too long a rest, or was asked for the last time.
+            Refused: the requested pause is too long, or this was the last attempt.
         """
         name = plain_domain(busy.host)
         backoff = FIRST_REST_S * 2 ** (tries - 1) * random.uniform(1.0, 1.5)
@@ -160,4 +160,4 @@ class Hosts:
 
 
 def too_busy(host: str, seconds: float) -> Refused:
-    return Refused("host_busy", f"{host} asks to be left alone for {seconds:.0f} seconds")
+    return Refused("host_busy", f"{host} asks for a pause of {seconds:.0f} seconds")

@@ -1,7 +1,7 @@
-"""Placeholders: the image that a host sends in the place of one that is gone, "image removed" say.
+"""Placeholders: images that a host sends instead of removed ones, such as an "image removed" notice.
 
-The same bytes come from many pages. The first copy was saved like any other image, so it has a row: that is set aside
-with `drop_reason` `scrape:placeholder`, and a person can let it in again.
+The same bytes come from many pages. The first copy was saved like any other image, so it has a row. The row is set
+aside with `drop_reason` `scrape:placeholder`, and a person can restore it.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ log = logging.getLogger("pokefa")
 
 
 def set_aside_placeholders(run: StageRun, records: Records) -> None:
-    """Drop the images that came from many pages: what a host sends in the place of an image that is gone.
+    """Drop the images that came from many pages.
 
-    An image is set aside once. One whose drop_reason is empty again was let in by a person, and stays.
+    An image is set aside once. If its drop_reason is empty afterwards, a person has restored it, and it stays.
     """
     found = records.placeholders()
     if not found:
         return
-    run.save()  # the images of this run are rows then
+    run.save()  # merges the rows of this run
     drops = with_missing(run.ledger.drops.read(), DROPS.names)
     before = set(drops.filter((pl.col("stage") == "scrape") & (pl.col("reason") == PLACEHOLDER))[KEY])
     table = run.table()
     for image_id in table.filter(pl.col("drop_reason").is_null() & pl.col(KEY).is_in(list(found)))[KEY]:
         if image_id not in before:
-            detail = f"{found[image_id]} pages have shown these bytes"
-            log.warning("%s is set aside: %s; --keep-placeholder %s lets it in", image_id, detail, image_id)
+            detail = f"{found[image_id]} pages show these bytes"
+            log.warning("%s is set aside: %s; restore it with --keep-placeholder %s", image_id, detail, image_id)
             run.seen += 1
             run.record(image_id, {"drop_reason": SET_ASIDE}, reason="set_aside", drop=PLACEHOLDER, detail=detail)
 
 
 def keep_placeholders(run: StageRun, named: Sequence[str]) -> None:
-    """Let images in that were set aside; later stages take them up, and no later run sets them aside again.
+    """Restore images that were set aside; later stages process them, and later runs do not set them aside again.
 
     Raises:
-        InputError: an id is unknown, or the beginning of several.
+        InputError: an id is unknown, or a prefix of several.
     """
     table = run.table()
     found, unknown = find_ids(named, table[KEY].to_list())

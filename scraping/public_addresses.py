@@ -1,8 +1,8 @@
-"""Which IP addresses are on the public internet: IANA's special-purpose registries as a table of our own.
+"""Which IP addresses are on the public internet, from IANA's special-purpose registries.
 
-Python's `ipaddress` has tables too, but each version its own: that of 3.11 calls fec0::/10 and 3fff::/20 global. What
-is denied here is denied under every version. Taken from the IANA IPv4 and IPv6 Special-Purpose Address Registries as
-they stood on 2025-10-09: all blocks that are not globally reachable, are deprecated, or hold no unicast addresses.
+The tables in Python's `ipaddress` differ between versions: that of 3.11 calls fec0::/10 and 3fff::/20 global. This
+table is the same in every version. Source: the IANA IPv4 and IPv6 Special-Purpose Address Registries of 2025-10-09. It
+has all blocks that are not globally reachable, are deprecated, or contain no unicast addresses.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _ISATAP = (0x00005EFE, 0x02005EFE)  # bits 64 to 95, before an IPv4 address (RFC
 
 
 def is_public(address: IPAddress) -> bool:
-    """Tell whether an address is that of a host on the public internet.
+    """Tell whether an IP address belongs to the public internet.
 
-    An IPv6 address that carries an IPv4 address could lead around the check. NAT64 (RFC 6052) and ISATAP are judged by
-    the IPv4 address inside, the former because on an IPv6-only network every IPv4 host is reached that way. All others
-    (mapped, compatible, 6to4, Teredo, an operator's own NAT64 under 64:ff9b:1::/48) are denied. NAT64 under another
-    prefix of an operator cannot be told from any host.
+    An IPv6 address that embeds an IPv4 address could bypass the check. NAT64 (RFC 6052) and ISATAP are judged by the
+    embedded IPv4 address; on an IPv6-only network, every IPv4 host is reached through NAT64. All others (mapped,
+    compatible, 6to4, Teredo, an operator's own NAT64 under 64:ff9b:1::/48) are denied. NAT64 under another prefix of an
+    operator cannot be recognised.
     """
     if isinstance(address, ipaddress.IPv4Address):
         return _is_in(address, _V4_ALLOWED) or not _is_in(address, _V4_DENIED)

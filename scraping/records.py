@@ -1,20 +1,20 @@
-"""The record of every address that was tried, and the saving of images so that a killed run loses none.
+"""The record of every tried URL, and the saving of images so that a killed run loses none.
 
-Each species' folder holds `urls.jsonl`, one line for each address that was decided on:
+Each species' folder contains `urls.jsonl`, with one line for each URL that was decided on:
 
     {"url": "…", "species": "Umbreon", "status": "http_404", "detail": "Not Found", "ts": "…"}
     {"url": "…", "species": "Umbreon", "status": "saved", "detail": null, "ts": "…", "row": {"image_id": "…", …}}
     {"url": "…", "species": "Umbreon", "status": "duplicate_bytes", …, "image_id": "…", "page": "…"}
 
-Statuses that a rule decided: saved, duplicate_url, duplicate_bytes, placeholder, taken_down_address, taken_down_bytes,
+Statuses decided by a rule: saved, duplicate_url, duplicate_bytes, placeholder, taken_down_address, taken_down_bytes,
 taken_down_picture, opted_out, excluded_domain, outside_folder, not_a_file, blocked_address, blocked_scheme, too_small,
 bad_aspect, too_many_bytes, too_many_pixels, too_many_scans, too_many_segments, too_many_chunks. Failures: http_<code>,
 dns_failed, connection_failed, tls_failed, timeout, host_busy, too_many_redirects, invalid_url, unsupported_encoding,
 truncated, empty_file, not_an_image, unsupported_format, decode_timeout, decode_memory, decode_crash, hash_mismatch,
 missing_file.
 
-The line of a saved image holds its ledger row and reaches the disk before the file gets its name. So a run that is
-killed at any moment leaves no image that the next one could not give a row to, see `Records.recover`.
+The line of a saved image contains its ledger row, and is on disk before the file gets its name. So after a kill at any
+moment, the next run can add the row of every image: see `Records.recover`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from scraping.utils import RAW_FOLDER, Species
 
 URLS_FILE = "urls.jsonl"
 
-# What a rule decided, not what failed: neither an error in the summary nor a reason for --strict to complain.
+# Decided by a rule, not failed: these do not count as errors in the summary or for --strict.
 DECISIONS = frozenset(
     {
         "saved",
@@ -67,17 +67,17 @@ DECISIONS = frozenset(
         "too_many_chunks",
     }
 )
-# Trying these again could bring nothing new.
+# A retry of these cannot change the result.
 FINAL = frozenset(
     {"saved", "duplicate_url", "duplicate_bytes", "placeholder", "taken_down_address", "taken_down_bytes"}
 )
 
-# The same bytes on so many pages are no picture of any of them, but what a host sends in the place of one that is gone.
+# The same bytes on this many pages are a placeholder.
 PLACEHOLDER_PAGES = 5
 
 
 class Records:
-    """Every address tried and every image stored so far, over all species; threads may share it."""
+    """All URLs tried and all images stored so far, over all species; threads may share it."""
 
     def __init__(
         self, root: Path, images: Mapping[str, str], pages: Mapping[str, str] | None = None, *, retry: bool = False
@@ -86,12 +86,12 @@ class Records:
 
         Args:
             images: {image_id: species}.
-            pages: {image_id: page that it came from, or its address}; of a user's file there is none.
-            retry: give what was not saved a new try.
+            pages: {image_id: page that it came from, or its URL}; without the user's own files.
+            retry: try URLs again that were not saved.
         """
         self._root = root
         self._retry = retry
-        self.failed_before: set[str] = set()  # addresses passed over in this run because an earlier one got nothing
+        self.failed_before: set[str] = set()  # URLs skipped in this run because an earlier one failed to save them
         self._lock = threading.Lock()
         self._images = dict(images)
         self._first_pages = dict(pages or {})
@@ -102,26 +102,26 @@ class Records:
         self._passing = itertools.count(1)
 
     def recover(self) -> Iterator[Row]:
-        """Read every urls.jsonl, mend what a killed run left, and yield the ledger rows that it could not write.
+        """Read every urls.jsonl, repair what a killed run left, and yield the ledger rows that it did not write.
 
         Raises:
             InputError: a line is damaged.
-            RunError: a file cannot be mended.
+            RunError: a file cannot be repaired.
         """
         raw = self._root / RAW_FOLDER
         try:
             for path in sorted(raw.glob(f"*/*/{URLS_FILE}")):
                 yield from self._recover_folder(path)
-            # What has no line was not finished: parts of images, and of searches that were being stored.
+            # Files without a line are unfinished: parts of images and of stored searches.
             for leftover in (*raw.glob("*/*/.*.part"), *raw.glob("*/*/.*.tmp"), *raw.glob("*/.*.tmp")):
                 leftover.unlink()
         except OSError as error:
-            raise RunError(f"cannot mend {error.filename}: {error.strerror}") from None
+            raise RunError(f"cannot repair {error.filename}: {error.strerror}; fix that and run again") from None
 
     def claim(self, url: str, species: str) -> bool:
-        """Tell whether a species has yet to deal with an address, which is true once in a run.
+        """Claim a URL for a species; return False if it was claimed in this run or decided before.
 
-        Whoever claims an address first is its `owner` and may try it.
+        The first species that claims a URL is its `owner` and may try it.
         """
         key = (species, url)
         with self._lock:
@@ -135,11 +135,11 @@ class Records:
             return True
 
     def owner(self, url: str) -> str:
-        """Return the species that claimed an address first."""
+        """Return the species that claimed a URL first."""
         return self._owners[url]
 
     def claim_image(self, image_id: str, species: str, page: str | None) -> str | None:
-        """Reserve an image that a page showed for a species; return None, or who has it already."""
+        """Reserve an image from a page for a species; return None, or the species that has it already."""
         with self._lock:
             self._saw(image_id, page)
             if image_id in self._images:
@@ -148,17 +148,17 @@ class Records:
             return None
 
     def pages_of(self, image_id: str) -> int:
-        """Return from how many different pages an image has come, over all species and runs."""
+        """Return the number of different pages an image has come from, over all species and runs."""
         with self._lock:
             return len({*self._other_pages.get(image_id, ()), *filter(None, [self._first_pages.get(image_id)])})
 
     def placeholders(self) -> dict[str, int]:
-        """Return the images that have come from PLACEHOLDER_PAGES or more, and from how many."""
+        """Return the images from PLACEHOLDER_PAGES pages or more, with the number of pages."""
         counts = {image_id: self.pages_of(image_id) for image_id in list(self._other_pages)}
         return {image_id: pages for image_id, pages in counts.items() if pages >= PLACEHOLDER_PAGES}
 
     def write(self, species: Species, url: str, status: str, detail: str | None = None, **facts: str | None) -> None:
-        """Append the line of an address that was not saved; `facts` are more of its keys.
+        """Append the line of a URL that was not saved; `facts` are additional keys.
 
         Raises:
             RunError: it cannot be written.
@@ -169,7 +169,7 @@ class Records:
             append_line(folder / URLS_FILE, _line(url, species.name, status, detail) | facts, durable=False)
 
     def keep(self, species: Species, data: bytes) -> Path:
-        """Bring bytes to the disk under a passing name and return it; `save` gives them their own.
+        """Write bytes to disk under a temporary name and return it; `save` gives them the final name.
 
         Raises:
             RunError: they cannot be written.
@@ -185,7 +185,7 @@ class Records:
         return temporary
 
     def save(self, species: Species, url: str, kept: Path, row: Row) -> None:
-        """Store what `keep` has kept under its row's `path_raw`, with its line: file, line, name, in this order.
+        """Move the file from `keep` to its row's `path_raw` and write its line: file, line, name, in this order.
 
         Raises:
             RunError: it cannot be written.
@@ -203,8 +203,8 @@ class Records:
             self._other_pages[image_id].add(page)
 
     def _recover_folder(self, path: Path) -> Iterator[Row]:
-        for number, line in enumerate(read_lines(path, mend=True), 1):
-            # Earlier versions stored long addresses whole.
+        for number, line in enumerate(read_lines(path, repair=True), 1):
+            # Earlier versions stored long URLs in full.
             url, species, status = stored_address(line["url"]), line["species"], line["status"]
             row: Row | None = line.get("row")
             if row is not None and str(row["image_id"]) not in self._images:
@@ -213,7 +213,7 @@ class Records:
                 if not target.exists() and temporary.exists():
                     temporary.replace(target)
                 if not target.exists():
-                    continue  # neither a row nor bytes: the address is free to be tried again
+                    continue  # neither a row nor bytes: the URL may be tried again
                 try:
                     IMAGES.encode_cells("scrape", row)
                 except (ValueError, InputError) as error:
@@ -230,17 +230,17 @@ class Records:
 
 
 def page_of(page: str | None, url: str) -> str | None:
-    """Return the page that showed an image, or its address where no page is known; None for a user's own file."""
+    """Return the page of an image, or its URL if no page is known; None for a user's own file."""
     return None if url.startswith("file:") else page or url
 
 
 def image_of(line: dict[str, Any]) -> str | None:
-    """Return the id of the image that an address gave, as its line tells it; None where it gave none."""
+    """Return the id of the image in a URL's line; None if there is none."""
     if line["status"] == "saved":
         return line["row"]["image_id"] if line.get("row") else None
     if line["status"] not in ("duplicate_bytes", "placeholder"):
         return None
-    # Lines of earlier versions have the id in their detail alone.
+    # Lines of earlier versions have the id only in `detail`.
     found = re.match("[0-9a-f]{32}", str(line.get("image_id") or line.get("detail") or ""))
     return found.group() if found else None
 
@@ -250,18 +250,18 @@ def part_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
 
-def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
-    """Return the lines of a urls.jsonl; a last line without its end never counted, and with `mend` is cut off.
+def read_lines(path: Path, *, repair: bool = False) -> list[dict[str, Any]]:
+    """Return the lines of a urls.jsonl; an incomplete last line does not count, and `repair` removes it.
 
     Raises:
-        InputError: a whole line is not one that this module writes; the message gives its number.
+        InputError: a complete line is damaged; the message gives its number.
     """
     data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if mend and len(whole) < len(data):
-        os.truncate(path, len(whole))
+    complete = data[: data.rfind(b"\n") + 1]
+    if repair and len(complete) < len(data):
+        os.truncate(path, len(complete))
     lines: list[dict[str, Any]] = []
-    for number, text in enumerate(whole.splitlines(), 1):
+    for number, text in enumerate(complete.splitlines(), 1):
         try:
             lines.append(check_line(json.loads(text)))
         except (ValueError, RecursionError) as error:
@@ -274,25 +274,25 @@ def _damaged(path: Path, number: int, error: Exception) -> InputError:
 
 
 def check_line(line: object) -> dict[str, Any]:
-    """Return a line of urls.jsonl.
+    """Return a line of urls.jsonl after checking its shape.
 
     Raises:
-        ValueError: it is of another shape, or its row names a file elsewhere than in data_raw.
+        ValueError: it has another shape, or its row names a file outside data_raw.
     """
     if not isinstance(line, dict) or not all(isinstance(line.get(name), str) for name in ("url", "species", "status")):
-        raise ValueError("it is no object with the texts url, species and status")
+        raise ValueError("it is not an object with the strings url, species and status")
     row = line.get("row")
     pages = (line.get("page"), row.get("source_page") if isinstance(row, dict) else None)
     if not all(isinstance(page, str | None) for page in pages):
-        raise ValueError("its page is no text")
+        raise ValueError("its page is not a string")
     if row is None:
         return line
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("image_id", "species")):
-        raise ValueError("its row is no object with the texts image_id and species")
+        raise ValueError("its row is not an object with the strings image_id and species")
     path = row.get("path_raw")
     parts = PurePosixPath(path).parts if isinstance(path, str) and "\0" not in path else ()
     if len(parts) != 4 or parts[0] != RAW_FOLDER or ".." in parts or not re.fullmatch("[0-9a-f]{32}", row["image_id"]):
-        raise ValueError("its row names no image of data_raw")
+        raise ValueError("its row does not name an image in data_raw")
     return line
 
 
@@ -302,7 +302,7 @@ def append_line(path: Path, line: dict[str, Any], *, durable: bool) -> None:
     with path.open("ab", buffering=0) as stream:
         before = stream.tell()
         if stream.write(data) < len(data):
-            stream.truncate(before)  # half a line would spoil the next one
+            stream.truncate(before)  # a partial line would damage the next one
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         if durable:
             os.fsync(stream.fileno())
@@ -310,13 +310,11 @@ def append_line(path: Path, line: dict[str, Any], *, durable: bool) -> None:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Let an error of the file system end the run: the next image could not be written either."""
+    """Turn a file system error into an error that ends the run, because the next image would fail too."""
     try:
         yield
     except OSError as error:
-        raise RunError(
-            f"cannot write in {folder}: {error.strerror}; mend that and run the same command again"
-        ) from None
+        raise RunError(f"cannot write in {folder}: {error.strerror}; fix that and run the same command again") from None
 
 
 def _line(url: str, species: str, status: str, detail: str | None) -> dict[str, Any]:

@@ -1,20 +1,20 @@
 """Stage 1: find images of every species and download them, up to its quota.
 
-Reads   quotas/quotas.csv: rank, name, band, quota; what earlier runs stored
+Reads   quotas/quotas.csv: rank, name, band, quota; files of earlier runs
 Writes  images.csv: one row for each image: image_id, sha256, species, … scrape_run_id
-        data_raw/<band>/<rank>_<name>/<image_id>.<ext>, byte for byte the file that the server has
-        data_raw/<band>/<rank>_<name>/urls.jsonl: what became of every address that was tried
-        data_raw/serpapi/: every search that was paid for; none is paid for twice
+        data_raw/<band>/<rank>_<name>/<image_id>.<ext>: the file, byte for byte as on the server
+        data_raw/<band>/<rank>_<name>/urls.jsonl: the result for every URL
+        data_raw/serpapi/: every paid search; no search is paid for twice
 
-Images that metadata/takedown.py took down do not come back: neither their bytes nor their address nor a picture whose
+Images that metadata/takedown.py took down do not come back. Their bytes and URLs are refused, and so are images whose
 perceptual hash differs from theirs in at most --takedown-threshold of 64 bits.
 
-Searches go to SERPAPI_BASE_URL (https://serpapi.com) with the key in SERPAPI_API_KEY. Images can also come from a
-folder, whose sub-folders name the species, or from a list of addresses, for example of a published base.csv: then
-there is no search and no quota. No address is tried twice unless --retry-errors asks for it.
+Searches use SERPAPI_BASE_URL (https://serpapi.com) and the key in SERPAPI_API_KEY. Images can also come from a folder
+whose sub-folders name the species, or from a list of URLs such as a published base.csv, without a search or a quota. No
+URL is tried twice without --retry-errors.
 
-The same bytes from 5 or more pages are a placeholder ("image removed"): the image stays on disk and in the ledger, with
-drop_reason scrape:placeholder and a row in drops.csv, and no later stage takes it. --keep-placeholder lets it in.
+The same bytes from 5 or more pages are a placeholder ("image removed"). The image stays on disk and in the ledger, with
+drop_reason scrape:placeholder and a row in drops.csv, but later stages ignore it. --keep-placeholder restores it.
 
     python scraping/scrape.py --contact you@example.org
     python scraping/scrape.py --species Umbreon Mimikyu --limit 20 --max-searches 2
@@ -57,17 +57,17 @@ if TYPE_CHECKING:
     from scraping.serpapi_client import SearchClient
 
 QUOTAS_FILE = "quotas/quotas.csv"
-GRACE_S = 15.0  # a download that has begun looks at the stop sign between two reads
+GRACE_S = 15.0  # for downloads in progress at a stop
 
 log = logging.getLogger("pokefa")
 
 
 def scrape(run: StageRun, settings: Settings) -> None:
-    """Get images for every species that wants some.
+    """Get images for every species that needs some.
 
     Raises:
-        InputError: the settings, or the files that they name, are wrong.
-        BudgetReached: there are no searches left to pay for.
+        InputError: the settings or their files are wrong.
+        BudgetReached: no paid searches are left.
     """
     if settings.keep_placeholders:
         keep_placeholders(run, settings.keep_placeholders)
@@ -75,7 +75,7 @@ def scrape(run: StageRun, settings: Settings) -> None:
     index = SpeciesIndex(read_quotas(settings.quotas or run.root / QUOTAS_FILE))
     limits = replace(settings.limits, excluded=read_domains(settings.excluded) if settings.excluded else frozenset())
     table = run.table()
-    # What was set aside fills no quota.
+    # Placeholders do not count towards the quota.
     saved = Counter(table.filter(pl.col("drop_reason").ne_missing(SET_ASIDE))["species"])
     if run.options.dry_run:
         jobs = plan_jobs(settings, index, saved, None, run.options.limit)
@@ -94,11 +94,11 @@ def scrape(run: StageRun, settings: Settings) -> None:
         set_aside_placeholders(run, records)
     if records.failed_before:
         tried = len(records.failed_before)
-        log.info("%d addresses were tried before and not saved: --retry-errors tries them again", tried)
+        log.info("%d URLs were tried before and not saved: use --retry-errors to try them again", tried)
 
 
 def read_records(root: Path, table: pl.DataFrame, *, retry: bool) -> Records:
-    """Return the records with what the ledger's table has."""
+    """Return the records of the ledger's images."""
     rows = list(table.select(KEY, "species", "source_page", "source_url").iter_rows())
     pages = {image_id: page_of(page, url) for image_id, _, page, url in rows if url is not None}
     return Records(
@@ -110,7 +110,7 @@ def read_records(root: Path, table: pl.DataFrame, *, retry: bool) -> Records:
 
 
 def work_through(run: StageRun, shared: Shared, settings: Settings, index: SpeciesIndex, saved: Counter[str]) -> None:
-    """Work through the jobs with the libraries of the network loaded; `saved` counts the images of each species."""
+    """Work through the jobs; `saved` counts the images of each species."""
     from scraping.download import Downloader, user_agent
     from scraping.public_addresses import any_address, is_public
 
@@ -125,7 +125,7 @@ def work_through(run: StageRun, shared: Shared, settings: Settings, index: Speci
     jobs = plan_jobs(settings, index, saved, client, run.options.limit)
     try:
         with downloads:
-            # Twice as many candidates under way as downloads at once: a slow one at the front keeps no thread idle.
+            # Twice as many candidates as parallel downloads, so that a slow one does not leave threads idle.
             ahead = 2 * settings.concurrency // max(1, min(len(jobs), settings.workers))
             short = map_jobs(run, shared, ScrapeSpecies(shared, downloads, max(1, ahead)), jobs, settings.workers)
     finally:
@@ -157,9 +157,9 @@ def search_client(run: StageRun, settings: Settings, shared: Shared) -> SearchCl
 def plan_jobs(
     settings: Settings, index: SpeciesIndex, saved: Counter[str], search: Search | None, limit: int | None
 ) -> list[Job]:
-    """Return what is to be done for each species, the most popular first, for `limit` images at most.
+    """Return the job of each species, most popular first, for at most `limit` images in total.
 
-    Without `search` the jobs of a search can be counted but not worked through.
+    Without `search`, the jobs of a search can be counted but not run.
 
     Raises:
         InputError: a species or a file is wrong.
@@ -185,7 +185,7 @@ def plan_jobs(
 
 
 def limit_jobs(jobs: Iterable[Job], limit: int) -> list[Job]:
-    """Return the jobs with `limit` images wanted of them together; the first jobs come first."""
+    """Return the first jobs, limited to `limit` images in total."""
     limited: list[Job] = []
     for job in jobs:
         wanted = min(job.wanted, limit)
@@ -198,11 +198,10 @@ def limit_jobs(jobs: Iterable[Job], limit: int) -> list[Job]:
 def map_jobs(run: StageRun, shared: Shared, worker: ScrapeSpecies, jobs: Sequence[Job], workers: int) -> int:
     """Work through the jobs, `workers` species at once, and return how many got fewer images than wanted.
 
-    Only this thread records rows. The engine asks it a few times a second whether to stop, and then it records what
-    the workers have tried since.
+    Only this thread records rows. It does so a few times per second, when the engine polls the stop flag.
 
     Raises:
-        PokefaError: a species failed in a way that no rule foresees; the others were worked through.
+        PokefaError: a species failed unexpectedly; the others were finished.
     """
     failures: list[str] = []
     short = 0
@@ -227,12 +226,12 @@ def map_jobs(run: StageRun, shared: Shared, worker: ScrapeSpecies, jobs: Sequenc
                     failures.append(f"{name}: {outcome.error}")
                 elif (outcome.result or 0) < wanted and not shared.stop.is_set():
                     short += 1
-                    log.info("%s: %d new images, %d were wanted", name, outcome.result, wanted)
+                    log.info("%s: %d of %d wanted images", name, outcome.result, wanted)
         finally:
-            shared.stop.set()  # threads that still run after an error or the grace
+            shared.stop.set()  # for threads that are still running
             record_tried()
     if failures:
-        raise PokefaError(f"{len(failures)} species failed, first {failures[0]}")
+        raise PokefaError(f"{len(failures)} species failed, the first is {failures[0]}")
     return short
 
 
@@ -258,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.labels is not None and args.from_folder is None:
         parser.error("--labels needs --from-folder")
     if args.limit is not None and (args.from_folder or args.from_urls):
-        parser.error("--limit is for the search: shorten the folder or the list instead")
+        parser.error("--limit applies to the search only: shorten the folder or the list instead")
     settings = Settings(
         quotas=args.quotas,
         species=tuple(args.species),

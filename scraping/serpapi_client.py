@@ -1,11 +1,11 @@
-"""Image search through SerpApi, or any server that answers as it does; no page is ever paid for twice.
+"""Image search through SerpApi or a compatible server; no page is paid for twice.
 
-A page that was answered is stored under `data_raw/serpapi/` as gzip JSON, without the key, before it is used:
+A result page is stored in `data_raw/serpapi/` as gzip JSON, without the key, before it is used:
 
     {"request": {"engine": "google_images", "ijn": 0, "q": "Umbreon Pokemon fanart"}, "response": {…}}
 
-A first page without results is asked for once more with `no_cache`, because the service may have kept an empty answer;
-both answers are stored.
+A first page without results is requested again with `no_cache`, because the service may have cached an empty answer.
+Both answers are stored.
 
 Fields: serpapi.com/images-results. Error forms: serpapi.com/api-status-and-error-codes.
 Account: serpapi.com/account-api.
@@ -41,7 +41,7 @@ KEY_VARIABLE = "SERPAPI_API_KEY"
 
 TRIES = 6
 TIMEOUT_S = (10.0, 90.0)  # to connect, and between two reads: a search takes some seconds
-ACCOUNT_TIMEOUT_S = (5.0, 10.0)  # the same for the account, which is looked up and not searched for
+ACCOUNT_TIMEOUT_S = (5.0, 10.0)  # the same for the account
 MOST_WAIT_S = 3600.0  # the service counts searches by the hour
 BACKOFF = tenacity.wait_exponential_jitter(initial=1, max=60, jitter=1)
 
@@ -52,15 +52,15 @@ log = logging.getLogger("pokefa")
 
 
 class KeyRefused(InputError, RunError):
-    """There is no key, or the service does not know it: no search can succeed."""
+    """The key is missing or refused: no search can succeed."""
 
 
 class DamagedSearch(InputError, RunError):
-    """A stored search cannot be read: whether it was paid for cannot be told."""
+    """A stored search cannot be read."""
 
 
 class _Again(Exception):
-    """A search failed in a way that may pass; `after` is how long the service asked to wait, in seconds."""
+    """A search failed and may be retried; `after` is the wait that the service asks for, in seconds."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
@@ -69,7 +69,7 @@ class _Again(Exception):
 
 @dataclass(frozen=True)
 class Account:
-    """What the service says about the account; None where it does not say."""
+    """The account's numbers from the service; None if unknown."""
 
     left: int | None
     this_hour: int | None
@@ -83,19 +83,19 @@ class Account:
 class SearchClient:
     """Pages of image search results; threads may share it.
 
-    The key comes from SERPAPI_API_KEY with the first search that must be paid for: pages that are stored need none.
+    SERPAPI_API_KEY is read at the first paid search; stored pages need no key.
 
     Args:
         folder: where answered pages are stored.
-        base_url: address of the service, without a path.
-        parameters: more parameters of every search, such as `hl`; a search with others is another search.
-        most: how many searches may be paid for.
-        stop: when it is set, no search is tried again.
-        backoff: how long to wait between tries where the service does not say.
+        base_url: URL of the service, without a path.
+        parameters: additional parameters of every search, such as `hl`; they are part of a search's identity.
+        most: the largest number of paid searches.
+        stop: when it is set, searches are not retried.
+        backoff: the wait between attempts if the service does not give one.
 
     Attributes:
-        paid: searches that the service answered.
-        reused: answers that an earlier search had brought.
+        paid: number of searches that the service answered.
+        reused: number of stored answers that were used.
     """
 
     def __init__(
@@ -116,17 +116,17 @@ class SearchClient:
         self._backoff = backoff
         self._lock = threading.Lock()
         self._one_waits = threading.Lock()
-        self._used_up: str | None = None  # why the account can pay for nothing more
+        self._used_up: str | None = None  # why the account has no searches left
         self._started = 0
         self.paid = 0
         self.reused = 0
 
     def page(self, query: str, number: int) -> list[dict[str, Any]]:
-        """Return the results of a page, 0 being the first; [] where the search has no more.
+        """Return the results of a page, 0 being the first; [] if there are no more.
 
         Raises:
             BudgetReached: the page would cost more searches than allowed, or the account has none left.
-            KeyRefused: the service does not know the key.
+            KeyRefused: the key is refused.
             RunError: the service does not answer, or its answer cannot be stored.
             Interrupted: the run is to stop.
         """
@@ -137,7 +137,7 @@ class SearchClient:
         return results
 
     def account(self) -> Account | None:
-        """Return what is left on the account, which costs nothing; None where the service does not answer.
+        """Return the account's numbers, which is free; None if the service does not answer.
 
         Raises:
             KeyRefused: there is no key to ask with.
@@ -162,7 +162,7 @@ class SearchClient:
         )
 
     def _results(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the results of a request, from the store or paid for. Raises as `page` does."""
+        """Return the results of a request, stored or paid. Raises as `page`."""
         path = self._folder / stored_name(request)
         response = read_stored(path)
         with self._lock:
@@ -172,7 +172,7 @@ class SearchClient:
                 raise BudgetReached(self._used_up)
             elif self._most is not None and self._started >= self._most:
                 raise BudgetReached(
-                    f"--max-searches {self._most} is reached: run again with more, the pages so far are stored"
+                    f"--max-searches {self._most} is reached: raise it and run again, the pages so far are stored"
                 )
             else:
                 self._started += 1
@@ -210,14 +210,14 @@ class SearchClient:
         """Return the answer to one request, empty results included.
 
         Raises:
-            _Again: trying again may help.
+            _Again: a retry may help.
             BudgetReached: the account has no searches left.
-            Interrupted: the run is to stop, so nothing more is paid for.
+            Interrupted: the run was stopped, so no more searches are paid for.
         """
         if self._stop.is_set():
             raise Interrupted("interrupted before a search")
         try:
-            # A redirect could carry the key to another server.
+            # A redirect could send the key to another server.
             response = requests.get(
                 f"{self._base_url}/search.json",
                 params=request | {"api_key": api_key()},
@@ -231,7 +231,7 @@ class SearchClient:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            answer = {"error": "the answer is no JSON object"}
+            answer = {"error": "the answer is not a JSON object"}
         problem = str(answer.get("error") or "")
         code = response.status_code
         if code in (401, 403):
@@ -247,12 +247,12 @@ class SearchClient:
         return answer
 
     def _too_many(self, problem: str, after: float | None) -> _Again:
-        """Return when to try again after a 429, which means that all searches or only those of this hour are used up.
+        """Return when to retry after a 429: all searches, or those of this hour, are used up.
 
         Raises:
-            BudgetReached: all are.
+            BudgetReached: all are used up.
         """
-        with self._one_waits:  # the others find the hour's searches counted anew when it is their turn
+        with self._one_waits:  # the other threads wait, and then find a new hour
             if self._used_up is not None:
                 raise BudgetReached(self._used_up)
             account = None if self._stop.is_set() else self.account()
@@ -261,13 +261,13 @@ class SearchClient:
                 self._used_up = f"the search account is used up ({problem}): the pages so far are stored"
                 raise BudgetReached(self._used_up)
             if after is None and account is not None and account.hour_is_full:
-                log.warning("the %d searches that the account has in an hour are used up: waiting", account.per_hour)
+                log.warning("the account's %d searches per hour are used up: waiting", account.per_hour)
                 self._await_capacity()
                 after = 0.0
         return _Again(f"429: {problem}", after)
 
     def _await_capacity(self) -> None:
-        """Ask for the account until it may search again in this hour, the run is to stop, or the wait is too long."""
+        """Poll the account until it may search again, the run is stopped, or the wait is too long."""
 
         def is_full() -> bool:
             account = self.account()
@@ -295,34 +295,34 @@ def api_key() -> str:
 
 
 def stored_name(request: dict[str, Any]) -> str:
-    """Return the file name of a request's answer, `umbreon_pokemon_fanart-00-3f9a….json.gz`: for people and unique."""
+    """Return the file name of a request's answer, `umbreon_pokemon_fanart-00-3f9a….json.gz`: readable and unique."""
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]
     return f"{species_slug(request['q'])[:60]}-{request['ijn']:02d}-{digest}.json.gz"
 
 
 def read_stored(path: Path) -> dict[str, Any] | None:
-    """Return a stored answer, or None where there is none.
+    """Return a stored answer, or None if there is none.
 
     Raises:
-        DamagedSearch: the file is damaged, or holds something else.
+        DamagedSearch: the file is damaged.
     """
     try:
         stored = json.loads(gzip.decompress(path.read_bytes()))
         response = stored.get("response") if isinstance(stored, dict) else None
         if not isinstance(response, dict):
-            raise ValueError("it holds no object with the object response")
+            raise ValueError("it is not an object with an object called response")
     except FileNotFoundError:
         return None
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        raise DamagedSearch(f"{path} is damaged ({error}): remove it, and the page is searched for again") from None
+        raise DamagedSearch(f"{path} is damaged ({error}): remove it to search for the page again") from None
     return response
 
 
 def store(path: Path, request: dict[str, Any], response: dict[str, Any]) -> None:
-    """Store an answer, whole or not at all; the same answer gives the same bytes.
+    """Store an answer atomically; the same answer gives the same bytes.
 
     Raises:
-        RunError: it cannot be written, so nothing more should be paid for.
+        RunError: it cannot be written, so no more searches should be paid for.
     """
     text = redact(json.dumps({"request": request, "response": response}, sort_keys=True, indent=1))
     try:

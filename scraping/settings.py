@@ -1,4 +1,4 @@
-"""What a user can ask of scrape.py, and the flags that say it."""
+"""The settings of scrape.py, and their flags."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WORKERS = 16  # species at once
 
 HIGHEST_TAKEDOWN_THRESHOLD = 24
 
-# Flags that go to the search as they are, under the search's own names.
+# Flags passed to the search under the same names.
 SEARCH_FLAGS = ("hl", "gl", "safe", "tbs")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for, besides the shared options."""
+    """The settings of a run, without the shared options."""
 
     quotas: Path | None = None
     species: tuple[str, ...] = ()
@@ -59,68 +59,83 @@ def add_arguments(parser: StageParser) -> None:
     what.add_argument("--quotas", type=Path, metavar="FILE", help="quotas (default: quotas/quotas.csv under --root)")
     what.add_argument("--species", nargs="+", default=[], metavar="NAME", help="only these species")
     what.add_argument("--limit", type=positive_int, metavar="N", help="at most N images, most popular species first")
-    what.add_argument("--retry-errors", action="store_true", help="also addresses that were tried and not saved")
-    what.add_argument("--workers", type=positive_int, default=WORKERS, metavar="N", help="how many species at once")
+    what.add_argument("--retry-errors", action="store_true", help="also URLs that were tried and not saved")
+    what.add_argument("--workers", type=positive_int, default=WORKERS, metavar="N", help="parallel species")
     source = what.add_mutually_exclusive_group()
-    source.add_argument("--from-folder", type=Path, metavar="DIR", help="take files: sub-folders name the species")
+    source.add_argument("--from-folder", type=Path, metavar="DIR", help="import files; sub-folders name the species")
     source.add_argument(
-        "--from-urls", type=Path, metavar="FILE", help="CSV or .parquet: source_url, species, perhaps image_id"
+        "--from-urls", type=Path, metavar="FILE", help="CSV or .parquet: source_url, species, optionally image_id"
     )
     source.add_argument(
         "--keep-placeholder",
         nargs="+",
         default=[],
         metavar="ID",
-        help="let in these images, which were set aside as placeholders, and do nothing else",
+        help="restore these images, which were set aside as placeholders, and do nothing else",
     )
     what.add_argument("--labels", type=Path, metavar="FILE", help="CSV for --from-folder: file, species")
     search = parser.add_argument_group("search")
     search.add_argument(
-        "--query", type=query_template, nargs="+", metavar="TEXT", help=f"{{name}} is the species (default: {QUERY})"
+        "--query",
+        type=query_template,
+        nargs="+",
+        metavar="TEXT",
+        help=f"search; {{name}} is the species (default: {QUERY})",
     )
     search.add_argument(
-        "--max-searches", type=positive_int, metavar="N", help="pay for N searches at most, then exit 3"
+        "--max-searches", type=positive_int, metavar="N", help="pay for at most N searches, then exit with code 3"
     )
-    search.add_argument("--max-pages", type=positive_int, default=MAX_PAGES, metavar="N", help="pages of each query")
+    search.add_argument("--max-pages", type=positive_int, default=MAX_PAGES, metavar="N", help="result pages per query")
     search.add_argument("--hl", type=language, metavar="LANGUAGE", help="language of the search, such as en or pt-br")
     search.add_argument("--gl", type=country, metavar="COUNTRY", help="country of the search, such as us or jp")
-    search.add_argument("--safe", choices=["active", "off"], help="the search's own filter of adult images")
+    search.add_argument("--safe", choices=["active", "off"], help="the search's filter for adult images")
     search.add_argument(
-        "--tbs", type=search_filter, metavar="TEXT", help="Google's filters, such as itp:photo or isz:l, as they are"
+        "--tbs",
+        type=search_filter,
+        metavar="TEXT",
+        help="Google's filters, such as itp:photo or isz:l",
     )
     download = parser.add_argument_group("download")
     download.add_argument("--min-side", type=positive_int, default=MIN_SIDE, metavar="PX", help="smallest side")
     download.add_argument(
-        "--max-aspect", type=number(1), default=MAX_ASPECT, metavar="RATIO", help="longest side over shortest, at most"
+        "--max-aspect",
+        type=number(1),
+        default=MAX_ASPECT,
+        metavar="RATIO",
+        help="longest side over shortest, at most",
     )
     download.add_argument("--max-bytes", type=positive_int, default=MAX_BYTES, metavar="N", help="largest file")
     download.add_argument("--max-pixels", type=positive_int, default=MAX_PIXELS, metavar="N", help="largest image")
     download.add_argument(
-        "--deadline", type=positive_seconds, default=DEADLINE_S, metavar="S", help="seconds for a file, with redirects"
+        "--deadline",
+        type=positive_seconds,
+        default=DEADLINE_S,
+        metavar="S",
+        help="seconds per file, with redirects",
     )
     download.add_argument(
-        "--concurrency", type=positive_int, default=CONCURRENCY, metavar="N", help="downloads at once, of all species"
+        "--concurrency", type=positive_int, default=CONCURRENCY, metavar="N", help="parallel downloads in total"
     )
     download.add_argument(
-        "--per-host", type=positive_int, default=PER_HOST, metavar="N", help="connections to one host at once"
+        "--per-host", type=positive_int, default=PER_HOST, metavar="N", help="parallel connections to one host"
     )
     download.add_argument(
         "--check",
         choices=["full", "header"],
         default="full",
-        help="decode every image to its end, or read no more than its header, which is faster and lets damage pass",
+        help="decode every image completely, or read only its header, which is faster but misses damage",
     )
-    download.add_argument("--contact", type=header_text, metavar="TEXT", help="whom a site may write to; in User-Agent")
-    download.add_argument("--ignore-opt-out", action="store_true", help="take images marked noai or noindex too")
+    download.add_argument("--contact", type=header_text, metavar="TEXT", help="contact for site owners, in User-Agent")
+    download.add_argument("--ignore-opt-out", action="store_true", help="also take images marked noai or noindex")
     download.add_argument(
-        "--exclude-domains", type=Path, metavar="FILE", help="take nothing from these domains, one a line"
+        "--exclude-domains", type=Path, metavar="FILE", help="take nothing from these domains, one per line"
     )
     download.add_argument(
         "--takedown-threshold",
         type=whole_number(0, HIGHEST_TAKEDOWN_THRESHOLD),
         default=THRESHOLD,
         metavar="BITS",
-        help="refuse what differs in so many bits of its hash from an image that was taken down",
+        help="refuse images whose hash is within BITS of that of an image that was taken down",
     )
     add_decoding_options(parser)
     download.add_argument("--allow-private", action="store_true", help="allow private networks and any port")
@@ -129,12 +144,12 @@ def add_arguments(parser: StageParser) -> None:
 def query_template(text: str) -> str:
     """Parse a query with {name} in it, for argparse."""
     if "{name}" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} does not hold {{name}}, the place of the species' name")
+        raise argparse.ArgumentTypeError(f"{text!r} does not contain {{name}}, the place of the species' name")
     return text
 
 
 def matching(pattern: str, wanted: str) -> Callable[[str], str]:
-    """Return a parser of texts that are `wanted`, for argparse."""
+    """Return an argparse type for texts that match a pattern; `wanted` describes them."""
 
     def parse(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -144,8 +159,8 @@ def matching(pattern: str, wanted: str) -> Callable[[str], str]:
     return parse
 
 
-language = matching(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?", "the code of a language, such as en or pt-br")
-country = matching(r"[A-Za-z]{2}", "the code of a country in two letters, such as us or jp")
+language = matching(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?", "a language code, such as en or pt-br")
+country = matching(r"[A-Za-z]{2}", "a two-letter country code, such as us or jp")
 search_filter = matching(r"[!-~]+", "a filter of printable ASCII characters without spaces, such as isz:l")
 
 
@@ -161,7 +176,7 @@ def positive_seconds(text: str) -> float:
 
 
 def header_text(text: str) -> str:
-    """Parse a text that an HTTP header can hold, for argparse."""
+    """Parse the value of an HTTP header, for argparse."""
     if not (text.isascii() and text.isprintable()):
-        raise argparse.ArgumentTypeError(f"{text!r} holds characters that an HTTP header cannot carry")
+        raise argparse.ArgumentTypeError(f"{text!r} contains characters that are not allowed in an HTTP header")
     return text

@@ -1,4 +1,4 @@
-"""Where addresses come from: the image search, or a list of the user's."""
+"""The sources of URLs: the image search, or a user's list."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger("pokefa")
 
 
 class Search(Protocol):
-    """What `serpapi_client.SearchClient` does."""
+    """The interface of `serpapi_client.SearchClient`."""
 
     def page(self, query: str, number: int) -> list[dict[str, Any]]: ...
 
 
 def searched(species: Species, search: Search | None, templates: Sequence[str], max_pages: int) -> Iterator[Candidate]:
-    """Yield what the search finds for a species, page by page; a page is paid for when the one before is used up."""
+    """Yield the search results for a species; a page is paid for when the previous one is used up."""
     if search is None:
         return
     for template in templates:
@@ -34,20 +34,20 @@ def searched(species: Species, search: Search | None, templates: Sequence[str], 
             found = {result["original"]: result for result in results if isinstance(result.get("original"), str)}
             new = [url for url in found if url not in seen]
             if not new:
-                break  # no more, or a service that repeats itself
+                break  # no more results, or repeated ones
             seen.update(new)
             for url in new:
                 yield candidate_of(url, query, page=found[url].get("link"), title=found[url].get("title"))
 
 
 def from_urls(path: Path, index: SpeciesIndex) -> dict[Species, list[Candidate]]:
-    """Return the addresses of a table with source_url, species and perhaps image_id, by species.
+    """Return the URLs of a table with source_url, species and optionally image_id, by species.
 
-    Rows without a species are passed over, so that a base.csv will do. A name that ends in .parquet is read as Parquet,
-    as `webdataset.py --urls-only` writes it; any other as CSV.
+    Rows without a species, as in a base.csv, are skipped. A file name ending in .parquet is read as Parquet, as written
+    by `webdataset.py --urls-only`; any other as CSV.
 
     Raises:
-        InputError: the file cannot be read, or a row names no species or holds no MD5.
+        InputError: the file cannot be read, or a species or MD5 is invalid.
     """
     found: dict[Species, list[Candidate]] = {}
     unnamed = 0
@@ -59,9 +59,9 @@ def from_urls(path: Path, index: SpeciesIndex) -> dict[Species, list[Candidate]]
         species = index.require(row["species"], f"{path} line {number}")
         image_id = row.get("image_id", "").lower()
         if image_id and not re.fullmatch(r"[0-9a-f]{32}", image_id):
-            raise InputError(f"{path} line {number}: image_id {image_id!r} is no MD5 of 32 hex digits")
+            raise InputError(f"{path} line {number}: image_id {image_id!r} is not an MD5 of 32 hex digits")
         candidate = candidate_of(row["source_url"], "from-urls", image_id=image_id or None)
         found.setdefault(species, []).append(candidate)
     if unnamed:
-        log.warning("%s: %d rows without a species are passed over", path, unnamed)
+        log.warning("%s: %d rows without a species are skipped", path, unnamed)
     return found

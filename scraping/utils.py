@@ -1,7 +1,8 @@
-"""The species of quotas.csv, the limits that an image must keep, and strangers' text: all that needs no network."""
+"""The species of quotas.csv, the limits of downloads, and checks of bytes: everything that needs no network."""
 
 from __future__ import annotations
 
+import difflib
 import email.utils
 import hashlib
 import math
@@ -24,9 +25,9 @@ from pokefa.text import clean_text, species_slug
 RAW_FOLDER = "data_raw"
 
 MIN_SIDE = 256
-MAX_ASPECT = 4.0  # beyond it are banners, comic strips and rows of sprites
+MAX_ASPECT = 4.0  # higher ratios are banners, comic strips and rows of sprites
 DEADLINE_S = 60.0
-MOST_PATIENCE_S = 365 * 86_400.0  # more than any host means, and few enough for every clock
+MOST_PATIENCE_S = 365 * 86_400.0  # longer than any host asks for, and in range of every clock
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,20 @@ def read_quotas(path: Path) -> list[Species]:
         if not (slug and found.band.replace("-", "").isalnum() and found.band.isascii()):
             raise InputError(f"{path} line {number}: the name {found.name!r} or the band {found.band!r} is malformed")
         if slug in slugs:
-            raise InputError(f"{path} line {number}: the species {found.name!r} is there twice: remove a row")
+            raise InputError(f"{path} line {number}: the species {found.name!r} occurs twice: remove a row")
         slugs.add(slug)
         species.append(found)
     return species
 
 
 def read_parquet(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (row number, row) of a Parquet file as `read_csv` does, the numbers from 1.
+    """Yield (row number, row) of a Parquet file like `read_csv`, with numbers from 1.
 
     Raises:
         InputError: the file cannot be read or lacks a column; `advice` ends the message.
     """
     try:
-        with path.open("rb") as stream:  # a path of its own Polars would take for a pattern
+        with path.open("rb") as stream:  # Polars would treat a path as a pattern
             frame = pl.read_parquet(stream)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"{path} cannot be read ({first_line(error)}): {advice}") from None
@@ -86,7 +87,7 @@ def read_parquet(path: Path, columns: Sequence[str], advice: str) -> Iterator[tu
 
 
 class SpeciesIndex:
-    """Finds a species by what people and files call it: "Flabébé", "flabebe", or its folder "0639_flabebe"."""
+    """Finds a species by name or folder: "Flabébé", "flabebe" or "0639_flabebe"."""
 
     def __init__(self, species: Iterable[Species]) -> None:
         self.species = list(species)
@@ -96,23 +97,28 @@ class SpeciesIndex:
             self._by_slug[f"{one.rank:04d}_{species_slug(one.name)}"] = one
 
     def find(self, text: str) -> Species | None:
-        """Return the species, of several separated by commas the first; None when the text names none."""
+        """Return the species, the first of several separated by commas; None if it is unknown."""
         return self._by_slug.get(species_slug(text.split(",")[0]))
 
     def require(self, text: str, where: str) -> Species:
         """Return the species.
 
         Raises:
-            InputError: the text names none; `where` begins the message.
+            InputError: the species is unknown; `where` begins the message.
         """
         found = self.find(text)
         if found is None:
-            raise InputError(f"{where}: {text!r} is no species of quotas.csv")
+            raise InputError(f"{where}: unknown species {text!r}{self._suggestion(text)}: use a name from quotas.csv")
         return found
+
+    def _suggestion(self, text: str) -> str:
+        names = {species_slug(one.name): one.name for one in self.species}
+        like = difflib.get_close_matches(species_slug(text), names, n=1, cutoff=0.7)
+        return f" (did you mean {names[like[0]]}?)" if like else ""
 
 
 def host_of(url: str | None) -> str | None:
-    """Return the host name of an address, or None where it has none."""
+    """Return the host name of a URL, or None if it has none."""
     try:
         return clean_text(urlsplit(url or "").hostname)
     except ValueError:
@@ -120,7 +126,7 @@ def host_of(url: str | None) -> str | None:
 
 
 class Refused(PokefaError):
-    """An address or its bytes cannot be used; `slug` is the status that urls.jsonl keeps."""
+    """A URL or its bytes cannot be used; `slug` is its status in urls.jsonl."""
 
     def __init__(self, slug: str, detail: str) -> None:
         super().__init__(f"{slug}: {detail}")
@@ -129,7 +135,7 @@ class Refused(PokefaError):
 
 
 class Busy(Refused):
-    """A host asks for patience; `after` is for how many seconds, None where it does not say."""
+    """A host asks to wait; `after` is the number of seconds, or None if it does not say."""
 
     def __init__(self, slug: str, detail: str, host: str, after: float | None) -> None:
         super().__init__(slug, detail)
@@ -139,9 +145,9 @@ class Busy(Refused):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may be had: an address, or a file of the user's; with what is known about it.
+    """A possible image: a URL or a user's file, with known facts.
 
-    `refused` says why it cannot be taken, where that is known before it is tried.
+    `refused` says why it cannot be used, if that is known before trying.
     """
 
     url: str
@@ -159,7 +165,7 @@ Check = Literal["full", "header"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a download may cost, an image must be, and a site may ask. Sizes in bytes and pixels, times in seconds."""
+    """Limits of downloads and images. Sizes are in bytes and pixels, times in seconds."""
 
     max_bytes: int = MAX_BYTES
     max_pixels: int = MAX_PIXELS
@@ -173,14 +179,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Download:
-    """The bytes as the server sent them, and the content type that it claimed."""
+    """The bytes as sent by the server, and its content type."""
 
     data: bytes
     content_type: str | None
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFacts:
     """Facts about the bytes of an image; width and height in pixels after EXIF orientation."""
 
     image_id: str
@@ -190,12 +196,11 @@ class Picture:
     h: int
 
 
-def examine(data: bytes, limits: Limits) -> Picture:
-    """Return the facts about an image, having decoded it to the end unless `limits.check` is content with its header.
+def examine(data: bytes, limits: Limits) -> ImageFacts:
+    """Return the facts about an image, decoding it completely unless `limits.check` is "header".
 
     Raises:
-        Refused: it is of no format that is read, is damaged, costs more to decode than the limits, or is smaller,
-            larger or longer than they are.
+        Refused: its format is not supported, it is damaged, or it is outside the limits.
     """
     try:
         facts = in_decoder(
@@ -213,13 +218,13 @@ def examine(data: bytes, limits: Limits) -> Picture:
     if max(width, height) > limits.max_aspect * min(width, height):
         raise Refused("bad_aspect", f"{width}x{height}: one side is over {limits.max_aspect:g} times the other")
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return Picture(md5, hashlib.sha256(data).hexdigest(), facts.format, width, height)
+    return ImageFacts(md5, hashlib.sha256(data).hexdigest(), facts.format, width, height)
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, at most MOST_PATIENCE_S; None where it says none.
+    """Return the seconds in a Retry-After header, at most MOST_PATIENCE_S; None if it is missing or invalid.
 
-    A number is of seconds. A date that has passed is 0, and one that no calendar has is the most.
+    A past date gives 0, and an impossible one the maximum.
     """
     if value is None:
         return None

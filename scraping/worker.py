@@ -1,4 +1,4 @@
-"""What the threads do: bring the candidates of a species to their end until it has enough, many downloads at once."""
+"""The workers: process the candidates of a species with parallel downloads until it has enough images."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from scraping.event_loop import Threads, WorkLoop
 from scraping.folders import read_file
 from scraping.hosts import check_domain
 from scraping.records import PLACEHOLDER_PAGES, Records, page_of
-from scraping.utils import Candidate, Download, Limits, Picture, Refused, Species, examine, host_of
+from scraping.utils import Candidate, Download, ImageFacts, Limits, Refused, Species, examine, host_of
 
 if TYPE_CHECKING:
     from pokefa.takedown.records import TakenDown
     from scraping.download import Downloader
 
-WRITERS = 4  # threads that wait for the disk, beside one for each core that decodes
+WRITERS = 4  # threads for disk writes, in addition to one per core for decoding
 
 log = logging.getLogger("pokefa")
 
 
 @dataclass(frozen=True)
 class Job:
-    """The candidates of one species, in order, and how many images are wanted of them."""
+    """The candidates of one species, in order, and the number of images wanted."""
 
     species: Species
     wanted: int
@@ -47,14 +47,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of one candidate; `row` is the ledger row of a saved image."""
+    """The result for one candidate; `row` is the ledger row of a saved image."""
 
     status: str
     row: Row | None = None
 
 
 class Shared:
-    """What the threads of a run have in common; `taken_down` is None where nothing was taken down."""
+    """The shared state of a run's threads; `taken_down` is None if nothing was taken down."""
 
     def __init__(
         self, root: Path, run_id: str, limits: Limits, records: Records, taken_down: TakenDown | None = None
@@ -70,7 +70,7 @@ class Shared:
         self.error: RunError | None = None
 
     def fail(self, error: RunError) -> None:
-        """Stop every thread; the first error is the one to tell."""
+        """Stop every thread, and keep the first error."""
         if not self.stop.is_set():
             self.error = error
             self.stop.set()
@@ -78,16 +78,16 @@ class Shared:
 
 @dataclass(frozen=True)
 class Got:
-    """An image that is on disk under a passing name, with what is known about it."""
+    """An image on disk under a temporary name, with known facts."""
 
-    picture: Picture
+    picture: ImageFacts
     content_type: str | None
     size: int
     kept: Path
 
 
 class GetImage:
-    """What the event loop does with a candidate: bring its bytes to the disk, if they are an image."""
+    """The work of the event loop: fetch a candidate and write it to disk, if it is an image."""
 
     def __init__(self, shared: Shared, downloader: Downloader) -> None:
         self._shared = shared
@@ -95,14 +95,14 @@ class GetImage:
         self._threads = Threads(available_cores() + WRITERS)
 
     async def __call__(self, wanted: tuple[Species, Candidate]) -> Got:
-        """Return what a candidate gives.
+        """Return the image of a candidate.
 
         Raises:
-            Refused: it gives no image that is wanted.
+            Refused: it is not an image, or not a wanted one.
             RunError: the image cannot be written.
         """
         species, candidate = wanted
-        # The image's own host is for the download.
+        # The download checks the image's own host.
         check_domain(host_of(candidate.page), self._shared.limits.excluded)
         if self._shared.taken_down is not None:
             check_address(candidate, self._shared.taken_down)
@@ -110,7 +110,7 @@ class GetImage:
         return await self._threads.run(self._keep, species, candidate, got)
 
     def _keep(self, species: Species, candidate: Candidate, got: Download | None) -> Got:
-        """Examine the bytes of a candidate, or of its file, and bring them to the disk."""
+        """Examine the bytes of a candidate, and write them to disk."""
         limits, taken_down = self._shared.limits, self._shared.taken_down
         if got is None:
             assert candidate.path is not None
@@ -126,16 +126,16 @@ Downloads = WorkLoop[tuple[Species, Candidate], Got]
 
 
 class ScrapeSpecies:
-    """The worker: takes one species after the other, and of each only as many candidates as it takes.
+    """The worker: processes one species after another, with only as many candidates as needed.
 
-    No more downloads are under way than images are still wanted. So nothing is fetched in vain, and what is tried is
-    the same as if the candidates were tried one by one: the first ones, until enough of them were images. They are
-    settled in their order too, so that of two addresses with the same bytes the first one counts.
+    Parallel downloads never exceed the number of images still wanted. So no download is wasted, and the candidates
+    tried are the same as if they were tried one by one. Results are handled in order, so that of two URLs with the same
+    bytes the first counts.
 
     Args:
-        shared: what the threads of the run have in common.
+        shared: the shared state of the run.
         downloads: the event loop that all species share.
-        ahead: candidates of one species that may be under way at once.
+        ahead: the largest number of parallel candidates of one species.
     """
 
     def __init__(self, shared: Shared, downloads: Downloads, ahead: int) -> None:
@@ -167,7 +167,7 @@ class ScrapeSpecies:
                 self._shared.fail(error)
 
     def _unknown(self, job: Job) -> Iterator[Candidate]:
-        """Yield the candidates that the species has not dealt with before, until the run is to stop."""
+        """Yield the candidates that the species has not tried before, until the run is stopped."""
         shared = self._shared
         try:
             for candidate in job.candidates():
@@ -178,7 +178,7 @@ class ScrapeSpecies:
         except Interrupted:
             pass
         except BudgetReached as error:
-            shared.budget_reached = error  # the other species may still use the pages that they have
+            shared.budget_reached = error  # other species can still use stored pages
         except RunError as error:
             shared.fail(error)
 
@@ -192,9 +192,9 @@ class ScrapeSpecies:
         return self._downloads.submit((species, candidate))
 
     def _settle(self, species: Species, candidate: Candidate, begun: Future[Got]) -> bool:
-        """Bring a candidate to its end: an image with its row, or a line in urls.jsonl that says why not.
+        """Save a candidate's image and row, or record in urls.jsonl why there is none; return whether it was saved.
 
-        Returns whether an image was saved. Raises as `GetImage` does, but for Refused.
+        Raises as `GetImage`, except Refused.
         """
         shared = self._shared
         facts: dict[str, str | None] = {}
@@ -219,17 +219,17 @@ class ScrapeSpecies:
 
 
 def known_bytes(image_id: str, owner: str, pages: int) -> Refused:
-    """Return the refusal of bytes that are stored already; `pages` have shown them so far."""
+    """Return the refusal of bytes that are stored already; `pages` is the number of pages that show them."""
     if pages >= PLACEHOLDER_PAGES:
         return Refused("placeholder", f"{image_id} has come from {pages} pages")
     return Refused("duplicate_bytes", f"{image_id} is stored for {owner}")
 
 
 def check_sum(data: bytes, image_id: str | None) -> None:
-    """Check bytes against the MD5 that a list of addresses gives for them.
+    """Check bytes against the MD5 in a list of URLs.
 
     Raises:
-        Refused: they are others.
+        Refused: they differ.
     """
     if image_id is None:
         return
@@ -239,20 +239,20 @@ def check_sum(data: bytes, image_id: str | None) -> None:
 
 
 def check_address(candidate: Candidate, taken_down: TakenDown) -> None:
-    """Check that an image at an address was not taken down.
+    """Check that the image at a URL was not taken down.
 
     Raises:
         Refused: it was.
     """
     if candidate.url in taken_down.addresses:
-        raise Refused("taken_down_address", "the image at this address was taken down")
+        raise Refused("taken_down_address", "the image at this URL was taken down")
 
 
 def check_picture(image_id: str, data: bytes, taken_down: TakenDown) -> None:
-    """Check that an image is none that was taken down, nor looks like one.
+    """Check that an image was not taken down, and is not similar to one that was.
 
     Raises:
-        Refused: it is, or does, or cannot be hashed.
+        Refused: it was, or is similar, or cannot be hashed.
     """
     if image_id in taken_down.ids:
         raise Refused("taken_down_bytes", f"{image_id} was taken down")

@@ -1,8 +1,8 @@
-"""Describe the packed set for whoever downloads it: the dataset card and a Croissant document.
+"""Write the dataset card and a Croissant document for the packed set.
 
-The card tells what is in the shards, how it was made, by which models and thresholds, how scores and species are
-spread, what to beware of, and whom an artist writes to. Its head is what Hugging Face's datasets loads the shards by.
-Run it after webdataset.py; same ledger and same flags, same bytes.
+The card describes the content of the shards, the stages, models and thresholds, the distribution of scores and species,
+known limitations, and the contact for artists. Hugging Face's datasets loads the shards by its YAML head. Run this
+after webdataset.py. The same ledger and flags give the same bytes.
 
 Reads   webdataset/manifests/split_stats.json, base.csv, images.csv, the run journals
 Writes  webdataset/README.md, webdataset/croissant.json
@@ -35,23 +35,23 @@ from pokefa.stage.reader import Reading, run_reading
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
-# What stands in the head when no license is named; the text of the card says whose the images are.
+# The head without --license; the card's text says who owns the images.
 NO_LICENSE = {"license": "other", "license_name": "rights-stay-with-the-artists"}
 
 
 def describe(reading: Reading, about: Publication, language: str) -> None:
     """Write both files."""
-    manifest_of(reading.root)  # its errors are one line each
+    manifest_of(reading.root)  # raises one-line errors
     stats = json.loads((reading.root / STATS).read_text(encoding="utf-8"))
     packed = set().union(*listed_ids(reading.root).values()) - stats["left_out"].keys()
     chosen = pl.col(KEY).is_in(sorted(packed))
-    whole = read_tables(reading.ledger)
-    base, images = whole.base.filter(chosen), whole.images.filter(chosen)
+    everything = read_tables(reading.ledger)
+    base, images = everything.base.filter(chosen), everything.images.filter(chosen)
     runs = read_runs(reading.root)
     if not about.date:
         packings = [run.started[:10] for run in runs if run.stage == "webdataset" and DATE.match(run.started)]
         if not packings:
-            raise InputError("no journal tells when the shards were packed: name the day with --date")
+            raise InputError("no journal has the date of packing: give the day with --date")
         about = Publication(**{**vars(about), "date": packings[-1]})
     head = {
         "pretty_name": about.title,
@@ -63,7 +63,7 @@ def describe(reading: Reading, about: Publication, language: str) -> None:
         "tags": ["pokemon", "fan-art", "webdataset"],
         **describe_set(stats),
     }
-    write_text(reading.root / CARD, join_card(head, tell_story(about, stats, base, images, runs, whole)))
+    write_text(reading.root / CARD, join_card(head, tell_story(about, stats, base, images, runs, everything)))
     write_text(reading.root / CROISSANT, json_text(make_croissant(about, stats)))
     reading.seen = reading.done = len(base)
     reading.extra["written"] = [CARD, CROISSANT]
@@ -72,14 +72,14 @@ def describe(reading: Reading, about: Publication, language: str) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = reading_parser(__doc__)
     ask = parser.add_argument
-    ask("--contact", required=True, metavar="ADDRESS", help="whom an artist writes to: an e-mail or web address")
+    ask("--contact", required=True, metavar="ADDRESS", help="contact for artists: an e-mail address or a URL")
     ask("--title", default="Captioned Pokémon fan art", help="name of the set (default: Captioned Pokémon fan art)")
     ask("--license", default="other", metavar="ID", help="Hugging Face's id of a license (default: other)")
-    ask("--language", default="en", metavar="CODE", help="of the captions (default: en)")
-    ask("--url", default="https://example.org/", help="where the set is published (default: https://example.org/)")
-    ask("--version", default="1.0.0", help="of the set, as 1.0.0 (default: 1.0.0)")
-    ask("--creator", default="the makers of this set", metavar="NAME", help="who publishes it")
-    ask("--date", default="", metavar="DAY", help="of publication, as 2026-11-22 (default: when it was last packed)")
+    ask("--language", default="en", metavar="CODE", help="language of the captions (default: en)")
+    ask("--url", default="https://example.org/", help="URL of the published set (default: https://example.org/)")
+    ask("--version", default="1.0.0", help="version of the set (default: 1.0.0)")
+    ask("--creator", default="the makers of this set", metavar="NAME", help="publisher of the set")
+    ask("--date", default="", metavar="DAY", help="day of publication, such as 2026-11-22 (default: last packing)")
     return parser
 
 
@@ -87,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.date and not DATE.fullmatch(args.date):
-        parser.error(f"--date {args.date}: write it as 2026-11-22")
+        parser.error(f"--date {args.date}: write it like 2026-11-22")
     if not re.fullmatch(r"\d+\.\d+\.\d+", args.version):
-        parser.error(f"--version {args.version}: write three numbers, as 1.0.0")
+        parser.error(f"--version {args.version}: write three numbers, such as 1.0.0")
     about = Publication(args.title, args.license, args.contact, args.url, args.version, args.date, args.creator)
     language = args.language
     return run_reading("card", args.root, lambda reading: describe(reading, about, language))

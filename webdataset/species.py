@@ -1,15 +1,15 @@
 """Stage 9, first part: the species of every captioned image, under their canonical names.
 
-Each name that the tags have under `pokemon` becomes a slug of quotas/popularity.csv, as `mr_mime`. A form counts as
-its species: `alolan_vulpix`, `mega_charizard_x` and `rotom_wash` are vulpix, charizard and rotom. A misspelled name
-counts from a similarity of --min-score, and is recorded with it. Other names are left out, and an image that shows no
-known species is dropped as `species:no_known_species`. All images are looked at in every run and only cells that
-differ are written, so captions may be merged anew; a dropped image comes back once it has a species.
+Each name under `pokemon` in the tags becomes a slug of quotas/popularity.csv, such as `mr_mime`. A form counts as its
+species: `alolan_vulpix`, `mega_charizard_x` and `rotom_wash` are vulpix, charizard and rotom. A misspelled name counts
+if its similarity is at least --min-score, which is recorded. Other names are ignored, and an image without a known
+species is dropped as `species:no_known_species`. Every run processes all images and writes only changed cells, so it
+can be repeated after new captions. A dropped image returns once it has a species.
 
-Reads   base.csv: tags; images.csv: drop_reason; quotas/popularity.csv of the checkout; with --coverage
-        quotas/quotas.csv under --root, else that of the checkout
+Reads   base.csv: tags; images.csv: drop_reason; quotas/popularity.csv of the repository; with --coverage
+        quotas/quotas.csv under --root, else that of the repository
 Writes  base.csv: species; images.csv: drop_reason; drops.csv; metadata/species.csv: images of each species;
-        metadata/audit/species.csv: every name that is not a species as it stands, and what became of it;
+        metadata/audit/species.csv: every name that is not a slug, and what it means;
         with --coverage metadata/species_coverage.csv, and its sums by popularity band on stdout
 
     python webdataset/species.py
@@ -50,11 +50,11 @@ log = logging.getLogger("pokefa")
 
 @dataclass(frozen=True)
 class Names:
-    """What became of the names of one image.
+    """The names of one image, and their meanings.
 
     Attributes:
-        species: slugs without repeats, in the caption's order.
-        unlike: the names that are no slug as they stand, and what each one means; None for an anomaly.
+        species: distinct slugs, in the caption's order.
+        unlike: the names that are not slugs, and what each one means; None for an anomaly.
     """
 
     species: tuple[str, ...]
@@ -70,7 +70,7 @@ class Names:
 
 
 def name_species(names: Iterable[str], matcher: SpeciesMatcher) -> Names:
-    """Return what the names of one image mean."""
+    """Return the meanings of one image's names."""
     found = {name: matcher.match(name) for name in names}
     species = dict.fromkeys(match.species for match in found.values() if match is not None)
     unlike = {name: match for name, match in found.items() if match is None or match.species != name}
@@ -78,20 +78,20 @@ def name_species(names: Iterable[str], matcher: SpeciesMatcher) -> Names:
 
 
 def how(match: Match | None) -> str:
-    """Return how a name was understood: `anomaly`, `misspelling`, `form`, or `spelling` for another way to write it."""
+    """Return how a name was understood: `anomaly`, `misspelling`, `form`, or `spelling` for another spelling."""
     if match is None:
         return "anomaly"
     return "misspelling" if match.score < 1 else "form" if match.form else "spelling"
 
 
 def counts_csv(counts: Mapping[str, int]) -> str:
-    """Return the text of metadata/species.csv: the most frequent first, equals by name."""
+    """Return the text of metadata/species.csv: most frequent first, ties by name."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return csv_text(["pokemon", "count"], ranked)
 
 
 def audit_csv(named: Mapping[str, Names]) -> str:
-    """Return the text of the audit, given {image_id: Names}: a line for each name that is no slug, by image_id."""
+    """Return the text of the audit, given {image_id: Names}: one line for each name that is not a slug, by image_id."""
     rows = [
         (image_id, plain(name), match.species, f"{match.score:.4f}", how(match))
         if match is not None
@@ -138,11 +138,11 @@ def find_species(run: StageRun, min_score: float, *, coverage: bool) -> None:
 
 
 def record_species(run: StageRun, image_id: str, names: Names, before: str | None, drop_reason: str | None) -> None:
-    """Record the species of one image, or its drop, where the tables say something else.
+    """Record the species of one image, or its drop, if the tables differ.
 
     Args:
-        before: the image's species cell as it stands.
-        drop_reason: its drop_reason as it stands; only this step's own can come here.
+        before: the image's current species cell.
+        drop_reason: its current drop_reason; here only that of this step is possible.
     """
     after = ",".join(names.species) or None
     if after is None and drop_reason != DROPPED:
@@ -159,23 +159,23 @@ def record_species(run: StageRun, image_id: str, names: Names, before: str | Non
 
 
 def write_tables(run: StageRun, named: Mapping[str, Names], counts: Mapping[str, int]) -> None:
-    """Write the counts and the audit where they differ from what is there; in a dry run only tell."""
+    """Write the counts and the audit, if they changed; in a dry run, only log."""
     if run.options.dry_run:
         images, dropped = run.extra["images"], run.extra["dropped"]
         log.info("dry run: %d images of %d species, %d dropped as %s", images, len(counts), dropped, DROPPED)
         return
     write_text(run.root / AUDIT, audit_csv(named))
     if write_text(run.root / COUNTS, counts_csv(counts)):
-        log.info("%s: %d species; %s: what became of other names", COUNTS, len(counts), AUDIT)
+        log.info("%s: %d species; %s: other names and their meanings", COUNTS, len(counts), AUDIT)
 
 
 def show_coverage(run: StageRun, counts: Mapping[str, int]) -> None:
-    """Print the images of each band beside its quotas, and write those of each species."""
+    """Print the images and quotas of each band, and write those of each species."""
     own = run.root / QUOTAS_FILE
     covered = cover_quotas(own if own.exists() else Path(__file__).resolve().parents[1] / QUOTAS_FILE, counts)
     print(covered.table)
     if not run.options.dry_run and write_text(run.root / COVERAGE, covered.csv):
-        log.info("%s: every species beside its quota", COVERAGE)
+        log.info("%s: images and quota of every species", COVERAGE)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -185,7 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=number(0.5, 1),
         default=MIN_SCORE,
         metavar="X",
-        help="least similarity at which a name counts as a misspelled species; 1 takes none",
+        help="smallest similarity of a misspelled species name; 1 accepts none",
     )
     parser.add_argument("--coverage", action="store_true", help="also compare the counts with the quotas")
     return parser

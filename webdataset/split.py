@@ -1,18 +1,18 @@
-"""Stage 9, second part: which images train, and which validate.
+"""Stage 9, second part: split the images into train and val.
 
-An image that has a side keeps it, also when it leaves base.csv and comes back, so that results before and after the set
-grew can be compared; only --reassign splits all anew. New images are drawn as follows.
+An image with a side keeps it, even if it leaves base.csv and returns, so that results stay comparable as the set grows.
+Only --reassign splits everything again. New images are assigned as follows.
 
-Species are ranked by the number of images that show them. Each species down to --head-rank gives --head-images to
-validation, each one further down to --middle-rank gives --middle-images, and the rest none; an image is given by the
-first species of its list. Nothing leaks: images of one duplicate group or one source page stay together, and so do
-images whose perceptual hashes differ in at most --threshold bits (mirrored and turned copies too, if phash.py hashed
-them), directly or through others. New images go to a side that has room for all of a group, or to the side of the
-oldest image of their group that has one, and every species keeps at least one image in train. Which images go is
-decided by a hash of --seed and image_id, so the order of rows does not matter.
+Species are ranked by their number of images. Each species down to --head-rank gives --head-images to validation, each
+further one down to --middle-rank gives --middle-images, and the rest none; an image counts for the first species in its
+list. Groups prevent leaks: images of one duplicate group or one source page stay together, and so do images whose
+perceptual hashes differ in at most --threshold bits (also mirrored and rotated copies, if phash.py hashed them),
+directly or through others. A new group goes to a side with room for all of it; new images of an old group go to the
+side of its oldest image. Every species keeps at least one image in train. A hash of --seed and image_id chooses the
+images, so the order of rows does not matter.
 
-Where a new image joins images that are on both sides, all stay where they are: `parted_groups` in the summary counts
-such groups, and metadata/audit/split.csv names their images. It also names the images of species that only validate.
+If a new image connects images on both sides, all keep their side: `parted_groups` in the summary counts such groups,
+and metadata/audit/split.csv lists their images. It also lists images of species that are only in val.
 
 Reads   base.csv: species, split; images.csv: dupe_group, source_page, phash64, phash_contrast, phash_variants, ts,
         drop_reason; the journals of earlier runs
@@ -56,7 +56,7 @@ from pokefa.stage.runner import StageRun, run_stage
 AUDIT = "metadata/audit/split.csv"
 LINKS = ("dupe_group", "source_page")
 
-LARGE_SHARE = 0.2  # a validation set over this share of the images is worth a warning
+LARGE_SHARE = 0.2  # a validation set over this share of the images causes a warning
 
 log = logging.getLogger("pokefa")
 
@@ -64,7 +64,7 @@ log = logging.getLogger("pokefa")
 def species_csv(species: Iterable[Sequence[str]]) -> str:
     """Return the text of a species manifest, given the species of each image of one side.
 
-    `count` is the number of images that show the species, `fraction` that number divided by the side's images.
+    `count` is the number of images of the species, `fraction` that number divided by the side's images.
     """
     lists = list(species)
     counts = Counter(name for names in lists for name in names)
@@ -73,10 +73,10 @@ def species_csv(species: Iterable[Sequence[str]]) -> str:
 
 
 def read_pictures(run: StageRun, threshold: int, *, reassign: bool) -> tuple[list[Picture], dict[str, str | None]]:
-    """Return the pictures to split, and {image_id: split cell} of all rows of base.csv as they stand.
+    """Return the images to split, and {image_id: current split cell} of all rows of base.csv.
 
     Args:
-        reassign: no picture has a side yet.
+        reassign: ignore the present sides.
     """
     facts = (*LINKS, *HASH_COLUMNS, "ts")
     images = with_missing(run.ledger.images.read_keyed(), facts).select(KEY, *facts)
@@ -88,7 +88,7 @@ def read_pictures(run: StageRun, threshold: int, *, reassign: bool) -> tuple[lis
     wanted = pl.DataFrame({KEY: list(dict.fromkeys([*species, *sides]))}, schema={KEY: pl.String})
     known = wanted.join(images, on=KEY, how="left", maintain_order="left")
     alike: dict[str, list[str]] = {}
-    from pokefa.images.near_hashes import look_alikes  # NumPy, which --help does without
+    from pokefa.images.near_hashes import look_alikes  # imports NumPy, which --help does not need
 
     pairs = look_alikes(known, threshold)
     run.extra["look_alikes"] = len(pairs)
@@ -110,7 +110,7 @@ def species_in(text: str) -> tuple[str, ...]:
 
 
 def assign_sides(run: StageRun, shares: Shares, seed: int, threshold: int, *, reassign: bool) -> None:
-    """Split the images that have species, record what changed, and write the manifests."""
+    """Split the images that have species, record the changes, and write the manifests."""
     everything, before = read_pictures(run, threshold, reassign=reassign)
     pictures = [picture for picture in everything if picture.in_set]
     run.seen = len(pictures)
@@ -124,14 +124,14 @@ def assign_sides(run: StageRun, shares: Shares, seed: int, threshold: int, *, re
     run.extra.update(train=0, val=0)
     run.extra.update(Counter(sides.values()))
     run.extra["had_a_side"] = sum(picture.side is not None for picture in pictures)
-    tell_shares(run, pictures, sides, shares)
+    report_shares(run, pictures, sides, shares)
     parted = parted_groups(pictures, sides)
     only_val = species_without_train(pictures, sides)
     run.extra |= {"parted_groups": len(parted), "species_only_in_val": len(only_val)}
     if parted or only_val:
         log.warning(
-            "%d groups of images that belong together are on both sides, and %d species are in val alone: what has a "
-            "side keeps it; %s names them, and --reassign splits all anew",
+            "%d groups of images that belong together are on both sides, and %d species are only in val, because "
+            "images keep their side: see %s, or split everything again with --reassign",
             len(parted),
             len(only_val),
             AUDIT,
@@ -143,20 +143,20 @@ def assign_sides(run: StageRun, shares: Shares, seed: int, threshold: int, *, re
     write_manifests(run.root / MANIFESTS, pictures, sides)
 
 
-def tell_shares(run: StageRun, pictures: Sequence[Picture], sides: Mapping[str, str], shares: Shares) -> None:
-    """Count the species that give fewer images than their share, and warn where most of the set validates."""
+def report_shares(run: StageRun, pictures: Sequence[Picture], sides: Mapping[str, str], shares: Shares) -> None:
+    """Count the species that give fewer images than their share, and warn if the validation set is large."""
     room = room_in_validation(pictures, shares)
     room -= Counter(picture.species[0] for picture in pictures if sides[picture.image_id] == "val")
     run.extra["species_short"] = len(room)
     if room:
         log.info(
-            "%d species give fewer images than their share: too few can leave train, or they have a side already",
+            "%d species give fewer images than their share: too few can leave train, or they already have a side",
             len(room),
         )
     if run.extra["val"] > LARGE_SHARE * len(pictures):
         log.warning(
-            "%d of %d images validate, which leaves few to train on: for a small set choose smaller --head-images and "
-            "--middle-rank",
+            "%d of %d images are in val, which leaves few for training: for a small set choose smaller --head-images "
+            "and --middle-rank",
             run.extra["val"],
             len(pictures),
         )
@@ -165,9 +165,9 @@ def tell_shares(run: StageRun, pictures: Sequence[Picture], sides: Mapping[str, 
 def audit_csv(
     pictures: Iterable[Picture], sides: Mapping[str, str], parted: Iterable[Sequence[Picture]], only_val: Iterable[str]
 ) -> str:
-    """Return the text of the audit: an image a line.
+    """Return the text of the audit, with one image per line.
 
-    The problem is `on_both_sides`, of the group named by its oldest image, or `species_only_in_val`, of a species.
+    The problem is `on_both_sides`, of a group named after its oldest image, or `species_only_in_val`, of a species.
     """
     lines = [("on_both_sides", group[0].image_id, picture) for group in parted for picture in group]
     species = set(only_val)
@@ -186,7 +186,7 @@ def audit_csv(
 
 
 def write_manifests(folder: Path, pictures: Sequence[Picture], sides: Mapping[str, str]) -> None:
-    """Write the id lists, sorted, and the species counts of both sides, where they differ from what is there."""
+    """Write the sorted id lists and the species counts of both sides, if they changed."""
     for side in ("train", "val"):
         chosen = [picture for picture in pictures if sides[picture.image_id] == side]
         ids = sorted(picture.image_id for picture in chosen)
@@ -204,14 +204,32 @@ def build_parser() -> argparse.ArgumentParser:
         type=whole_number(0, HIGHEST_THRESHOLD),
         default=THRESHOLD,
         metavar="BITS",
-        help="most bits that the hashes of images which stay together differ in, as for rm_dups.py",
+        help="largest Hamming distance of images that stay together, as in rm_dups.py",
     )
-    ask("--reassign", action="store_true", help="split all images anew, also those that have a side")
+    ask("--reassign", action="store_true", help="split all images again, even those that have a side")
     ask("--seed", type=int, default=0, metavar="N", help="another seed gives another validation set")
     ask("--head-rank", type=whole_number(0), default=shares.head_rank, metavar="RANK", help="last rank of the head")
-    ask("--head-images", type=whole_number(0), default=shares.head_images, metavar="N", help="of each head species")
-    ask("--middle-rank", type=whole_number(0), default=shares.middle_rank, metavar="RANK", help="last rank to give any")
-    ask("--middle-images", type=whole_number(0), default=shares.middle_images, metavar="N", help="of each one between")
+    ask(
+        "--head-images",
+        type=whole_number(0),
+        default=shares.head_images,
+        metavar="N",
+        help="of each head species",
+    )
+    ask(
+        "--middle-rank",
+        type=whole_number(0),
+        default=shares.middle_rank,
+        metavar="RANK",
+        help="last to give any",
+    )
+    ask(
+        "--middle-images",
+        type=whole_number(0),
+        default=shares.middle_images,
+        metavar="N",
+        help="of each further one",
+    )
     return parser
 
 

@@ -1,16 +1,15 @@
-"""Stage 9, last part: the shards that trainers load.
+"""Stage 9, last part: pack the shards that trainers load.
 
 Reads   base.csv: path, source_url, ae_relevance, ae_aesthetic, phash, caption, tags, hybrid_caption, species, split;
         images.csv: drop_reason, caption_error; the exported images; webdataset/manifests/{train,val}_ids.txt
 Writes  webdataset/data/{train,val}-%05d.tar; webdataset/manifests/split_stats.json; the head of webdataset/README.md,
         by which Hugging Face's datasets loads them; with --urls-only, webdataset/urls.parquet and nothing else
 
-A sample is `<image_id>.jpg`, `.png` or `.webp`, the exported file byte for byte, with `.txt`, the hybrid caption, and
-`.json`, its facts. Samples come in an order drawn from --seed. Every image is decoded as it is packed; a bad one, or
-one over which the process dies, is left out. Each row of base.csv is in one shard, or split_stats.json names it with
-the reason: dropped ones, and those that wait for an earlier stage, are counted; all others are errors too. Shards are
-built apart and take the place of the old ones together at the end; one whose images and facts are as they were is
-kept. Same input, same bytes, with any number of --workers.
+A sample is `<image_id>.jpg`, `.png` or `.webp`, the exported file byte for byte; `.txt`, the hybrid caption; and
+`.json`, its facts. --seed determines the order of samples. Every image is decoded when it is packed, and left out if it
+is damaged or crashes its process. Each row of base.csv is in one shard, or in split_stats.json with a reason. Dropped
+images and those that wait for an earlier stage are counted; all others are errors. New shards replace the old ones
+together at the end, and unchanged shards are kept. The same input gives the same bytes with any number of --workers.
 
     python webdataset/webdataset.py
     python webdataset/webdataset.py --root my-dataset --image-format jpg --max-side 1024 --shard-size 2000
@@ -77,8 +76,8 @@ class Settings:
     encoding: Encoding
     seed: int
 
-    def told(self) -> dict[str, int | str | None]:
-        """Return what the manifest says of them."""
+    def as_stats(self) -> dict[str, int | str | None]:
+        """Return the settings for the manifest."""
         return {
             "check": CHECKS[self.encoding.decode],
             "image_format": self.encoding.format,
@@ -93,7 +92,7 @@ def read_samples(run: StageRun) -> tuple[dict[str, list[Sample]], dict[str, str]
     """Return the samples of each split, and {image_id: reason} of all other rows of base.csv.
 
     Raises:
-        InputError: the id lists tell of another split than base.csv.
+        InputError: the id lists differ from the split in base.csv.
     """
     table = run.table()
     in_split = pl.col("split").is_not_null() & not_dropped_before(run.step)
@@ -110,7 +109,7 @@ def read_samples(run: StageRun) -> tuple[dict[str, list[Sample]], dict[str, str]
     for split in SPLITS:
         if read_ids(run.root, split).split() != sorted(ids[split]):
             raise InputError(
-                f"{MANIFESTS}/{split}_ids.txt does not hold the images that metadata/base.csv has in {split}: "
+                f"{MANIFESTS}/{split}_ids.txt does not match the images in {split} of metadata/base.csv: "
                 "run webdataset/split.py again"
             )
     return samples, left_out
@@ -130,7 +129,7 @@ def explain_rest(run: StageRun, rest: pl.DataFrame) -> dict[str, str]:
 
 
 def pack_dataset(run: StageRun, settings: Settings) -> None:
-    """Pack the whole set, put it in place, and describe it."""
+    """Pack the complete set, publish it locally, and describe it."""
     samples, left_out = read_samples(run)
     run.seen = sum(map(len, samples.values())) + len(left_out)
     planned = {split: plan_shards(run, samples[split], settings) for split in SPLITS}
@@ -145,9 +144,9 @@ def pack_dataset(run: StageRun, settings: Settings) -> None:
     packed = pack_all(run, tasks, settings.encoding)
     shards: dict[str, Packed] = {}
     for split in SPLITS:
-        # A shard whose images are all bad is none: the numbers run on without a gap, as brace patterns need.
-        whole = [packed[task.plan] for task in planned[split] if packed[task.plan].samples]
-        shards |= {f"{split}-{number:05d}.tar": shard for number, shard in enumerate(whole)}
+        # Shards without samples are dropped, so that the numbers have no gaps, as brace patterns need.
+        filled = [packed[task.plan] for task in planned[split] if packed[task.plan].samples]
+        shards |= {f"{split}-{number:05d}.tar": shard for number, shard in enumerate(filled)}
     record_images(run, tasks, packed)
     for shard in packed.values():
         left_out |= shard.left_out
@@ -155,7 +154,7 @@ def pack_dataset(run: StageRun, settings: Settings) -> None:
     facts = {name: vars(shard) for name, shard in shards.items()}
     empty = [vars(shard) for shard in packed.values() if not shard.samples]
     id_lists = {split: read_ids(run.root, split) for split in SPLITS}
-    stats = make_stats(facts, empty, left_out, settings.told(), id_lists)
+    stats = make_stats(facts, empty, left_out, settings.as_stats(), id_lists)
     places = {name: place_of(run.root, shard.plan, known) for name, shard in shards.items()}
     publish(run.root, places, describe(run.root, stats))
     for split in SPLITS:
@@ -173,7 +172,7 @@ def pack_all(run: StageRun, tasks: Sequence[Task], encoding: Encoding) -> dict[s
     """Return {plan: description} of every shard, in order; each is packed, or found unchanged.
 
     Raises:
-        PokefaError: a shard cannot be packed; those that are finished are found again by the next run.
+        PokefaError: a shard cannot be packed; the next run reuses finished shards.
         Interrupted: a signal asked to stop.
     """
     packed: dict[str, Packed] = {}
@@ -188,7 +187,7 @@ def pack_all(run: StageRun, tasks: Sequence[Task], encoding: Encoding) -> dict[s
 
 
 def record_images(run: StageRun, tasks: Sequence[Task], packed: Mapping[str, Packed]) -> None:
-    """Journal the images of the shards that have been built; count those of the unchanged ones."""
+    """Journal the images of new shards; count those of unchanged ones."""
     for task in tasks:
         left_out = packed[task.plan].left_out
         if not built_shard(run.root, task.plan).exists():
@@ -202,7 +201,7 @@ def record_images(run: StageRun, tasks: Sequence[Task], packed: Mapping[str, Pac
 
 
 def report_left_out(run: StageRun, left_out: Mapping[str, str]) -> None:
-    """Count the images that no shard holds, and name the errors: neither dropped nor waiting for an earlier stage."""
+    """Count the images that are in no shard, and log errors: neither dropped nor waiting for an earlier stage."""
     harmless: Counter[str] = Counter()
     for image_id, reason in sorted(left_out.items()):
         slug = reason.split(":")[0]
@@ -213,7 +212,14 @@ def report_left_out(run: StageRun, left_out: Mapping[str, str]) -> None:
         log.warning("%s: left out: %s", image_id, reason)
         run.errors += 1
     for reason, count in sorted(harmless.items()):
-        log.info("%d images left out: %s", count, reason)
+        log.info("%d %s left out: %s", count, "image" if count == 1 else "images", in_words(reason))
+
+
+def in_words(reason: str) -> str:
+    """Return `dropped: species:no_known_species` as `dropped by species: no known species`, and others unchanged."""
+    slug, _, drop = reason.partition(": ")
+    stage, _, why = drop.partition(":")
+    return f"dropped by {stage}: {why.replace('_', ' ')}" if slug == "dropped" else reason
 
 
 def export_urls(run: StageRun) -> None:
@@ -233,21 +239,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False, workers=True)
     parser.for_one_run("urls_only")
     ask = parser.add_argument
-    ask("--shard-size", type=positive_int, default=1000, metavar="N", help="samples in a shard, at most")
-    ask("--shard-bytes", type=positive_int, metavar="N", help="bytes in a shard, at most, unless one sample has more")
-    ask("--seed", type=int, default=0, metavar="N", help="another seed gives another order of the samples")
+    ask("--shard-size", type=positive_int, default=1000, metavar="N", help="maximum samples per shard")
+    ask("--shard-bytes", type=positive_int, metavar="N", help="maximum bytes per shard, unless one sample has more")
+    ask("--seed", type=int, default=0, metavar="N", help="seed of the order of samples")
     ask(
         "--image-format",
         choices=["keep", *IMAGE_SUFFIXES],
         default="keep",
-        help="one format for all, so that datasets shows one image column; files that have it stay as they are",
+        help="convert all images to one format, so that datasets shows one image column",
     )
-    ask("--max-side", type=positive_int, metavar="PIXELS", help="make images with a longer side smaller")
+    ask("--max-side", type=positive_int, metavar="PIXELS", help="downscale so that the longer side is at most PIXELS")
     ask(
         "--check",
         choices=list(CHECKS.values()),
         default="full",
-        help="decode every image to its end, or read no more than its header, which is faster and lets damage pass",
+        help="decode every image completely, or read only its header, which is faster but misses damage",
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--verify", action="store_true", help="pack nothing: compare the shards with the manifests")
@@ -264,10 +270,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoding = Encoding(args.image_format, args.max_side, args.check == CHECKS[True])
     if args.shard_bytes is not None and not encoding.keeps:
         parser.error(
-            "--shard-bytes plans with the files as they are: with --image-format or --max-side use --shard-size"
+            "--shard-bytes applies to unchanged files only: with --image-format or --max-side use --shard-size"
         )
     if args.engine == "ray" and (args.verify or args.urls_only):
-        parser.error("--verify and --urls-only work on this machine alone: leave out --engine ray")
+        parser.error("--verify and --urls-only run on this machine only: remove --engine ray")
     if args.verify:
         use_limits(limits_from(args))
         return check_and_report(args.root, args.workers)

@@ -1,8 +1,8 @@
 """A small stand-in for the weights big-lama.pt, in the same format and with the same interface.
 
-It is no LaMa: it fills a hole with the average of what lies around it, from coarse to fine (push and pull). On a
-ground of one colour its answer is therefore that colour. The demo and the tests use it where 200 MB of trained
-weights would have to be downloaded; the code that loads and calls it is the real one.
+It is not LaMa: it fills a hole with the average of its surroundings, from coarse to fine (push and pull). On a plain
+background it therefore gives the background colour. The demo and the tests use it instead of downloading 200 MB of
+trained weights; the code that loads and calls it is the real one.
 
 Writes  --out FILE, a TorchScript model: image N×3×H×W in 0..1 and mask N×1×H×W, 1 where to fill, to image N×3×H×W
 
@@ -22,7 +22,7 @@ from pokefa.files import replacing
 
 
 def write_model(path: Path) -> None:
-    """Write the model to `path`, whole or not at all."""
+    """Write the model to `path` atomically."""
     import torch
     import torch.nn.functional as functional
     from torch import Tensor
@@ -46,7 +46,7 @@ def write_model(path: Path) -> None:
                 size = [colour.size(2), colour.size(3)]
                 coarser = functional.interpolate(filled, size=size, mode="bilinear", align_corners=False)
                 filled = torch.where(weight > 0, colour / weight.clamp(min=1e-6), coarser)
-            # The caller turns 0..1 into bytes by cutting off: a quarter of a level up, and whole levels stay whole.
+            # The caller truncates 0..1 to bytes: adding a quarter of a level keeps exact levels exact.
             return (filled + 0.25 / 255).clamp(0, 1)
 
     # Tracing would fix the number of levels, and with it the size of the image.

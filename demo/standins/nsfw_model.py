@@ -1,12 +1,12 @@
-"""A stand-in for DeepDanbooru, for the demo and the tests: a model that knows magenta when it sees it.
+"""A stand-in for DeepDanbooru, for the demo and the tests: a model that recognises magenta.
 
 Writes  DIR: project.json, tags.txt, model-resnet_custom_v3.h5
 
 The files have DeepDanbooru's format and the model the layer types of its v3, but its weights are constructed and not
 trained: it measures the share of pure magenta (255, 0, 255) in its 512x512 input, and `rating:explicit` is close to 1
-over a share of 10 % and close to 0 under 5 %. It says nothing about any real picture, and its project.json and the
-ledger's nsfw_model say `stand-in`. The input is the picture with its edges repeated: where a wide or tall picture has
-magenta in the middle only, count its pixels against those of the square. Same bytes every time, with the same Keras.
+over a share of 10 % and close to 0 under 5 %. Its answers mean nothing for real images, and its project.json and the
+ledger's nsfw_model say `stand-in`. The input is padded to a square with its edge pixels, so the share of magenta in a
+wide or tall image refers to the square. The same Keras gives the same bytes.
 
     python -m demo.standins.nsfw_model --out demo-models/nsfw
 """
@@ -34,7 +34,7 @@ PROJECT_FILE = "project.json"
 COUNTS_FROM, COUNTS_FULL = 1.75, 1.9
 
 # Each tag's logit is slope * share + offset. Explicit turns at a share of 0.075: 0.02 at 5 %, 0.98 at 10 %. "nude"
-# turns at 0.3, so that a picture can reach one threshold or two. The other tags of the table stay low whatever comes.
+# turns at 0.3, so that an image can reach one threshold or two. The other tags of the table always stay low.
 LOGITS = {
     **dict.fromkeys(sorted(TAG_THRESHOLDS), (0.0, -6.0)),
     "nude": (40.0, -12.0),
@@ -47,7 +47,7 @@ LOGITS = {
 
 PROJECT = {
     "name": "stand-in-magenta",
-    "stand_in": "Not DeepDanbooru and no judge of pictures: counts magenta pixels, for the demo and the tests.",
+    "stand_in": "Not DeepDanbooru: counts magenta pixels, for the demo and the tests.",
     "image_height": SIDE,
     "image_width": SIDE,
     "model": "resnet_custom_v3",
@@ -56,9 +56,9 @@ PROJECT = {
 
 
 def build_project(folder: Path) -> bool:
-    """Write the project into `folder`, unless it is there already; return whether it was written.
+    """Write the project into `folder`, unless it exists; return whether it was written.
 
-    Each file appears whole or not at all, project.json last.
+    Files are written atomically, project.json last.
     """
     text = json.dumps(PROJECT, indent=2) + "\n"
     if (folder / PROJECT_FILE).is_file() and (folder / PROJECT_FILE).read_text() == text:
@@ -87,7 +87,7 @@ def build_model() -> Any:
     import keras
     import numpy as np
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Keras calls the h5 format legacy; it is the one wanted
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Keras warns about the h5 format
     layers = keras.layers
     slope = 1 / (COUNTS_FULL - COUNTS_FROM)
 
@@ -98,7 +98,7 @@ def build_model() -> Any:
     pixels = keras.Input((SIDE, SIDE, 3), name="input_1")
     x = layers.Activation("relu", name="count_relu")(normalised(pixels, "count", 3))
     x = layers.Activation("relu", name="shrink_relu")(normalised(x, "shrink", 2, size=2, strides=2))
-    x = layers.MaxPooling2D(1, name="pool")(x)  # of one pixel each: a larger one would widen what is magenta
+    x = layers.MaxPooling2D(1, name="pool")(x)  # one pixel each: a larger pool would enlarge magenta areas
     branch = layers.Activation("relu", name="narrow_relu")(normalised(x, "narrow", 2))
     branch = layers.Activation("relu", name="look_relu")(normalised(branch, "look", 2, size=3))
     branch = normalised(branch, "widen", 2)

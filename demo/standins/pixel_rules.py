@@ -1,18 +1,17 @@
-"""How the demo's stand-in for the OpenAI API judges and describes a picture: by rules over its pixels.
+"""The rules by which the demo's stand-in for the OpenAI API judges and describes an image, from its pixels.
 
-No model is asked: these rules know the demo's own drawings and nothing else, and give the same answer for the same
-pixels.
+There is no model: the rules apply to the demo's drawings only, and give the same answer for the same pixels.
 
 - `relevance`: flat art scores high, grain low. On a copy of 160 px on its longer side, it goes by the share of pixels
   whose 3×3 neighbourhood spans at most 8 grey levels: a share of 0 gives 0, of 0.35 gives 78, of 1 gives 100.
 - `aesthetic`: goes by the span between the 5th and the 95th percentile of grey levels plus twice the mean chroma (each
   from 0 to 1): 0.2 gives 20, 0.45 gives 34, 0.65 gives 66, 1.2 gives 87. A checksum of the pixels adds 0 to 8, so that
-  two copies of a picture seldom score alike.
-- `artifact`: how much the left half differs from the right, over how much the picture differs from itself along its
-  rows. Under 0.12 is a tiling, `strong`; under 0.3 is `mild`.
-- species: pixels of chroma 0.35 or more (0.13 where fewer than 2 % reach that, as in a faded picture) are a creature's;
+  two copies of an image seldom have the same score.
+- `artifact`: the difference between the left and right half, divided by the mean difference along the rows. Under
+  0.12 the image is a tiling, `strong`; under 0.3 it is `mild`.
+- species: pixels of chroma 0.35 or more (0.13 if fewer than 2 % reach that, as in a faded image) are a creature's;
   each goes to the demo species whose hue is within 10 degrees. The species with most of them is the subject, another
-  one with at least a fifth as many is beside it. Without such pixels the creature is nobody's: `fakemon`.
+  one with at least a fifth as many is its companion. Without such pixels the creature is a `fakemon`.
 """
 
 from __future__ import annotations
@@ -113,15 +112,15 @@ def _shrink(image: Image.Image, longest: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the rules find in a picture.
+    """The findings of the rules in an image.
 
     Args:
         species: the demo species in it, the largest first; empty for a fakemon.
-        area: share of the picture that is creature, 0 to 1.
+        area: share of creature pixels in the image, 0 to 1.
         x: middle of the subject, from the left, 0 to 1.
         shape: width of the subject over its height, in pixels.
-        top, bottom: mean colour of the upper and lower third, creatures left out.
-        magenta: share of the picture that is magenta.
+        top, bottom: mean colour of the upper and lower third, without creatures.
+        magenta: share of magenta pixels in the image.
         number: a checksum of the pixels, to choose words by.
     """
 

@@ -1,16 +1,15 @@
-"""A stand-in for SerpApi's image search and for the sites that hold the images, on this machine only.
+"""A local stand-in for SerpApi's image search and for the sites with the images.
 
 It speaks the real protocol: `/search.json` for the engine google_images with `ijn` paging and SerpApi's error forms,
-and `/account.json`, for an account that may run out of its searches or of those of an hour. What it finds is a
-catalogue of drawn pictures, which it also serves, each with the content type and headers that the catalogue asks for,
-wrong ones included:
+and `/account.json`, for an account with a limited number of searches, in total and per hour. It searches and serves a
+catalogue of drawn images, each with the content type and headers in the catalogue, including wrong ones:
 
     {"pictures": [{"file": "umbreon/1.jpg", "species": "Umbreon", "kind": "plain", "title": "Umbreon at night",
                    "page": "/pages/umbreon-1.html", "content_type": "image/jpeg", "headers": {"X-Robots-Tag": "noai"}}]}
 
 `file` is relative to the catalogue and is served as /images/<file>; one that does not exist is a 404. `content_type`
-and `headers` may be left out. A query finds the pictures of the species that it names. Every answer says that it
-comes from a stand-in.
+and `headers` are optional. A query finds the images of the species in it. Every answer says that it comes from a
+stand-in.
 
     python -m demo.standins.serpapi_standin --catalogue demo-run/demo/art/catalogue.json --port 0
 """
@@ -36,9 +35,9 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from PIL import Image
 
-NOTE = "stand-in: not SerpApi; the pictures are drawn by a program"
+NOTE = "stand-in: not SerpApi; a program draws the images"
 PAGE_SIZE = 100
-SEARCHES = 1000  # that a fresh account of the stand-in has
+SEARCHES = 1000  # of a new account
 HOUR_S = 3600.0
 
 INVALID_KEY = "Invalid API key. Your API key should be here: https://serpapi.com/manage-api-key"
@@ -51,16 +50,16 @@ JSON_TYPE = "application/json; charset=utf-8"
 
 @dataclass(frozen=True)
 class Failure:
-    """An answer that is given to one search in place of the right one."""
+    """An answer to one search instead of the right one."""
 
     status: int
-    error: str = "stand-in: a failure that was asked for"
+    error: str = "stand-in: a requested failure"
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a running stand-in listens, and what it was asked; `str()` is the address of the search service."""
+    """The URLs of a running stand-in, and the requests so far; `str()` is the URL of the search service."""
 
     serpapi: str
     images: str
@@ -81,18 +80,18 @@ class Answer:
 
 @dataclass
 class StandIn:
-    """The answers, apart from HTTP.
+    """The answers, without HTTP.
 
     Args:
         catalogue: the catalogue file.
-        base: address under which the answers say that everything is.
-        key: the only key that is accepted; None = any that is not empty.
-        page_size: results on a page.
-        searches: how many searches the account has.
-        per_hour: how many of them it may use in an hour; None = all.
-        hour: how long an hour is, in seconds, from its first search on.
-        failures: played one after the other to the first searches; they cost nothing.
-        delay: seconds before each image is sent.
+        base: base URL in the answers.
+        key: the only accepted key; None = any key.
+        page_size: results per page.
+        searches: number of searches of the account.
+        per_hour: searches per hour; None = no limit.
+        hour: length of an hour in seconds, from its first search on.
+        failures: answers to the first searches, in order; they cost nothing.
+        delay: seconds before sending each image.
     """
 
     catalogue: Path
@@ -201,7 +200,7 @@ class StandIn:
         return given == self.key if self.key is not None else bool(given)
 
     def _find(self, query: str) -> list[dict[str, Any]]:
-        """Return the pictures of the species that a query names; of "Mew" and "Mewtwo" the longer name."""
+        """Return the images of the species in a query; of "Mew" and "Mewtwo" the longer name."""
         query = query.casefold()
         named = [name for name in {picture["species"] for picture in self._pictures} if name.casefold() in query]
         species = max(named, key=len, default=None)
@@ -222,7 +221,7 @@ class StandIn:
             with Image.open(self._folder / picture["file"]) as image:
                 size = {"original_width": image.width, "original_height": image.height}
         except Exception:
-            size = {}  # the file is meant to be none, or no image
+            size = {}  # missing or not an image on purpose
         return result | size
 
     def _image(self, file: str) -> Answer:
@@ -231,7 +230,7 @@ class StandIn:
         picture = self._by_file.get(file)
         path = self._folder / file
         if picture is None or not path.is_file():
-            return Answer(404, "text/plain", f"{NOTE}\nno such picture".encode())
+            return Answer(404, "text/plain", f"{NOTE}\nno such image".encode())
         content_type = picture.get("content_type") or mimetypes.guess_type(file)[0] or "application/octet-stream"
         return Answer(200, content_type, path.read_bytes(), picture.get("headers") or {})
 
@@ -252,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "PokeFA-stand-in"
     sys_version = ""
-    stand_in: StandIn  # set on the subclass that each server has
+    stand_in: StandIn  # set on each server's subclass
 
     def do_GET(self) -> None:
         answer = self.stand_in.answer(self.path)
@@ -266,16 +265,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        pass  # the caller's stdout and stderr have other uses
+        pass  # keeps stdout and stderr clean
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    # So many scraper threads may knock at once.
+    # The scraper may open this many connections at once.
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a client that was killed while it read is part of the tests
+        pass  # tests kill clients while they read
 
 
 @contextmanager
@@ -300,8 +299,8 @@ def serve(catalogue: Path, *, port: int = 0, **options: Any) -> Iterator[Address
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalogue", type=Path, required=True, help="catalogue.json that demo.art.draw wrote")
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes any that is free")
-    parser.add_argument("--page-size", type=int, default=PAGE_SIZE, help="results on a page (default: 100)")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 = any free port")
+    parser.add_argument("--page-size", type=int, default=PAGE_SIZE, help="results per page (default: 100)")
     args = parser.parse_args(argv)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -2,7 +2,7 @@
 
     python -m demo.standins.services --catalogue demo-run/demo/art/catalogue.json --port 18765
 
-Prints one JSON line with their addresses once both listen, and ends when its stdin ends: with whoever started it.
+Prints one JSON line with their URLs once both listen, and ends when its stdin closes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({"stand-in": True, "serpapi": search, "openai": models}, default=str), flush=True)
             sys.stdin.read()
     except OSError as error:
-        print(f"error: port {args.port} or {args.port + 1} cannot be taken ({error.strerror})", file=sys.stderr)
+        print(f"error: port {args.port} or {args.port + 1} is not available ({error.strerror})", file=sys.stderr)
         return 2
     return 0
 

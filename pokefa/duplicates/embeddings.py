@@ -1,6 +1,6 @@
-"""Near pairs by the cosine of embeddings that another program has made: crops, overlays, whatever pHash cannot see.
+"""Near pairs by the cosine of embeddings from another program, for crops, overlays and other cases that pHash misses.
 
-Found by faiss with an exact index, which compares each with each: the time grows with the square of the images.
+faiss finds them with an exact index, which compares every pair: the time grows with the square of the images.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pokefa.errors import InputError
 from pokefa.stage.rows import name_some
 
 ROWS_AT_ONCE = 2048
-# faiss multiplies single-precision numbers in an order of its own, so it is asked for a little more than wanted and
-# every pair is computed again in double precision: the answer does not depend on where an image stands in the file.
+# faiss multiplies single-precision numbers in its own order. So its threshold is lowered by this, and every pair is
+# computed again in double precision: the result does not depend on the order of the file.
 SLACK = 1e-4
 
 
@@ -31,10 +31,10 @@ class Embeddings:
 
 
 def read_embeddings(vectors_path: Path, ids_path: Path) -> Embeddings:
-    """Return the embeddings of an .npy file, an (N, D) array of floats, and of a text file with one image_id a line.
+    """Return the embeddings of an .npy file, an (N, D) array of floats, and of a text file with one image_id per line.
 
     Raises:
-        InputError: a file cannot be read, the two do not fit each other, or a vector has no direction.
+        InputError: a file cannot be read, the two do not match, or a vector is zero or not finite.
     """
     try:
         array = np.load(vectors_path, allow_pickle=False)
@@ -46,7 +46,7 @@ def read_embeddings(vectors_path: Path, ids_path: Path) -> Embeddings:
         raise InputError(f"--embedding-ids {ids_path} cannot be read: {error}") from None
     if not isinstance(array, np.ndarray) or array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
         what = f"{array.dtype}, {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
-        raise InputError(f"--embeddings {vectors_path} must hold one (N, D) array of floats, not {what}")
+        raise InputError(f"--embeddings {vectors_path} must contain one (N, D) array of floats, not {what}")
     if len(ids) != len(array):
         raise InputError(f"--embeddings has {len(array)} rows and --embedding-ids {len(ids)} ids: they must match")
     twice = [name for name, count in Counter(ids).items() if count > 1]
@@ -55,7 +55,7 @@ def read_embeddings(vectors_path: Path, ids_path: Path) -> Embeddings:
     lengths = np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64))
     bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(bad):
-        raise InputError(f"--embeddings: the row of {ids[bad[0]]} is all zeros or not finite: leave such images out")
+        raise InputError(f"--embeddings: the row of {ids[bad[0]]} is zero or not finite: remove such images")
     return Embeddings(ids, (array / lengths[:, None]).astype(np.float32))
 
 

@@ -1,4 +1,4 @@
-"""What is decided about images: which ones look the same, and which of them is kept.
+"""The decision about duplicates: which images are near-duplicates, and which of them is kept.
 
 Tables of images hold typed values, as `typed_rows` returns them. The order of the rows changes nothing.
 """
@@ -14,18 +14,19 @@ from pokefa.duplicates.embeddings import Embeddings, cosine_pairs
 from pokefa.duplicates.linkage import Linkage, link
 from pokefa.errors import InputError
 from pokefa.images.hamming import Numbers
-from pokefa.images.near_hashes import Hashes, add_links, collect, hashes_of, looks_of, near_looks, with_flat
+from pokefa.images.near_hashes import Hashes, add_links, classes_of, collect, hashes_of, near_classes, with_flat
 from pokefa.ledger.columns import IMAGES
 from pokefa.ledger.table import KEY
 
-READ = ("phash64", "phash_contrast", "sha256", "ae_aesthetic", "w", "h", "ts")
-CRITERIA = ("aesthetic", "pixels", "ts", KEY)
-DESCENDING = (True, True, False, False)
+READ = ("phash64", "phash_contrast", "sha256", "resize_source", "ae_aesthetic", "w", "h", "ts")
+# An inpainted image is in part the inpainter's guess, so a copy without inpainting outranks it.
+CRITERIA = ("unpainted", "aesthetic", "pixels", "ts", KEY)
+DESCENDING = (True, True, True, False, False)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What makes two images near-duplicates, and near-duplicates a group."""
+    """When two images are near-duplicates, and how near-duplicates form groups."""
 
     threshold: int
     linkage: Linkage
@@ -53,12 +54,15 @@ def typed_rows(frame: pl.DataFrame, *, variants: bool) -> pl.DataFrame:
 def rank(rows: pl.DataFrame) -> pl.DataFrame:
     """Return typed rows best first, with CRITERIA as columns; missing values come last."""
     pixels = (pl.col("w") * pl.col("h")).fill_null(0)
-    criteria = rows.with_columns(pl.col("ae_aesthetic").alias("aesthetic"), pixels.alias("pixels"))
+    unpainted = pl.col("resize_source").ne_missing(pl.lit("inpainted"))
+    criteria = rows.with_columns(
+        unpainted.alias("unpainted"), pl.col("ae_aesthetic").alias("aesthetic"), pixels.alias("pixels")
+    )
     return criteria.sort(CRITERIA, descending=DESCENDING, nulls_last=True)
 
 
 def links_of(images: pl.DataFrame, rules: Rules) -> Numbers:
-    """Return (Q, 2) int64: the pairs of images, by their places, whose embeddings are near; none for flat images."""
+    """Return (Q, 2) int64: pairs of rows whose embeddings are near; flat images are excluded."""
     if rules.embeddings is None:
         return np.empty((0, 2), np.int64)
     ids = pl.DataFrame({KEY: rules.embeddings.ids}, {KEY: pl.String}).with_row_index("row")
@@ -68,41 +72,41 @@ def links_of(images: pl.DataFrame, rules: Rules) -> Numbers:
 
 
 def decide(rows: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Return image_id and rm_dups' columns, but for the run, of every row, and some counts.
+    """Return image_id and rm_dups' columns, without the run, for every row, and some counts.
 
     Args:
-        rows: typed, as `typed_rows` returns them.
+        rows: typed rows from `typed_rows`.
     """
     images = with_flat(rows)
     hashes = hashes_of(images)
-    looks = looks_of(images)
-    searched = np.flatnonzero((looks == np.arange(len(looks))) & ~images["flat"].to_numpy())
-    near = near_looks(hashes, searched, rules.threshold)
+    classes = classes_of(images)
+    searched = np.flatnonzero((classes == np.arange(len(classes))) & ~images["flat"].to_numpy())
+    near = near_classes(hashes, searched, rules.threshold)
     links = links_of(images, rules)
     counts = {"flat": int(images["flat"].sum()), "pairs": len(near)}
     if rules.embeddings is not None:
         counts["pairs_by_embedding"] = len(links)
-    looks, near = add_links(looks, near, links)
-    # Ranking costs more than the search, and only images that have company need it.
-    company = np.bincount(looks, minlength=len(looks)) > 1
+    classes, near = add_links(classes, near, links)
+    # Ranking costs more than the search, and only images with near-duplicates need it.
+    company = np.bincount(classes, minlength=len(classes)) > 1
     company[near] = True
-    ranked = rank(images.with_row_index("row").filter(pl.Series(company[looks], dtype=pl.Boolean)))
+    ranked = rank(images.with_row_index("row").filter(pl.Series(company[classes], dtype=pl.Boolean)))
     places = ranked["row"].to_numpy()
-    numbers, best, of_place = np.unique(looks[places], return_index=True, return_inverse=True)
+    numbers, best, of_place = np.unique(classes[places], return_index=True, return_inverse=True)
     kept = link(rules.linkage, len(places), best[np.searchsorted(numbers, near)])[best[of_place]]
     grouped = describe_groups(ranked, Hashes(hashes.own[places], hashes.turned[places]), kept)
-    alone = images.filter(pl.Series(~company[looks], dtype=pl.Boolean)).select(KEY)
+    alone = images.filter(pl.Series(~company[classes], dtype=pl.Boolean)).select(KEY)
     unique = alone.with_columns(pl.lit("unique").alias("dupe_flag"), pl.lit(False).alias("dupe_removed"))
     return pl.concat([grouped, unique], how="diagonal"), counts
 
 
 def describe_groups(images: pl.DataFrame, hashes: Hashes, kept: Numbers) -> pl.DataFrame:
-    """Return image_id and the decided columns of ranked images, given the place of the image kept for each."""
+    """Return image_id and the decided columns of ranked images, given the position of the image kept for each."""
     places = np.arange(len(kept))
     removed = kept != places
     losers = np.flatnonzero(removed)
     kept_ones, second_best = np.unique(kept[losers], return_index=True)
-    rival = kept.copy()  # with whom an image is compared to tell why: a loser with the kept one, that with the next
+    rival = kept.copy()  # explains the choice: the kept image for a removed one, the next best for the kept one
     rival[kept_ones] = losers[second_best]
     grouped = removed.copy()
     grouped[kept_ones] = True

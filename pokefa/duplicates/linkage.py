@@ -1,4 +1,4 @@
-"""How near pairs become groups with one kept image each. Images are numbered from 0, the best first."""
+"""How near pairs form groups with one kept image each. Images are numbered from 0, best first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Linkage = Literal["star", "single"]
 
 
 def link(linkage: Linkage, count: int, pairs: Numbers) -> Numbers:
-    """Return the number of the image kept for each of `count` images; whoever is kept stands for itself.
+    """Return the number of the image kept for each of `count` images; for a kept image, its own.
 
     Args:
         pairs: (P, 2) int64, the near pairs, in any order.
@@ -21,7 +21,7 @@ def link(linkage: Linkage, count: int, pairs: Numbers) -> Numbers:
 
 
 def star(count: int, pairs: Numbers) -> Numbers:
-    """Take the images best first: one that is still free is kept, and takes its free neighbours."""
+    """Go through the images, best first: an unassigned one is kept, and its unassigned neighbours join its group."""
     keeper = np.arange(count)
     better, worse = pairs.min(axis=1), pairs.max(axis=1)
     order = np.lexsort((worse, better))
@@ -36,7 +36,7 @@ def star(count: int, pairs: Numbers) -> Numbers:
 
 
 def single(count: int, pairs: Numbers) -> Numbers:
-    """Take neighbours, their neighbours and so on as one group, and keep its best."""
+    """Make each connected component one group, and keep its best."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -1,13 +1,13 @@
 """`run_batches`: the one map that every stage uses, over local processes or threads, or over a Ray cluster.
 
-A stage hands in a factory. Each worker calls it once, so a model is loaded once per worker, and then calls what it
-returned with one batch of items after the other. The shape is that of an actor pool, so a cluster
-(`pokefa.engine.ray_map`) takes the place of the local pools without a change in any stage.
+A stage passes a factory. Each worker calls it once, so that it loads its model once, and then calls the result with one
+batch of items after another. The interface is that of an actor pool, so a cluster (`pokefa.engine.ray_map`) can replace
+the local pools without a change in any stage.
 
-A batch that fails is tried again item by item, so one bad item costs itself and no other. The same goes for a worker
-process that dies (out of memory, a crash in a model's library): the batches that were in flight are tried again item by
-item in a process apart, and the item that kills it becomes an error. Images are decoded in processes of their own, see
-`pokefa.images.decoding`: work that does little else runs in threads.
+A batch that fails is retried item by item, so a bad item fails alone. If a worker process dies (out of memory, a crash
+in a model's library), the batches in flight are retried item by item in a separate process, and the item that kills it
+becomes an error. Images are decoded in processes of their own (`pokefa.images.decoding`), so work that does little else
+runs in threads.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def run_batches(
     pool: Pool,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome[Item, Result]]:
-    """Yield an outcome for each item, as they come in.
+    """Yield an outcome for each item as it is finished.
 
-    Items are taken from `items` only as workers get free, so neither the input nor the results pile up. When
-    `should_stop` turns true no further batch starts, and those in flight get `pool.grace` seconds. The same happens
-    when the work raises a RunError, which then ends the map.
+    Items are taken from `items` only as workers become free, so neither input nor results pile up. When `should_stop`
+    returns True, no further batch starts, and those in flight get `pool.grace` seconds to finish. The same happens when
+    the work raises a RunError, which then ends the map.
 
     Args:
         make_work: called once in each worker; must be picklable for processes.
@@ -79,7 +79,7 @@ def run_batches(
                 for batch in itertools.islice(batches, max(0, workers * pool.queued - len(in_flight))):
                     try:
                         in_flight[_submit(executor, kind, make_work, batch)] = batch
-                    except BrokenProcessPool:  # a worker died while none of its results was awaited
+                    except BrokenProcessPool:  # a worker died while idle
                         suspects.extend(batch)
                         break
             elif in_flight:
@@ -96,10 +96,10 @@ def run_batches(
                 except BrokenProcessPool:
                     suspects.extend(batch)
                 except RunError:
-                    yield from _finish_started(in_flight, pool.grace)  # they may be paid for
+                    yield from _finish_started(in_flight, pool.grace)  # their results may have been charged
                     raise
             if suspects:
-                # A broken pool fails every batch that it held: all of them are suspects until tried alone.
+                # A broken pool fails all its batches: every item is a suspect until tried alone.
                 for batch in in_flight.values():
                     suspects.extend(batch)
                 in_flight.clear()
@@ -116,7 +116,7 @@ def run_batches(
 def _finish_started(
     in_flight: dict[Future[list[Outcome[Item, Result]]], list[Item]], grace: float
 ) -> Iterator[Outcome[Item, Result]]:
-    """Yield what batches that have started still bring within `grace` seconds; the others never ran."""
+    """Yield the results of started batches that finish within `grace` seconds; cancel the others."""
     started = [future for future in in_flight if not future.cancel()]
     deadline = time.monotonic() + grace
     while started and (left := deadline - time.monotonic()) > 0:
@@ -130,7 +130,7 @@ def _finish_started(
 def _try_alone(
     make_work: Callable[[], Work[Item, Result]], suspects: deque[Item], should_stop: Callable[[], bool]
 ) -> Iterator[Outcome[Item, Result]]:
-    """Yield an outcome for each suspect, one at a time in a single process that is renewed whenever it dies."""
+    """Yield an outcome for each suspect, one at a time in a single process that is replaced whenever it dies."""
     executor = _executor("process", 1, make_work)
     try:
         while suspects and not should_stop():
@@ -149,7 +149,7 @@ def _try_alone(
 def _executor(kind: Kind, workers: int, make_work: Callable[[], Work[Item, Result]]) -> Executor:
     if kind == "thread":
         return ThreadPoolExecutor(workers)
-    # "spawn" starts clean processes: a fork would copy the threads' locks of TensorFlow, Torch and Polars.
+    # "spawn" starts clean processes: a fork would copy locks held by threads of TensorFlow, Torch and Polars.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, context, _start_worker, (make_work, limits_in_use()))
 
@@ -160,8 +160,8 @@ def _processes_can_be_pooled() -> bool:
         multiprocessing.get_context("spawn").Lock()
     except (OSError, ImportError) as error:
         log.warning(
-            "no semaphores here (%s; is /dev/shm missing or read-only?): the work runs in threads of one process, so "
-            "an image that crashes it ends the run",
+            "no semaphores (%s; is /dev/shm missing or read-only?): the work runs in threads of one process, so an "
+            "image that crashes it ends the run",
             one_line(error),
         )
         return False
@@ -173,12 +173,12 @@ def _submit(
 ) -> Future[list[Outcome[Item, Result]]]:
     if kind == "thread":
         return executor.submit(_run_in_thread, make_work, batch)
-    with _interrupts_held_back():
+    with _interrupts_blocked():
         return executor.submit(_run_in_process, batch)
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def _interrupts_blocked() -> Iterator[None]:
     """Hold Ctrl-C back while worker processes may start: they inherit that, and stop only when the driver says so."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -188,8 +188,8 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def _end(executor: Executor) -> None:
-    """End a pool now, without waiting for work whose result nobody will read."""
-    # The pool has no public way to end its processes before Python 3.14.
+    """End a pool now, without waiting for its work."""
+    # Before Python 3.14, the pool has no public method to end its processes.
     processes = list((getattr(executor, "_processes", None) or {}).values())
     executor.shutdown(wait=False, cancel_futures=True)
     for process in processes:
@@ -198,7 +198,7 @@ def _end(executor: Executor) -> None:
         process.join()
 
 
-# What each worker made of the factory, once: one per process, or one per thread.
+# The work function of each worker: one per process, or one per thread.
 _process_work: list[Any] = []
 _thread_work = threading.local()
 
@@ -220,7 +220,7 @@ def _die_with_parent() -> None:
 
 
 def _run_in_process(batch: list[Any]) -> list[Outcome[Any, Any]]:
-    # The factory runs with the first batch and not in the initializer, whose errors would break the pool unread.
+    # The factory runs with the first batch: an error in the initializer would break the pool without a message.
     if len(_process_work) == 1:
         _process_work.append(set_up(_process_work[0]))
     return try_batch(_process_work[1], batch)

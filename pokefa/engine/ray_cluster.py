@@ -1,4 +1,4 @@
-"""The cluster that `pokefa.engine.ray_map` works on: how the driver reaches it, and what its nodes get and run."""
+"""The Ray cluster of `pokefa.engine.ray_map`: the connection, and the code and packages of its nodes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from pokefa.setup.environments import CHECKOUT, file_lock, requirements_of
 
 CONNECT_LIMIT_S = 10.0
 
-# Results are a few hundred bytes an image, so Ray's own third of the memory is of more use to the models.
+# Results are a few hundred bytes per image, so the models need the memory more than Ray's object store.
 OBJECT_STORE_BYTES = 256 * 2**20
-# A node installs a stage's packages once; PyTorch may take longer than Ray's own limit of ten minutes.
+# A node installs a stage's packages once; PyTorch may take longer than Ray's default of ten minutes.
 INSTALL_LIMIT_S = 3600
 
 
 @contextmanager
 def connected(pool: Pool, cluster: Cluster) -> Iterator[Any]:
     """Connect to the cluster, or start one on this machine; yields the module `ray`."""
-    # Neither is for a cluster that somebody else runs: these take effect where Ray is started here.
+    # These settings apply only if Ray is started here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local: dict[str, Any] = {}
     if cluster.address is None:
@@ -44,7 +44,7 @@ def connected(pool: Pool, cluster: Cluster) -> Iterator[Any]:
     elif cluster.address != "auto":
         check_address(cluster.address)
     ray: Any = importlib.import_module("ray")
-    with redirect_stdout(sys.stderr):  # Ray tells of dead nodes on stdout, where the summary alone belongs
+    with redirect_stdout(sys.stderr):  # Ray reports dead nodes on stdout, which is for the summary only
         with tempfile.TemporaryDirectory(prefix="pokefa-code-") as folder, _own_sigterm():
             try:
                 ray.init(
@@ -56,8 +56,8 @@ def connected(pool: Pool, cluster: Cluster) -> Iterator[Any]:
                 )
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 raise InputError(
-                    f"--engine ray: no cluster to work on: {first_line(error)} (one that `ray start` has started lets "
-                    "in who has RAY_AUTH_MODE=token and its ~/.ray/auth_token)"
+                    f"--engine ray: cannot connect to a cluster: {first_line(error)} (a cluster started with `ray "
+                    "start` requires RAY_AUTH_MODE=token and its ~/.ray/auth_token)"
                 ) from None
         try:
             yield ray
@@ -66,14 +66,14 @@ def connected(pool: Pool, cluster: Cluster) -> Iterator[Any]:
 
 
 def check_address(address: str) -> None:
-    """See that something answers there: Ray itself would go on asking for a quarter of an hour.
+    """Check that a server answers at the address, because Ray itself would retry for 15 minutes.
 
     Raises:
-        InputError: nothing does.
+        InputError: none does.
     """
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
-        raise InputError(f"--ray-address {address}: give HOST:PORT, the address that `ray start --head` has printed")
+        raise InputError(f"--ray-address {address}: give HOST:PORT, as printed by `ray start --head`")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_LIMIT_S).close()
     except (OSError, OverflowError) as error:
@@ -84,7 +84,7 @@ def check_address(address: str) -> None:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep the process's own answer to SIGTERM, which `ray.init` would replace."""
+    """Keep this process's SIGTERM handler, which `ray.init` would replace."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -96,14 +96,14 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def runtime_environment(cluster: Cluster, code: Path) -> dict[str, Any]:
-    """Return what Ray gives each node before the work: the code, and the stage's requirements.
+    """Return Ray's runtime environment for each node: the code, and the stage's requirements.
 
-    No variable of this process goes along, so no API key does.
+    It contains no environment variables, and so no API keys.
 
     Args:
-        code: folder that becomes the workers' first place to import from.
+        code: folder that comes first on the workers' module path.
     """
-    # The driver's own node, a head perhaps that does no work, installs nothing unless a worker is placed there.
+    # The driver's node, which may do no work, installs nothing unless a worker is placed there.
     config = {"setup_timeout_seconds": INSTALL_LIMIT_S, "eager_install": False}
     given: dict[str, Any] = {"working_dir": str(code), "config": config}
     if cluster.install:
@@ -113,21 +113,22 @@ def runtime_environment(cluster: Cluster, code: Path) -> dict[str, Any]:
 
 
 def copy_code(folder: Path) -> Path:
-    """Copy the checkout's packages, their Python files alone, into `folder`; return it."""
+    """Copy the repository's packages into `folder`: Python files, and the JSON files beside them; return it."""
     for package in CHECKOUT.glob("*/__init__.py"):
         for path in package.parent.rglob("*.py"):
-            target = folder / path.relative_to(CHECKOUT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            for file in filter(Path.is_file, (path, path.with_suffix(".json"))):
+                target = folder / file.relative_to(CHECKOUT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
     return folder
 
 
-# What a worker brings for an item: its result, or the one-line reason why there is none.
+# A worker's answer for an item: its result, or a one-line error.
 Answer = tuple[Any, str | None]
 
 
 class Worker:
-    """The actor. It returns the errors that end a run, as Ray would wrap a raised one in a traceback."""
+    """The actor. It returns errors that end a run instead of raising them, because Ray would add a traceback."""
 
     def __init__(self) -> None:
         self._work: Work[Any, Any] | None = None
@@ -140,10 +141,10 @@ class Worker:
         without_dependencies: list[str],
         limits: Limits,
     ) -> PokefaError | None:
-        """Call the factory, in the driver's working folder where the node has it, so that relative paths hold."""
+        """Call the factory, in the driver's working folder if the node has it, so that relative paths work."""
         try:
             if shared is not None and not shared.is_dir():
-                raise PokefaError(f"there is no {shared}: it must be storage that every node sees at the same place")
+                raise PokefaError(f"{shared} does not exist: use storage that all nodes mount at the same path")
             with suppress(OSError):
                 os.chdir(folder)
             install_without_dependencies(without_dependencies)
@@ -162,9 +163,9 @@ class Worker:
 
 
 def install_without_dependencies(packages: Sequence[str]) -> None:
-    """Install what a stage needs without its dependencies into this worker's environment, which Ray made for the job.
+    """Install packages without their dependencies into this worker's environment, which Ray created for the job.
 
-    Ray's pip takes one set of options for all packages, so it cannot do this.
+    Ray passes the same options to pip for all packages, so it cannot do this.
 
     Args:
         packages: as `name==version`.

@@ -1,13 +1,12 @@
 """The map of `pokefa.engine` over a Ray cluster.
 
-Each worker is a Ray actor that loads its model once. The driver hands an actor at most `Pool.queued` batches at a time
-and takes results as they come, so neither the input nor the results pile up. Ray restarts nothing here: when an actor
-dies, with its node or because of an image, this module starts another one and decides what becomes of the batches.
+Each worker is a Ray actor that loads its model once. The driver gives an actor at most `Pool.queued` batches at a time
+and takes results as they arrive, so neither input nor results pile up. Ray restarts nothing: when an actor dies, with
+its node or because of an image, this module starts another one and retries its batches.
 
-Ray has two such maps of its own, and with either this would be more code. `ray.util.ActorPool` takes in its whole
-input, starts no actor for one that died, and grows with no cluster. Ray Data wants rows as Arrow blocks, which would
-have to be turned into ours and back, and answers a dead worker with a new try of its block: it has no result for the
-one image that kills whoever opens it.
+Ray's own maps would need more code. `ray.util.ActorPool` reads all of its input, does not replace dead actors, and does
+not grow with the cluster. Ray Data needs rows as Arrow blocks, and retries the block of a dead worker, so it has no
+result for an image that kills every worker.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from pokefa.errors import PokefaError, RunError, one_line
 from pokefa.images.decoding import limits_in_use
 from pokefa.setup.environments import requirements_of
 
-# A worker may die with its node, so an item is not to blame at once: it gets this many workers for itself.
+# A worker may die with its node and not because of an item, so an item is tried alone this many times.
 TRIES_ALONE = 3
 
-# How often the nodes are counted: a node that joins has work after so many seconds.
+# Seconds between counts of the nodes, after which a new node gets work.
 COUNT_NODES_S = 2.0
 WAIT_S = 0.2
-# Packages may have to be installed first; without a worker after this time, the user is told what is waited for.
+# Nodes may install packages first. If no worker has started after this time, a warning says why.
 PATIENCE_S = 60.0
 
 log = logging.getLogger("pokefa")
@@ -47,12 +46,12 @@ def run_on_ray(
     cluster: Cluster,
     should_stop: Callable[[], bool],
 ) -> Iterator[Outcome[Item, Result]]:
-    """Yield an outcome for each item, as they come in; see `pokefa.engine.run_batches`.
+    """Yield an outcome for each item as it is finished; see `pokefa.engine.run_batches`.
 
     Raises:
-        InputError: there is no such cluster.
-        PokefaError: a worker could not start, or workers do nothing but die.
-        RunError: the work says that no further item can succeed.
+        InputError: the cluster cannot be reached.
+        PokefaError: a worker could not start, or too many died in a row.
+        RunError: the work reports that no further item can succeed.
     """
     with connected(pool, cluster) as ray:
         yield from _Crew(ray, make_work, pool, cluster).map(items, should_stop)  # its actors end with the connection
@@ -60,7 +59,7 @@ def run_on_ray(
 
 @dataclass(eq=False)
 class _Batch(Generic[Item]):
-    """Items that go to a worker together; a suspect is one item that has a worker for itself."""
+    """Items sent to a worker together; a suspect is one item that is tried alone."""
 
     items: list[Item]
     suspect: bool = False
@@ -69,11 +68,11 @@ class _Batch(Generic[Item]):
 
 @dataclass(eq=False)
 class _Member(Generic[Item]):
-    """An actor: `starting` until its model is loaded, then at the first of its batches, by the reference of each."""
+    """An actor: `starting` until its model is loaded, then working on its batches in order; keys are Ray references."""
 
     actor: Any
     starting: Any
-    nodes: frozenset[str]  # those that Ray took for alive when it was hired, one of them its own
+    nodes: frozenset[str]  # the nodes alive when it was started, including its own
     batches: dict[Any, _Batch[Item]] = field(default_factory=dict)
 
     def references(self) -> list[Any]:
@@ -81,7 +80,7 @@ class _Member(Generic[Item]):
 
 
 class _Crew(Generic[Item, Result]):
-    """The actors of one map, and what each of them holds."""
+    """The actors of one map, and their batches."""
 
     def __init__(self, ray: Any, make_work: Callable[[], Work[Item, Result]], pool: Pool, cluster: Cluster) -> None:
         self._ray = ray
@@ -107,7 +106,7 @@ class _Crew(Generic[Item, Result]):
             self._todo.extend(_Batch(batch) for batch in islice(batches, max(0, free)))
             if not self._outstanding():
                 return
-            self._hire()
+            self._start_members()
             self._hand_out()
             yield from self._collect(self._wait(WAIT_S))
         yield from self._finish_started(self._pool.grace)
@@ -115,19 +114,19 @@ class _Crew(Generic[Item, Result]):
     # -- members ------------------------------------------------------------------------------------------------------
 
     def _count_nodes(self) -> None:
-        """Set how many workers there are to be: --workers, or as many as the nodes that are alive have room for."""
+        """Set the target number of workers: --workers, or as many as fit on the live nodes."""
         if time.monotonic() < self._next_count:
             return
         self._next_count = time.monotonic() + COUNT_NODES_S
         self._alive = self._nodes_alive()
         nodes = list(self._alive.values())
-        # On nodes smaller than a worker wants, a worker takes what there is.
+        # On nodes with fewer cores than requested, a worker takes all of them.
         largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
         self._cpus = max(1, min(self._cluster.cpus, largest or self._cluster.cpus))
         self._size = self._pool.workers or max(1, sum(self._room(node) for node in nodes))
 
     def _nodes_alive(self) -> dict[str, dict[str, float]]:
-        """Return what each node that Ray takes for alive has, by its id."""
+        """Return the resources of each live node, by its id."""
         return {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
 
     def _room(self, node: dict[str, float]) -> int:
@@ -136,8 +135,8 @@ class _Crew(Generic[Item, Result]):
             room = min(room, node.get("GPU", 0) / self._cluster.gpus)
         return int(room)
 
-    def _hire(self) -> None:
-        """Start actors until there is one for each batch, or as many as there are to be."""
+    def _start_members(self) -> None:
+        """Start actors until there is one for each batch, or the target number."""
         while len(self._members) < min(self._size, self._outstanding()):
             options = {"num_cpus": self._cpus, "num_gpus": self._cluster.gpus, "max_restarts": 0}
             actor = self._ray.remote(Worker).options(scheduling_strategy="SPREAD", **options).remote()
@@ -154,7 +153,7 @@ class _Crew(Generic[Item, Result]):
             )
 
     def _end(self, member: _Member[Item]) -> None:
-        with suppress(Exception):  # it may have died, or the cluster with it
+        with suppress(Exception):  # it or the cluster may be dead
             self._ray.kill(member.actor)
 
     # -- batches ------------------------------------------------------------------------------------------------------
@@ -163,10 +162,10 @@ class _Crew(Generic[Item, Result]):
         return len(self._todo) + len(self._suspects) + sum(len(member.batches) for member in self._members)
 
     def _hand_out(self) -> None:
-        """Give batches to members that have room. A suspect waits for a member with nothing else to lose."""
+        """Give batches to members with free slots. A suspect waits for an idle member."""
         ready = [member for member in self._members if member.starting is None]
         ready.sort(key=lambda member: len(member.batches))
-        kept = len(self._suspects)  # so many members get nothing else, and so become free for them
+        kept = len(self._suspects)  # these members get no other batches, so that they become idle
         for member in ready[:kept]:
             if not member.batches:
                 self._give(member, self._suspects.popleft())
@@ -180,7 +179,7 @@ class _Crew(Generic[Item, Result]):
         member.batches[member.actor.run.remote(batch.items)] = batch
 
     def _wait(self, seconds: float) -> list[Any]:
-        """Return the references that are ready, after a short wait for the first."""
+        """Wait briefly for the first reference, and return all that are ready."""
         references = [reference for member in self._members for reference in member.references()]
         ready, _ = self._ray.wait(references, timeout=min(seconds, WAIT_S))
         if ready:
@@ -188,31 +187,31 @@ class _Crew(Generic[Item, Result]):
         return list(ready)
 
     def _collect(self, ready: Sequence[Any]) -> Iterator[Outcome[Item, Result]]:
-        """Yield what became of batches, and see to members that have died.
+        """Yield the outcomes of finished batches, and remove dead members.
 
         Raises:
-            PokefaError: a worker could not start, or workers do nothing but die.
-            RunError: the work says that no further item can succeed.
+            PokefaError: a worker could not start, or too many died in a row.
+            RunError: the work reports that no further item can succeed.
         """
         owners = {reference: member for member in self._members for reference in member.references()}
         errors = self._ray.exceptions
         for reference in ready:
             member = owners[reference]
             if member not in self._members:
-                continue  # it was found dead a moment ago, and another of its references told so
+                continue  # already removed through another of its references
             try:
                 answer = self._ray.get(reference)
             except errors.RayActorError:
-                yield from self._bury(member)
+                yield from self._remove(member)
                 continue
-            except errors.ObjectLostError:  # its node went down after the work was done
+            except errors.ObjectLostError:  # its node went down after the batch was finished
                 self._todo.appendleft(member.batches.pop(reference))
                 continue
             except errors.RayTaskError as error:
                 what = "could not start" if reference == member.starting else "failed"
                 raise PokefaError(f"a worker {what}: {one_line(error.cause)}") from None
             except errors.RayError as error:
-                raise PokefaError(f"the Ray cluster cannot do the work: {_one_line(error)}") from None
+                raise PokefaError(f"the Ray cluster failed: {_one_line(error)}") from None
             if reference == member.starting:
                 if answer is not None:
                     raise answer
@@ -226,11 +225,11 @@ class _Crew(Generic[Item, Result]):
             for item, (result, failure) in zip(batch.items, answer, strict=True):
                 yield Outcome(item, result, failure)
 
-    def _bury(self, member: _Member[Item]) -> Iterator[Outcome[Item, Result]]:
-        """Take a dead member out; each item that it held is tried alone, and becomes an error after TRIES_ALONE."""
+    def _remove(self, member: _Member[Item]) -> Iterator[Outcome[Item, Result]]:
+        """Remove a dead member; each of its items is tried alone, and becomes an error after TRIES_ALONE."""
         self._members.remove(member)
         self._end(member)
-        # Ray needs seconds to see that a node is gone, and until then starts actors there: no fault of theirs.
+        # Ray notices a lost node after seconds, and starts actors on it until then; these deaths do not count.
         if member.starting is not None and member.nodes <= self._nodes_alive().keys():
             self._deaths += 1
             check_deaths(self._deaths)
@@ -244,7 +243,7 @@ class _Crew(Generic[Item, Result]):
             yield Outcome(batch.items[0], error=WORKER_DIED)
 
     def _finish_started(self, grace: float) -> Iterator[Outcome[Item, Result]]:
-        """Yield what batches that have started still bring within `grace` seconds; the others are called off."""
+        """Yield the results of started batches that finish within `grace` seconds; cancel the others."""
         for member in self._members:
             for reference in list(member.batches)[1:]:
                 self._ray.cancel(reference)
@@ -265,6 +264,6 @@ class _Crew(Generic[Item, Result]):
 
 
 def _one_line(error: BaseException) -> str:
-    """Return Ray's own message, whose first line often says nothing, as one line of reasonable length."""
+    """Return Ray's message as one short line, because its first line often says nothing."""
     text = " ".join(str(error).split())
     return text if len(text) <= 600 else f"{text[:300]} … {text[-300:]}"

@@ -1,8 +1,4 @@
-"""What a unit of work is: items, what became of each, how to spread them over workers, and how a failing batch is
-tried.
-
-Every map of the engine (`local`, `ray_map`) takes these and gives these.
-"""
+"""The types of the engine's maps (`local`, `ray_map`): work, pool, cluster and outcome, and how a batch is tried."""
 
 from __future__ import annotations
 
@@ -19,15 +15,15 @@ Result = TypeVar("Result")
 Work = Callable[[Sequence[Item]], Sequence[Result]]
 Kind = Literal["process", "thread"]
 
-# So many deaths in a row, each with another item, mean that the work itself is broken and not the items.
+# After so many deaths in a row, each with another item, the work is broken and not the items.
 MOST_DEATHS_IN_A_ROW = 5
 
-WORKER_DIED = "worker_died: the process that worked on this image was killed (out of memory, or a crash in a decoder)"
+WORKER_DIED = "worker_died: the process working on this image was killed (out of memory, or a crash in a library)"
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Result]):
-    """What became of one item: a result, or the one-line reason why there is none."""
+    """The outcome of one item: a result, or a one-line error."""
 
     item: Item
     result: Result | None = None
@@ -36,15 +32,15 @@ class Outcome(Generic[Item, Result]):
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster that does the work in the place of this machine's processes.
+    """A Ray cluster that does the work instead of this machine's processes.
 
     Args:
-        address: of its head, `HOST:PORT` or `auto`; None = Ray is started on this machine, and ended after the map.
+        address: its head, as `HOST:PORT` or `auto`; None = start Ray on this machine for the duration of the map.
         requirements: the stage's file is requirements/requirements_<requirements>.txt; several are joined by `+`.
-        install: the nodes install the stage's requirements before they start; otherwise they have them.
-        cpus: cores of a node that each worker takes.
-        gpus: GPUs that each worker takes; two workers with 0.5 share one.
-        shared: folder that every node must see; None where the images lie on object storage.
+        install: the nodes install the stage's requirements first; otherwise they already have them.
+        cpus: cores per worker.
+        gpus: GPUs per worker; two workers with 0.5 share one.
+        shared: folder that all nodes must share; None if the images are on object storage.
     """
 
     address: str | None
@@ -57,15 +53,15 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Pool:
-    """How to spread the work.
+    """How to distribute the work.
 
     Args:
         kind: processes for work in Python and C, threads for waiting on the network or on decoders.
-        workers: how many; None = one for each core, of the whole cluster where there is one.
+        workers: number of workers; None = one per core, of the cluster if there is one.
         batch_size: items in one call of the work function.
-        queued: batches that wait for each worker; bounds memory.
-        grace: seconds that batches in flight get to finish after a stop was asked for.
-        cluster: where the workers are; None = on this machine.
+        queued: batches queued per worker; bounds memory.
+        grace: seconds that batches in flight get to finish after a stop is requested.
+        cluster: the cluster of the workers; None = this machine.
     """
 
     kind: Kind = "process"
@@ -114,20 +110,19 @@ def try_batch(work: Work[Item, Result], batch: Sequence[Item]) -> list[Outcome[I
 
 
 def check_deaths(in_a_row: int) -> None:
-    """End the map when workers do nothing but die.
+    """End the map if too many workers died in a row.
 
     Raises:
-        PokefaError: MOST_DEATHS_IN_A_ROW workers have died one after the other.
+        PokefaError: MOST_DEATHS_IN_A_ROW workers have died in a row.
     """
     if in_a_row >= MOST_DEATHS_IN_A_ROW:
         raise PokefaError(
-            f"{in_a_row} worker processes died one after the other: give them more memory, or fewer --workers, and run "
-            "again"
+            f"{in_a_row} worker processes died in a row: give them more memory, or reduce --workers, and run again"
         )
 
 
 def set_up(make_work: Callable[[], Any]) -> Any:
-    """Call the factory; its failure, a missing model say, ends the run: it is no fault of the images."""
+    """Call the factory; its failure, such as a missing model, ends the run."""
     try:
         return make_work()
     except PokefaError:

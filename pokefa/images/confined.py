@@ -1,10 +1,10 @@
-"""A model in a process of its own, which cannot write to any file, read the user's or open a connection.
+"""A model in a separate process that cannot write files, read the user's files or open a connection.
 
-A model file that nobody has checked is a program: TorchScript can write files, and what PaddleX reads beside a network
-holds expressions that it evaluates. Such a file is loaded by a child that has given up its rights before (Landlock) and
-has none of our secrets in its environment. What comes back from it is numbers of known types, never pickled objects:
+An unchecked model file is a program: TorchScript can write files, and PaddleX evaluates expressions in a model's
+configuration. A child process gives up its rights (Landlock), has no secrets in its environment, and then loads the
+file. It returns arrays of known types, never pickled objects:
 
-    frame = length of the header, 8 bytes, big-endian; header, JSON; the bytes of its arrays, one after the other
+    frame = length of the header, 8 bytes, big-endian; header, JSON; the bytes of its arrays in order
     header = {"arrays": [{"dtype": "|u1", "shape": [2, 30, 40, 3]}, …], "facts": {…}} or {"error": "one line"}
 """
 
@@ -29,7 +29,7 @@ from typing import IO, Any
 from pokefa.errors import PokefaError, RunError
 from pokefa.images.landlock import confine, landlock_version
 
-Array = Any  # numpy.ndarray, which only stages with models have
+Array = Any  # numpy.ndarray; NumPy is installed only for stages with models
 Arrays = list[Array]
 Loader = Callable[..., tuple[Callable[[Arrays], Arrays], dict[str, Any]]]
 
@@ -40,10 +40,10 @@ MOST_ARRAYS = 10_000
 MOST_BYTES = 2**32
 MOST_ERROR = 300
 
-# Deaths in a row after which the model itself is at fault, and not the images.
+# After so many deaths in a row the model is at fault, not the images.
 MOST_DEATHS_IN_A_ROW = 5
 
-# What libraries and drivers go by. No key is among it, and no address of a service.
+# Variables that libraries and drivers read; none contains a key or the URL of a service.
 KEPT_VARIABLES = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH")
 KEPT_PREFIXES = (
     "LC_", "CUDA", "NVIDIA", "ROCR_", "HIP_", "HSA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "TORCH_", "PYTORCH_", "TF_",
@@ -55,15 +55,15 @@ NOWHERE = "/nonexistent"
 
 
 def can_confine() -> bool:
-    """Tell whether this system can keep a process from writing."""
+    """Tell whether this system can confine a process."""
     return landlock_version() > 0
 
 
 class ConfinedModel:
-    """A model in a confined child. Threads share it, one call at a time; the child ends with this object.
+    """A model in a confined child process, which ends with this object. Threads share it, one call at a time.
 
     Args:
-        load: `module:function`. The child calls it with `arguments`, and gets a function of arrays, and facts about it.
+        load: `module:function`. The child calls it with `arguments`; it returns a function of arrays, and facts.
         readable: the files and folders of the model.
 
     Raises:
@@ -84,11 +84,11 @@ class ConfinedModel:
             self._start()
 
     def __call__(self, *arrays: Array) -> Arrays:
-        """Return what the model makes of the arrays.
+        """Return the model's results for the arrays.
 
         Raises:
             PokefaError: it failed, or its process died.
-            RunError: it did nothing but die.
+            RunError: its process died too often in a row.
         """
         with self._lock:
             if self._process is None:
@@ -124,26 +124,26 @@ class ConfinedModel:
             problem = f"model_process_died: {how}" if isinstance(error, OSError | EOFError) else f"bad_answer: {error}"
             if self._deaths >= MOST_DEATHS_IN_A_ROW:
                 raise RunError(f"{problem}, {self._deaths} times in a row: name another model file") from None
-            raise PokefaError(f"{problem}, of the process that runs the model file") from None
+            raise PokefaError(f"{problem}, in the process that runs the model file") from None
         if "error" in answer:
             raise PokefaError(plain(answer["error"]))
         return answer, found
 
 
 def child_variables() -> dict[str, str]:
-    """Return the environment of a child: no secrets, and this process's own code and libraries."""
+    """Return the environment variables of a child: no secrets, and the same code and libraries."""
     kept = {
         name: value for name, value in os.environ.items() if name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES)
     }
     return kept | {
         "PYTHONPATH": os.pathsep.join(code_folders()),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "HOME": NOWHERE,  # what a library would look for there could not be read
+        "HOME": NOWHERE,  # nothing there could be read
     }
 
 
 def code_folders() -> list[str]:
-    """Return the folders and archives that modules come from, as absolute paths."""
+    """Return the folders and archives on the module path, as absolute paths."""
     return list(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path if entry))
 
 
@@ -157,7 +157,7 @@ def send(stream: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array]) 
     """Write one frame.
 
     Raises:
-        OSError: the other side is gone.
+        OSError: the other side has closed.
     """
     import numpy as np  # type: ignore[import-not-found,unused-ignore]
 
@@ -170,24 +170,24 @@ def send(stream: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array]) 
 
 
 def receive(stream: IO[bytes]) -> tuple[dict[str, Any], Arrays]:
-    """Read one frame, and believe nothing of it.
+    """Read one frame, without trusting its content.
 
     Raises:
-        EOFError: the other side is gone.
-        ValueError: it is no frame.
+        EOFError: the other side has closed.
+        ValueError: it is not a frame.
     """
     import numpy as np  # type: ignore[import-not-found,unused-ignore]
 
     size = int.from_bytes(_read(stream, 8), "big")
     if size > MOST_HEADER_BYTES:
-        raise ValueError(f"a header of {size} bytes")
+        raise ValueError(f"the header has {size} bytes")
     try:
         header = json.loads(_read(stream, size))
     except RecursionError:
-        raise ValueError("a header too deep") from None
+        raise ValueError("the header is nested too deeply") from None
     described = header.get("arrays", []) if isinstance(header, dict) else None
     if not isinstance(described, list) or len(described) > MOST_ARRAYS or not all(map(_is_described, described)):
-        raise ValueError("a header of another shape")
+        raise ValueError("the header has another shape")
     sizes = [int(each["dtype"][-1]) * prod(each["shape"]) for each in described]
     if sum(sizes) > MOST_BYTES:
         raise ValueError(f"{sum(sizes)} bytes")
@@ -229,7 +229,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def serve() -> None:
-    """Confine this process, load the model that the first frame names, and answer the frames that follow."""
+    """Confine this process, load the model named in the first frame, and answer the following frames."""
     die_with_parent()
     requests, answers = own_streams()
     size = int.from_bytes(_read(requests, 8), "big")
@@ -239,7 +239,7 @@ def serve() -> None:
     except OSError as error:
         _send_error(answers, f"cannot confine the process that runs the model file: {error.strerror}")
         return
-    tempfile.tempdir = NOWHERE  # libraries ask for its name when they are imported; it would not be found
+    tempfile.tempdir = NOWHERE  # libraries look it up on import, and would fail
     try:
         module, _, name = str(spec["load"]).partition(":")
         load: Loader = getattr(importlib.import_module(module), name)
@@ -262,7 +262,7 @@ def serve() -> None:
 
 
 def own_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """Return stdin and stdout for this process alone: what a library or the model prints goes nowhere."""
+    """Return private copies of stdin and stdout; output printed by a library or the model is discarded."""
     streams = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
@@ -272,7 +272,7 @@ def own_streams() -> tuple[IO[bytes], IO[bytes]]:
 
 
 def die_with_parent() -> None:
-    """Have Linux end this process with the thread that started it; elsewhere it ends when its stdin does."""
+    """Make Linux end this process with the thread that started it; elsewhere it ends when its stdin closes."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
 

@@ -1,5 +1,4 @@
-"""What a decoder process does: call functions, each within its limits. `pokefa.images.decoding` starts it and talks to
-it."""
+"""The code of a decoder process, which calls functions within limits for `pokefa.images.decoding`."""
 
 from __future__ import annotations
 
@@ -26,10 +25,10 @@ from pokefa.images import memory
 from pokefa.images.memory import NeedsMemory
 from pokefa.images.structure import Caps
 
-# What any call may take beside its image: the resized picture, the encoded file.
+# What any call may take in addition to its image: the resized image, the encoded file.
 ROOM_BYTES = 256 * 2**20
 
-# The exit code of a decoder that has found itself over its limit, where the kernel has no such limit.
+# The exit code of a decoder that exceeds its memory limit, on systems whose kernel does not enforce one.
 OUT_OF_MEMORY = 77
 LOOK_S = 0.1
 
@@ -39,9 +38,9 @@ class Call:
     """A function to call, and its limits.
 
     Args:
-        seconds: of processor time.
+        seconds: CPU time.
         allowance: bytes that the image may take.
-        asks: an image that needs more is not decoded, and `Reply.needed` says how much it is.
+        asks: an image that needs more is not decoded, and `Reply.needed` gives the amount.
     """
 
     function: Callable[..., Any]
@@ -58,8 +57,8 @@ class Reply:
     """What a call returned, what it raised, or the bytes that it needs.
 
     Args:
-        picture: the result is an image: its mode, size and format. Its pixels follow, because to pickle an image takes
-            as long as to decode it.
+        picture: mode, size and format, if the result is an image. Its pixels follow separately, because pickling an
+            image takes as long as decoding it.
     """
 
     result: Any = None
@@ -68,14 +67,14 @@ class Reply:
     needed: int | None = None
 
 
-# The attribute of a function that names another one, see `loads_first`.
+# The attribute that `loads_first` sets.
 _LOADS = "pokefa_loads_first"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def loads_first(load_libraries: Callable[[], None]) -> Callable[[Function], Function]:
-    """Mark a function whose libraries a decoder loads before the limits of a call begin."""
+    """Mark a function whose libraries a decoder loads before the limits of a call apply."""
 
     def mark(function: Function) -> Function:
         setattr(function, _LOADS, load_libraries)
@@ -85,12 +84,12 @@ def loads_first(load_libraries: Callable[[], None]) -> Callable[[Function], Func
 
 
 _LENGTHS = struct.Struct("=QQ")
-# Most messages are shorter, and come in one piece.
+# Most messages are shorter, and arrive in one piece.
 _PIECE = 2**16
 
 
 def send(stream: socket.socket, message: object, pixels: bytes | None = None) -> None:
-    """Send an object, pickled, and after it the pixels of an image."""
+    """Send a pickled object, followed by the pixels of an image."""
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     stream.sendall(_LENGTHS.pack(len(data), len(pixels or b"")) + data)
     if pixels:
@@ -98,10 +97,10 @@ def send(stream: socket.socket, message: object, pixels: bytes | None = None) ->
 
 
 def receive(stream: socket.socket, on_wait: Callable[[], None] | None = None) -> tuple[memoryview, memoryview]:
-    """Return what `send` has pickled, and the pixels.
+    """Return the pickled bytes from `send`, and the pixels.
 
     Args:
-        on_wait: called whenever the time of the socket (SO_RCVTIMEO) passes without a byte; it may raise.
+        on_wait: called after each socket timeout (SO_RCVTIMEO) without data; it may raise.
 
     Raises:
         EOFError: the other end is closed.
@@ -119,7 +118,7 @@ def receive(stream: socket.socket, on_wait: Callable[[], None] | None = None) ->
                 raise EOFError
             return count
 
-    # Who sends waits for an answer, so nothing stands behind a message and its pixels.
+    # The sender waits for an answer, so no data follows a message and its pixels.
     first = memoryview(bytearray(_PIECE))
     there = 0
     while there < _LENGTHS.size:
@@ -134,10 +133,10 @@ def receive(stream: socket.socket, on_wait: Callable[[], None] | None = None) ->
 
 
 def serve(descriptor: int) -> None:
-    """Make the calls that come in through a socket, until its other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver says when to stop
+    """Make the calls that arrive through a socket, until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides when to stop
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # codecs write there what the reply says anyway
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # codecs repeat there what the reply says
     threading.Thread(target=_watch, daemon=True).start()
     with socket.socket(fileno=descriptor) as stream:
         while True:
@@ -149,7 +148,7 @@ def serve(descriptor: int) -> None:
 
 
 def _answer(message: memoryview) -> tuple[Reply, bytes | None]:
-    """Return what became of a call, and the pixels of its result if that is an image."""
+    """Return the reply to a call, and the pixels of its result if that is an image."""
     try:
         call: Call = pickle.loads(message)
         message.release()
@@ -165,16 +164,16 @@ def _answer(message: memoryview) -> tuple[Reply, bytes | None]:
     except NeedsMemory as error:
         return Reply(needed=error.needed), None
     except MemoryError:
-        return Reply(error=ImageError("decode_memory", "decoding needs more memory than there is")), None
+        return Reply(error=ImageError("decode_memory", "decoding needs more memory than is available")), None
     except PokefaError as error:
         return Reply(error=error), None
-    except Exception as error:  # another library's may not survive the way to a process without that library
+    except Exception as error:  # its class may not exist in the parent process
         return Reply(error=PokefaError(f"{type(error).__name__}: {' '.join(str(error).split())}")), None
 
 
 @contextmanager
 def _limits(call: Call) -> Iterator[None]:
-    """Hold this process to the limits of a call: whatever it does, the kernel ends it at the end of its time."""
+    """Apply the limits of a call; the kernel ends this process when its CPU time is used up."""
     global _ceiling
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     taken = _data_bytes()
@@ -193,12 +192,12 @@ def _limits(call: Call) -> Iterator[None]:
         _ceiling = math.inf
 
 
-# Bytes at which this process ends itself, where the kernel does not.
+# Bytes at which this process ends itself, if the kernel does not limit it.
 _ceiling: float = math.inf
 
 
 def _watch() -> None:
-    """End this process when its parent has ended, or it takes more memory than it may."""
+    """End this process when its parent has ended or its memory exceeds the limit."""
     wait = None if _data_bytes() is not None else LOOK_S
     while not select.select([sys.stdin], [], [], wait)[0]:
         if _peak_bytes() > _ceiling:
@@ -207,7 +206,7 @@ def _watch() -> None:
 
 
 def _data_bytes() -> int | None:
-    """Return the bytes that RLIMIT_DATA counts, or None where the system keeps no such limit on what is mapped."""
+    """Return the bytes that RLIMIT_DATA counts, or None if the system does not apply it to mapped memory."""
     try:
         with open("/proc/self/statm", "rb", buffering=0) as stream:  # noqa: PTH123 -- at every call
             return int(stream.read(256).split()[5]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""A decoder process as its parent sees it: started, asked, and ended."""
+"""The parent's side of a decoder process: start, ask, end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from PIL import Image
 from pokefa.errors import ImageError, RunError
 from pokefa.images.decoder import OUT_OF_MEMORY, Call, Reply, receive, send
 
-# Processor time is what counts, since a busy machine is no fault of an image. The clock ends what uses none either.
+# The limit is CPU time, because a busy machine is not the image's fault. A wall-clock limit ends a call that is stuck.
 MOST_WAIT = 20  # times the limit
-# A call that has not ended after so long gives its turn to another.
+# A call that takes longer gives its turn to another.
 PATIENCE_S = 1
-# A decoder is one of many, and stays on its core. It needs about the same memory for each image: without these two,
-# glibc gives 4 MB back and takes them again each time, which costs as much as decoding 500 kB of JPEG.
+# A decoder is one of many, and uses one core. It needs about the same memory for each image: without the last two,
+# glibc returns and requests 4 MB each time, which costs as much as decoding 500 kB of JPEG.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -42,18 +42,18 @@ class Died(Exception):
 
     def as_image_error(self, call: Call) -> ImageError:
         if self.code == -signal.SIGPROF:
-            return ImageError("decode_timeout", f"not decoded within {call.seconds:g} seconds of processor time")
+            return ImageError("decode_timeout", f"not decoded within {call.seconds:g} seconds of CPU time")
         if self.code in (-signal.SIGKILL, OUT_OF_MEMORY):
-            return ImageError("decode_memory", "the decoder was killed, most likely for want of memory")
+            return ImageError("decode_memory", "the decoder was killed, most likely because memory ran out")
         how = signal.Signals(-self.code).name if self.code < 0 else f"exit code {self.code}"
         return ImageError("decode_crash", f"the decoder crashed ({how})")
 
 
 class Decoder:
-    """A decoder process and the way to it.
+    """A decoder process and the connection to it.
 
-    It has a session of its own, so that Ctrl-C in a terminal does not reach it, and an open stdin for as long as this
-    process lives, so that it does not live longer.
+    It runs in its own session, so that Ctrl-C in a terminal does not reach it. It ends when its stdin closes, with this
+    process at the latest.
     """
 
     def __init__(self) -> None:
@@ -68,21 +68,21 @@ class Decoder:
                     start_new_session=True,
                     env={name: value for name, value in os.environ.items() if not name.endswith("_KEY")} | ENVIRONMENT,
                 )
-        except OSError as error:  # too few file descriptors, processes or memory: no fault of the image
-            raise RunError(f"a decoder cannot start: {error.strerror}; allow this process more of it") from None
-        # A timeout of Python's own would cost another call of the system, and another wait for the interpreter.
+        except OSError as error:  # too few file descriptors, processes or memory: not the image's fault
+            raise RunError(f"a decoder cannot start: {error.strerror}; raise this process's limit") from None
+        # Python's own timeout would cost another system call and another wait for the interpreter.
         self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", PATIENCE_S, 0))
         self._has_answered = False
         self.is_spent = False
 
     def ask(self, call: Call, on_slow: Callable[[], None]) -> Reply:
-        """Have a call made; `on_slow` is called when that takes over PATIENCE_S.
+        """Make a call and return the reply; `on_slow` is called if that takes over PATIENCE_S.
 
         Raises:
-            Died: the decoder has died over it.
-            RunError: it has not even started.
+            Died: the decoder died during the call.
+            RunError: the decoder did not start.
         """
-        self.is_spent = True  # unless the whole answer comes
+        self.is_spent = True  # until the complete answer has arrived
         ends = time.monotonic() + MOST_WAIT * call.seconds
 
         def look() -> None:

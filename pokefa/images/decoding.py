@@ -1,16 +1,16 @@
-"""Decoding what strangers made, in processes that can be ended: `in_decoder(open_image, path)`.
+"""Decoding untrusted images in processes that can be ended: `in_decoder(open_image, path)`.
 
-A decoder is a small process with Pillow and little else in it. It makes one call after the other and sends back what
-the function returned. Each call has a limit of processor time, which the kernel keeps (ITIMER_PROF), and of memory
-(RLIMIT_DATA on Linux; elsewhere a thread looks at what the process takes). A call over its limit ends the decoder, and
-its image becomes an ImageError: `decode_timeout` or `decode_memory`, or `decode_crash` where a library fell over. Other
-calls notice nothing, and the next one gets a new decoder.
+A decoder is a small process with Pillow and little else. It makes one call after another and returns the results. Each
+call has a limit of CPU time, which the kernel enforces (ITIMER_PROF), and of memory (RLIMIT_DATA on Linux; elsewhere a
+thread checks the process's memory). A call over its limit ends the decoder, and its image gets an ImageError:
+`decode_timeout` or `decode_memory`, or `decode_crash` if a library crashed. Other calls are not affected, and the next
+one gets a new decoder.
 
-Small images are decoded as they come, one for each core. A large one has its memory from the `Budget` first, and waits
-for it without keeping a decoder. A call that takes long gives its turn to another: two hostile images do not hold up
-thirty good ones.
+Small images are decoded at once, one per core. A large image first claims its memory from the `Budget`, and waits for
+it without occupying a decoder. A slow call gives its turn to another, so two hostile images do not delay thirty good
+ones.
 
-The function is imported in the decoder. So it stands in a module that imports little, and not in a script.
+The decoder imports the function, so it must be in a module that imports little, and not in a script.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from pokefa.images.decoder_process import Decoder, Died
 from pokefa.images.memory import SMALL_BYTES, Budget
 from pokefa.images.structure import Caps
 
-# Images of 100 million pixels take 1 to 4 seconds, of any format.
+# An image of 100 million pixels takes 1 to 4 seconds in any format.
 SECONDS = 20.0
-# Killed from outside, by the system for want of memory perhaps, an image has another try.
+# A call is repeated if its decoder is killed from outside, for example by the system when memory runs out.
 TRIES = 2
 
-# Another try, with other limits or more memory, may succeed.
+# A retry with higher limits or more memory may succeed.
 DECODER_SLUGS = ("decode_timeout", "decode_memory", "decode_crash")
 
-# A library gives these errors too when it gets no memory.
+# A library also reports these errors when it cannot allocate memory.
 _PERHAPS_MEMORY = ("truncated", "decode_crash")
 
 LOOK_S = 0.2
@@ -49,12 +49,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Limits:
-    """What decoding an image may cost.
+    """The limits of decoding an image.
 
     Args:
-        seconds: of processor time.
-        memory: bytes for all large images together; None = half of what the machine has.
-        caps: on the parts of a file.
+        seconds: CPU time.
+        memory: bytes for all large images together; None = half of the machine's memory.
+        caps: caps on the parts of a file.
     """
 
     seconds: float = SECONDS
@@ -63,11 +63,11 @@ class Limits:
 
 
 class Decoders:
-    """Decoders, started as they are needed; threads may share them.
+    """Decoders, started on demand; threads may share them.
 
     Args:
-        at_once: how many are at work, apart from those that take long; None = one for each core.
-        budget: for large images; None = that of `limits`.
+        at_once: how many work at once, not counting slow ones; None = one per core.
+        budget: the budget for large images; None = that of `limits`.
     """
 
     def __init__(self, limits: Limits = Limits(), at_once: int | None = None, budget: Budget | None = None) -> None:
@@ -88,7 +88,7 @@ class Decoders:
 
         Raises:
             ImageError: `decode_timeout`, `decode_memory` or `decode_crash`.
-            Interrupted: `close` was called meanwhile.
+            Interrupted: `close` was called in the meantime.
             RunError: no decoder can start.
         """
         limits = self._limits
@@ -103,17 +103,17 @@ class Decoders:
         return reply.result
 
     def close(self) -> None:
-        """End all decoders; calls that are under way raise Interrupted."""
+        """End all decoders; calls in progress raise Interrupted."""
         with self._lock:
             self._closed = True
             for decoder in self._busy:
-                decoder.process.kill()  # whoever waits for it ends it
+                decoder.process.kill()  # the waiting thread ends it
             idle, self._idle = self._idle, []
         for decoder in idle:
             decoder.end()
 
     def _make(self, call: Call) -> Reply:
-        """Make a call; one whose decoder is killed from outside is made again."""
+        """Make a call, and repeat it if its decoder is killed from outside."""
         for _ in range(TRIES):
             try:
                 return self._try(call)
@@ -158,11 +158,11 @@ class Decoders:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Interrupted("interrupted while an image was decoded")
+            raise Interrupted("interrupted while decoding an image")
 
 
 class _Turn:
-    """One of the turns of a semaphore, given back once, at the end or before."""
+    """One turn of a semaphore, given back once, at the end or earlier."""
 
     def __init__(self, turns: threading.Semaphore, check: Callable[[], None]) -> None:
         check()
@@ -194,16 +194,16 @@ def in_decoder(function: Callable[Parameters, Result], *args: Parameters.args, *
 
 
 def readable(path: Path, max_bytes: int = images.MAX_BYTES) -> Path | bytes:
-    """Return what a decoder can read: a path, or the bytes of what lies on object storage, whose keys it lacks.
+    """Return what a decoder can read: a path, or the bytes of an object in object storage, whose keys it lacks.
 
     Raises:
-        ImageError: `missing_file`, `empty_file` or `too_many_bytes`, of what lies on object storage.
+        ImageError: `missing_file`, `empty_file` or `too_many_bytes`, for object storage only.
     """
     return path if isinstance(path, Path) else images.read_file(path, max_bytes)
 
 
 def use_limits(limits: Limits, at_once: int | None = None) -> None:
-    """Have this process's decoders keep to these limits from now on; `at_once` as for `Decoders`."""
+    """Set the limits of this process's decoders from now on; `at_once` as for `Decoders`."""
     global _own_limits
     end_decoders()
     _own_limits = limits, at_once
@@ -216,7 +216,7 @@ def limits_in_use() -> Limits:
 
 
 def end_decoders() -> None:
-    """End this process's decoders; what is under way raises Interrupted, and a later call starts new ones."""
+    """End this process's decoders; calls in progress raise Interrupted, and a later call starts new ones."""
     global _own
     with _own_lock:
         before, _own = _own, None

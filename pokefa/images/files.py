@@ -1,12 +1,11 @@
-"""Opening strangers' images: capped, upright, in sRGB, first frame, with every failure named.
+"""Opening untrusted images: capped, upright, in sRGB, first frame, with a slug for every failure.
 
-`open_image` is the only way that a stage opens an image. It returns the mode "RGB", "RGBA", "L" or "LA" at 8 bits per
-channel; `flatten` gives a model its RGB. `check_image` tells format and size without converting anything.
-`needs_conversion` tells whether other programs would see the same picture in the file as it is, and `place_file` gives
-such a file another name without copying it.
+Stages open images only with `open_image`. It returns the mode "RGB", "RGBA", "L" or "LA" at 8 bits per channel;
+`flatten` converts it to RGB for a model. `check_image` returns format and size without a conversion. `needs_conversion`
+tells whether other programs would show the file differently.
 
-These functions work in the process that calls them. What a stranger made goes through
-`pokefa.images.decoding.in_decoder`, which calls them where a decode can be ended.
+These functions run in the calling process. For untrusted files, call them through
+`pokefa.images.decoding.in_decoder`, which can end a decode.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-# The plugins of AVIF, TIFF and WebP are named because Pillow would load all of its own to find one of them.
+# AVIF, TIFF and WebP plugins are imported because Pillow would otherwise load all of its plugins to find one.
 from PIL import (
     AvifImagePlugin,
     ExifTags,
@@ -46,24 +45,24 @@ Result = TypeVar("Result")
 
 _WHITE = (255, 255, 255)
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_THIRTY_TWO_BIT_MODES = ("I", "F")  # of a TIFF; what its numbers mean is not in the file
+_THIRTY_TWO_BIT_MODES = ("I", "F")  # of a TIFF; the file does not say what its numbers mean
 _TURNED = (2, 3, 4, 5, 6, 7, 8)  # the EXIF orientations that are not upright
 _ON_THEIR_SIDE = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
 _PNG_BIT_DEPTH = 24  # its offset: signature, then length, name, width and height of the IHDR chunk
-# Colours that a profile moves by no more than this look the same with and without it. The many sRGB profiles about
-# differ from each other by one or two levels of rounding.
+# A profile that moves colours by no more than this makes no visible difference. The many sRGB profiles in use differ
+# from each other by one or two levels of rounding.
 _SAME_COLOUR_LEVELS = 2
 
 
-# A build of Pillow may lack the libraries of these two.
+# Some builds of Pillow lack the libraries of these two.
 _BUILT = {"AVIF": AvifImagePlugin.SUPPORTED, "WEBP": WebPImagePlugin.SUPPORTED}
 
-# Decoders run side by side, so none of them takes more than its own core.
+# Decoders run in parallel, so each uses one core.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-# A profile may be as long as in a JPEG; texts that are longer than Pillow's own limit do not get to it.
+# A profile may be as long as in a JPEG; `without_ballast` removes texts over Pillow's own limit.
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE
 
-# The caps of this process. `pokefa.images.decoding` sets those that the user asked for.
+# The caps of this process, which `pokefa.images.decoding` sets.
 caps = Caps()
 
 
@@ -76,17 +75,17 @@ def open_image(
 ) -> Image.Image:
     """Return the decoded first frame of a file: upright, in sRGB, 8 bits per channel.
 
-    The result has mode RGB or RGBA, or L or LA for grey images. Of 16 bits the upper 8 are used; grey is rounded. An
-    embedded colour profile is followed where it fits the image, and CMYK without one is inverted plainly. Palettes
-    and transparent colours are resolved, except the transparent colour of a 16-bit PNG, which is taken as opaque.
-    Metadata is not carried over; `image.format` tells the file's format.
+    The result has mode RGB or RGBA, or L or LA for grey images. 16-bit samples keep the upper 8 bits; grey is rounded.
+    An embedded colour profile is applied if it fits the image, and CMYK without one is inverted. Palettes and
+    transparent colours are resolved, except the transparent colour of a 16-bit PNG, which becomes opaque. Metadata is
+    removed; `image.format` is the file's format.
 
     Args:
         reduce: 2, 4 or 8 decodes a JPEG at that fraction of its width and height, in less time. It must divide both,
-            so that the smaller picture shows exactly the same. Other formats come whole.
+            so that the smaller image shows exactly the same area. Other formats are decoded at full size.
 
     Raises:
-        ImageError: the file is missing, over a cap, of no format that is read, or damaged.
+        ImageError: the file is missing, over a cap, of an unsupported format, or damaged.
     """
 
     def convert(opened: Image.Image, orientation: int) -> Image.Image:
@@ -94,7 +93,7 @@ def open_image(
             opened.draft(opened.mode, (opened.width // reduce, opened.height // reduce))
         opened.load()
         if orientation == 1:
-            # Pillow's public ways to an image that is no open file, such as exif_transpose, copy all pixels.
+            # Pillow's public functions that detach an image from its file, such as exif_transpose, copy all pixels.
             return _to_srgb(opened._new(opened.im))
         return _to_srgb(ImageOps.exif_transpose(opened))
 
@@ -106,7 +105,7 @@ def open_image(
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file holds: its format, and width and height in pixels after EXIF orientation."""
+    """A file's format, and its width and height in pixels after EXIF orientation."""
 
     format: str
     width: int
@@ -120,13 +119,13 @@ def check_image(
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
 ) -> Facts:
-    """Return the facts about an image; with `decode`, having read every bit of its first frame.
+    """Return the facts about an image; `decode` also reads all of its first frame.
 
-    A JPEG is then decoded at an eighth of its size: the coded data are read to their end all the same, and only the
-    inverse transform, in which nothing can go wrong, is smaller.
+    A JPEG is then decoded at an eighth of its size: all coded data are still read, and only the inverse transform,
+    which cannot fail, is smaller.
 
     Raises:
-        ImageError: as `open_image`; without `decode`, damage behind the header is not seen.
+        ImageError: as `open_image`; without `decode`, damage after the header is not detected.
     """
 
     def facts(opened: Image.Image, orientation: int) -> tuple[int, int]:
@@ -146,14 +145,13 @@ def needs_conversion(
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
 ) -> str | None:
-    """Return why other programs may see another picture in the file than `open_image` gives, or None.
+    """Return why other programs may show the file differently from `open_image`, or None.
 
-    The reason is `format` for all that is no JPEG, PNG or WebP, and else `animated`, `rotated`, `cmyk`, `sixteen_bit`
-    or `profile`. A palette, a bit of grey or an alpha channel is no reason, and neither is a profile that leaves sRGB
-    colours as they are.
+    The reason is `format` for any format but JPEG, PNG and WebP, else `animated`, `rotated`, `cmyk`, `sixteen_bit` or
+    `profile`. A palette, grey, an alpha channel or a profile that keeps sRGB colours is not a reason.
 
     Raises:
-        ImageError: as `open_image`; the pixels are not decoded here, so damage in them is not seen.
+        ImageError: as `open_image`; the pixels are not decoded, so damage in them is not detected.
     """
     data = read_file(source, max_bytes)
 
@@ -174,7 +172,7 @@ def needs_conversion(
 
 
 def strip_ballast(data: bytes) -> bytes:
-    """Return what a decoder needs of an image file: see `pokefa.images.structure.without_ballast`.
+    """Return the parts of an image file that a decoder needs: see `pokefa.images.structure.without_ballast`.
 
     Raises:
         ImageError: the file has too many parts.
@@ -183,14 +181,14 @@ def strip_ballast(data: bytes) -> bytes:
 
 
 def to_png(image: Image.Image, level: int = -1) -> bytes:
-    """Return the PNG file of an image; `level` is zlib's, of which -1 is its own choice."""
+    """Return an image encoded as PNG; `level` is zlib's compression level, and -1 its default."""
     stream = io.BytesIO()
     image.save(stream, "PNG", compress_level=level)
     return stream.getvalue()
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Return the image as RGB, alpha laid on white."""
+    """Return the image as RGB, composited on white."""
     if image.mode == "RGB":
         return image
     if "A" not in image.mode:
@@ -222,8 +220,8 @@ def read_file(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def _read(source: Path, max_bytes: int) -> bytes:
-    """Return the bytes of a file, at most one more than the cap; a pipe is not waited for."""
-    if not isinstance(source, Path):  # of fsspec: no file of this machine
+    """Return the bytes of a file, at most one more than the cap, without waiting for a pipe."""
+    if not isinstance(source, Path):  # an fsspec path, not a local file
         with source.open("rb") as remote:
             return remote.read(max_bytes + 1)
     with os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
@@ -234,23 +232,23 @@ def _read(source: Path, max_bytes: int) -> bytes:
 
 
 def _open(data: bytes, max_pixels: int, use: Callable[[Image.Image, int], Result]) -> tuple[Result, str]:
-    """Return what `use` makes of an opened image and its orientation, and the name of the image's format.
+    """Return the result of `use` for an opened image and its orientation, and the name of the image's format.
 
-    The pixels are for `use` to load.
+    The pixels are not loaded before `use` runs.
 
     Raises:
-        ImageError: the bytes are no image that is read, one over a cap, or damaged.
+        ImageError: the bytes are not an image, of an unsupported format, over a cap, or damaged.
     """
     name = recognise(data)
     if name is None:
-        raise ImageError("not_an_image", "the bytes are in no known image format")
+        raise ImageError("not_an_image", "the bytes match no known image format")
     if name not in FORMATS or not _BUILT.get(name, True):
-        raise ImageError("unsupported_format", f"{name} is not read" + " by this build of Pillow" * (name in FORMATS))
+        raise ImageError("unsupported_format", f"{name} is not supported" + " by this Pillow" * (name in FORMATS))
     lean = without_ballast(name, data, caps)
-    if name == "WEBP":  # libwebp makes room for all pixels as soon as a file is opened
+    if name == "WEBP":  # libwebp allocates memory for all pixels when it opens a file
         _admit(name, *webp_size(lean), max_pixels)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own bomb warning and EXIF remarks: the caps decide
+        warnings.simplefilter("ignore")  # Pillow's own bomb warning and EXIF warnings: the caps decide
         try:
             opened = Image.open(io.BytesIO(lean), formats=[name])
         except Image.DecompressionBombError as error:
@@ -262,7 +260,7 @@ def _open(data: bytes, max_pixels: int, use: Callable[[Image.Image, int], Result
         with opened:
             _admit(name, *opened.size, max_pixels)
             if name == "TIFF" and opened.mode in _THIRTY_TWO_BIT_MODES:
-                raise ImageError("unsupported_format", "TIFF with 32 bits in each sample is not read")
+                raise ImageError("unsupported_format", "TIFF with 32 bits per sample is not supported")
             try:
                 return use(opened, _orientation(opened, lean)), name
             except MemoryError:
@@ -272,11 +270,11 @@ def _open(data: bytes, max_pixels: int, use: Callable[[Image.Image, int], Result
 
 
 def _admit(name: str, width: int, height: int, max_pixels: int) -> None:
-    """See that an image may be decoded.
+    """Check that an image may be decoded.
 
     Raises:
         ImageError: it has more than `max_pixels`.
-        NeedsMemory: this is a decoder, and the image needs more than it may take.
+        NeedsMemory: this process is a decoder, and the image needs more than its allowance.
     """
     if width * height > max_pixels:
         raise ImageError("too_many_pixels", f"{width}x{height} is over {max_pixels} pixels")
@@ -284,12 +282,12 @@ def _admit(name: str, width: int, height: int, max_pixels: int) -> None:
 
 
 def _out_of_memory() -> ImageError:
-    return ImageError("decode_memory", "decoding needs more memory than there is")
+    return ImageError("decode_memory", "decoding needs more memory than is available")
 
 
 def _orientation(opened: Image.Image, data: bytes) -> int:
-    """Return the EXIF orientation of an opened file of the bytes `data`: 2 to 8, or 1, upright, for all else."""
-    # Pillow turns a TIFF by itself. To look for the EXIF of a PNG it decodes the pixels, which may come first.
+    """Return the EXIF orientation of an opened file with the bytes `data`: 2 to 8, or 1 (upright) otherwise."""
+    # Pillow rotates a TIFF itself. To find the EXIF of a PNG it decodes the pixels, which may come first.
     if opened.format == "TIFF" or (opened.format == "PNG" and not may_be_turned(data)):
         return 1
     found = opened.getexif().get(ExifTags.Base.Orientation)
@@ -311,7 +309,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _through_profile(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return the image converted to sRGB; as it is where the profile is damaged or of another colour space."""
+    """Return the image converted to sRGB, or unchanged if the profile is damaged or of another colour space."""
     alpha = image.getchannel("A") if "A" in image.mode else None
     colours = image.convert(image.mode.rstrip("A")) if alpha is not None else image
     try:
@@ -319,7 +317,7 @@ def _through_profile(image: Image.Image, profile: bytes) -> Image.Image:
         converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
-    assert converted is not None  # None is the answer only where the image is converted in place
+    assert converted is not None  # None only if the image is converted in place
     if colours.mode == "L":
         converted = converted.convert("L")
     if alpha is not None:

@@ -1,7 +1,7 @@
-"""The image formats: which are read, how their bytes begin, and which others are known by name.
+"""The supported image formats, how their bytes begin, and other formats that are recognised by name.
 
-`FORMATS` is the one list. A new format is a line there; if a cheap count can tell that a file of it decodes for ever,
-the count belongs in `pokefa.images.structure`.
+`FORMATS` is the only list. A new format is one line in it. If counting a file's parts can show that it would decode
+forever, add the count to `pokefa.images.structure`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# Bytes that are enough to know a format by. An SVG may have comments and a document type before its first element.
+# Bytes needed to recognise a format. An SVG may have comments and a document type before its first element.
 HEAD = 1024
 
 _BOX = 8  # length and type of a box of ISO 14496-12, on which AVIF and HEIC are built
@@ -19,15 +19,15 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 
 @dataclass(frozen=True)
 class Format:
-    """An image format that is read.
+    """A supported image format.
 
     Args:
-        name: what Pillow and the column `fmt` call it.
-        suffix: of its files, without a dot.
-        media_type: what HTTP calls it.
-        begins: matches the first bytes of its files; None where only the brands of the first box tell.
-        resized_as: the format of its resized file. Later stages and the shards hold JPEG, PNG and WebP alone.
-        pixel_bytes: the most memory that decoding and converting take for each pixel.
+        name: its name in Pillow and in the column `fmt`.
+        suffix: its file name extension, without a dot.
+        media_type: its name in HTTP.
+        begins: matches the first bytes of its files; None if only the brands of the first box identify it.
+        resized_as: the format of its resized file. Later stages and the shards contain JPEG, PNG and WebP only.
+        pixel_bytes: the largest memory per pixel for decoding and converting.
     """
 
     name: str
@@ -38,19 +38,19 @@ class Format:
     pixel_bytes: int
 
 
-# pixel_bytes: the least RLIMIT_DATA with which `open_image` and `flatten` succeed, for pictures with alpha, a profile
-# and an orientation, and a fifth more. A decoded pixel takes 4 bytes, and each conversion as many again. On top come
-# the coefficients of a progressive JPEG (6 bytes a pixel at 4:4:4), the canvases of libwebp's animation decoder (12),
+# pixel_bytes: the smallest RLIMIT_DATA with which `open_image` and `flatten` succeed, plus a fifth, for images with
+# alpha, a profile and an orientation. A decoded pixel takes 4 bytes, and so does each conversion. In addition there are
+# the coefficients of a progressive JPEG (6 bytes per pixel at 4:4:4), the canvases of libwebp's animation decoder (12),
 # and the frames of an AV1 decoder.
 _READ = (
     Format("JPEG", "jpg", "image/jpeg", re.compile(rb"\xff\xd8\xff"), "JPEG", 20),
     Format("PNG", "png", "image/png", re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", 20),
     Format("WEBP", "webp", "image/webp", re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP", 28),
-    # Like WebP: lossy as a rule, perhaps with alpha.
+    # Like WebP: usually lossy, possibly with alpha.
     Format("AVIF", "avif", "image/avif", None, "WEBP", 32),
-    # These have no loss, and PNG adds none.
+    # These are lossless, and so is PNG.
     Format("GIF", "gif", "image/gif", re.compile(rb"GIF8[79]a"), "PNG", 20),
-    # The length of the second header is one of seven; without it any text that starts with BM would be a bitmap.
+    # The second header has one of seven lengths; without this check any text that starts with BM would be a bitmap.
     Format(
         "BMP", "bmp", "image/bmp", re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "PNG", 20
     ),
@@ -58,13 +58,13 @@ _READ = (
 )
 FORMATS = {one.name: one for one in _READ}
 SUFFIXES = {one.name: one.suffix for one in _READ}
-# What the resized files, the final set and the shards hold, in this order wherever it shows.
+# The formats of the resized files, the final set and the shards, in display order.
 KEPT_FORMATS = ("JPEG", "PNG", "WEBP")
 
-# The Accept header for an image: all that is read, and whatever else the server may have.
+# The Accept header for an image: the supported formats, then anything else.
 ACCEPT = ",".join([*(one.media_type for one in _READ), "*/*;q=0.1"])
 
-# Images that are not read. TARGA, PCX and WBMP files begin with nothing that is theirs alone.
+# Unsupported formats. TARGA, PCX and WBMP files have no distinctive first bytes.
 _NOT_READ = (
     ("JPEG XL", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n")),
     ("JPEG 2000", re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n")),
@@ -90,7 +90,7 @@ _NOT_READ = (
 
 
 def recognise(data: bytes) -> str | None:
-    """Return the format of an image file by its first HEAD bytes, read or not, or None for what is no image."""
+    """Return the format of an image file by its first HEAD bytes, supported or not, or None if it is not an image."""
     head = data[:HEAD]
     for one in _READ:
         if one.begins is not None and one.begins.match(head):
@@ -107,14 +107,14 @@ def recognise(data: bytes) -> str | None:
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """Return the brands in a file's first box: the formats that its maker says it keeps to."""
+    """Return the brands in a file's first box: the formats that it declares."""
     if head[4:8] != b"ftyp":
         return set()
     box = head[_BOX : int.from_bytes(head[:4], "big")]
-    return {box[:4], *(box[at : at + 4] for at in range(_BOX, len(box), 4))}  # the second four bytes are a version
+    return {box[:4], *(box[at : at + 4] for at in range(_BOX, len(box), 4))}  # bytes 4 to 8 are a version
 
 
 def _is_svg(head: bytes) -> bool:
-    """Tell whether a text is an SVG, and not a page with one in it."""
+    """Tell whether a text is an SVG, and not a page that contains one."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return text.startswith((b"<svg", b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in text and b"<html" not in text

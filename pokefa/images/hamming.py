@@ -1,14 +1,13 @@
-"""Every pair of 64-bit hashes that differ in at most some bits, found without comparing each with each.
+"""All pairs of 64-bit hashes within a Hamming distance, found without comparing every pair.
 
-Cut the 64 bits into `threshold + k` blocks. Hashes that differ in at most `threshold` bits differ in at most so many
-blocks, so at least k blocks are equal in both. For each choice of k blocks the hashes are sorted by these blocks, and
-compared only within runs where they are equal: nothing is missed, whatever the bits. k is chosen by estimated cost:
-more blocks at once make shorter runs, and more sorts. A pair that several choices find is reported by the first alone.
+Cut the 64 bits into `threshold + k` blocks. Hashes that differ in at most `threshold` bits differ in at most
+`threshold` blocks, so at least k blocks are equal. For each choice of k blocks, the hashes are sorted by these blocks
+and compared only within runs where the blocks are equal. The search is exact. k has the lowest estimated cost: a
+larger k gives shorter runs and more sorts. Only the first choice that finds a pair reports it.
 
-The bits are dealt to the blocks by how much they vary, so bits that hardly do (all hashes share them, say) spoil no
-block. A run that is far longer than chance allows, because bits depend on each other, is searched by the same method
-on the bits that vary within it. Where thresholds are so high, or hashes so few or so alike, that no cut pays, the
-hashes are compared each with each.
+The bits are distributed over the blocks by how much they vary, so that every block varies. A run that is much longer
+than chance allows, because bits depend on each other, is searched by the same method on the bits that vary within it.
+If the threshold is too high, or the hashes too few or too similar, for any cut to be faster, every pair is compared.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ Numbers = NDArray[np.int64]  # places of images, or pairs of them
 Pairs = tuple[Words, Words]  # the two hashes of each pair
 
 BITS = 64
-WORDS_AT_ONCE = 2**15  # 256 KiB: what a step reads and writes stays in the processor's second cache
-SAMPLE = 2**16  # hashes that the estimates look at
+WORDS_AT_ONCE = 2**15  # 256 KiB: the data of a step stays in the L2 cache
+SAMPLE = 2**16  # hashes used for the estimates
 RADIX_BITS = 16
 
-# Measured costs in nanoseconds, one thread: bringing a hash into order by few bits and by many, comparing two within
-# runs and in long rows, and what a choice of blocks and a step of comparing cost beside. Only the ratios matter.
+# Measured costs in nanoseconds, one thread: sorting a hash by few bits and by many, comparing two within runs and in
+# long rows, and the overhead of a choice of blocks and of a comparison step. Only the ratios matter.
 COUNTING_COST = 35.0
 ORDERING_COST = 75.0
 COMPARING_COST = 3.0
 COMPARING_ALL_COST = 1.0
 CHOICE_COST = 150_000.0
 STEP_COST = 8_000.0
-# A run is searched by itself when it is this much longer than the mean, and not short.
+# A run is searched separately if it is this much longer than the mean, and not short.
 LONG_RUN = 8.0
 LEAST_LONG_RUN = 4096
 MOST_BLOCKS_EQUAL = 8
@@ -51,12 +50,12 @@ MOST_BLOCKS_EQUAL = 8
 def near_pairs(
     hashes: Words, threshold: int, *, workers: int | None = None, cut: Cut | None = None
 ) -> NDArray[np.int64]:
-    """Return every pair of hashes that differ in at most `threshold` bits.
+    """Return all pairs of hashes that differ in at most `threshold` bits.
 
     Args:
-        hashes: (N,) uint64, all different.
-        workers: threads; None = one for each core.
-        cut: how to search; the cheapest way by default.
+        hashes: (N,) uint64, all distinct.
+        workers: threads; None = one per core.
+        cut: how to search; by default the cheapest.
 
     Returns:
         (P, 2) int64: positions i < j, sorted.
@@ -71,7 +70,7 @@ def near_pairs(
 def near_pair_chunks(
     hashes: Words, threshold: int, *, workers: int | None = None, cut: Cut | None = None
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield the pairs of `near_pairs` in arrays of (P, 2), i < j in each pair, in no order that means anything."""
+    """Yield the pairs of `near_pairs` in arrays of (P, 2), i < j in each pair, in arbitrary order."""
     order = np.argsort(hashes)
     words = hashes[order]
     if (words[1:] == words[:-1]).any():
@@ -84,18 +83,18 @@ def near_pair_chunks(
 
 @dataclass(frozen=True)
 class Cut:
-    """A cut of the bits into blocks, of which `equal` must agree; no blocks: compare each with each."""
+    """A cut of the bits into blocks, `equal` blocks must agree; no blocks: compare every pair."""
 
     blocks: int
     equal: int
-    run: float  # mean number of hashes with which one is compared, by estimate
+    run: float  # estimated mean number of hashes that one is compared with
 
 
 def choose_cut(count: int, entropy: float, varying: int, threshold: int) -> Cut:
-    """Return the cheapest cut for so many hashes.
+    """Return the cheapest cut for `count` hashes.
 
     Args:
-        entropy: minus the logarithm to base 2 of the chance that two hashes are equal, in bits.
+        entropy: minus log2 of the probability that two hashes are equal, in bits.
         varying: bits that are not the same in all hashes.
     """
     best, least = Cut(0, 0, count), count * (STEP_COST + COMPARING_ALL_COST * count / 2)
@@ -112,7 +111,7 @@ def choose_cut(count: int, entropy: float, varying: int, threshold: int) -> Cut:
 
 
 def _search(words: Words, threshold: int, workers: int, cut: Cut | None = None) -> Iterator[Pairs]:
-    """Yield the near pairs of different hashes, in any order of the hashes."""
+    """Yield the near pairs of distinct hashes, in arbitrary order."""
     if len(words) < 2:
         return
     varying = int(np.bitwise_or.reduce(words) ^ np.bitwise_and.reduce(words))
@@ -136,13 +135,13 @@ def _search(words: Words, threshold: int, workers: int, cut: Cut | None = None) 
 
 
 def _entropies(sample: Words, bits: Sequence[int]) -> NDArray[np.float64]:
-    """Return for each bit minus the logarithm to base 2 of the chance that it is equal in two hashes."""
+    """Return, for each bit, minus log2 of the probability that it is equal in two hashes."""
     ones = np.array([np.count_nonzero(sample & np.uint64(1 << bit)) for bit in bits]) / len(sample)
     return -np.log2(ones**2 + (1 - ones) ** 2)
 
 
 def _deal(bits: Sequence[int], entropies: NDArray[np.float64], blocks: int) -> list[list[int]]:
-    """Deal the bits to the blocks, the most varying first, there and back again, so that all get about as much."""
+    """Distribute the bits over the blocks, most varying first and in alternating direction, to balance the blocks."""
     dealt: list[list[int]] = [[] for _ in range(blocks)]
     there_and_back = itertools.cycle([*range(blocks), *reversed(range(blocks))])
     for place, block in zip(np.argsort(-entropies, kind="stable").tolist(), there_and_back, strict=False):
@@ -151,7 +150,7 @@ def _deal(bits: Sequence[int], entropies: NDArray[np.float64], blocks: int) -> l
 
 
 class Layout:
-    """Where the blocks lie in a word: from the highest bit down, then the rest."""
+    """The positions of the blocks in a word: from the highest bit down, then the rest."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = sizes
@@ -159,18 +158,18 @@ class Layout:
         self.masks = [((1 << size) - 1) << end for size, end in zip(sizes, self.ends, strict=True)]
 
     def moves_to_top(self, chosen: Sequence[int]) -> dict[int, int]:
-        """Return {shift to the left: mask} that bring the chosen blocks to the top, the others behind them."""
+        """Return {left shift: mask} that move the chosen blocks to the top, followed by the others."""
         moves: dict[int, int] = {}
         top = BITS
         for block in (*chosen, *(block for block in range(len(self.sizes)) if block not in chosen)):
             top -= self.sizes[block]
             shift = top - self.ends[block]
             moves[shift] = moves.get(shift, 0) | self.masks[block]
-        moves[0] = moves.get(0, 0) | ((1 << top) - 1)  # bits that belong to no block
+        moves[0] = moves.get(0, 0) | ((1 << top) - 1)  # bits outside all blocks
         return moves
 
     def first_to_find(self, differences: Words, chosen: Sequence[int]) -> NDArray[np.bool_]:
-        """Tell of which pairs `chosen` is the first choice that finds them; `differences` as the layout has them."""
+        """Tell for which pairs `chosen` is the first choice that finds them; `differences` in this layout."""
         first = np.ones(len(differences), bool)
         for block in range(chosen[-1] + 1):
             equal = differences & np.uint64(self.masks[block]) == 0
@@ -179,7 +178,7 @@ class Layout:
 
 
 def _move(words: Words, moves: dict[int, int]) -> Words:
-    """Return the words with the bits under each mask shifted to the left; a negative shift goes to the right."""
+    """Return the words with the bits under each mask shifted left; a negative shift moves right."""
     result = np.empty_like(words)
     taken = np.empty(min(len(words), WORDS_AT_ONCE), np.uint64)
     for start in range(0, len(words), WORDS_AT_ONCE):
@@ -203,7 +202,7 @@ def _permute(words: Words, places: dict[int, int]) -> Words:
 
 
 def _search_choice(arranged: Words, layout: Layout, chosen: Sequence[int], threshold: int, run: float) -> Pairs:
-    """Return the near pairs for which `chosen` is the first choice of blocks that agree."""
+    """Return the near pairs for which `chosen` is the first choice of equal blocks."""
     words, same, back = _order(arranged, layout, chosen)
     near = list(_search_runs(words, threshold, same, max(LEAST_LONG_RUN, int(LONG_RUN * run))))
     if not near:
@@ -214,10 +213,10 @@ def _search_choice(arranged: Words, layout: Layout, chosen: Sequence[int], thres
 
 
 def _order(arranged: Words, layout: Layout, chosen: Sequence[int]) -> tuple[Words, int, dict[int, int]]:
-    """Return the words ordered by the chosen blocks, the mask of these, and the moves that bring the bits back."""
+    """Return the words sorted by the chosen blocks, the mask of these, and the moves that restore the bits."""
     moves = layout.moves_to_top(chosen)
     bits = sum(layout.sizes[block] for block in chosen)
-    if bits <= RADIX_BITS:  # few bits are ordered faster by themselves: NumPy sorts 16-bit numbers by counting
+    if bits <= RADIX_BITS:  # NumPy sorts 16-bit numbers faster, by radix sort
         mask = sum(layout.masks[block] for block in chosen)
         top = _move(arranged, {shift: taken & mask for shift, taken in moves.items() if taken & mask})
         keys = (top >> np.uint64(BITS - RADIX_BITS)).astype(np.uint16)
@@ -233,9 +232,9 @@ def _shifted(mask: int, shift: int) -> int:
 
 
 def _search_runs(words: Words, threshold: int, same: int, long_run: int) -> Iterator[Pairs]:
-    """Yield the near pairs of words within runs, in which the bits `same` are the same.
+    """Yield the near pairs of words within runs of equal bits `same`.
 
-    Runs of more than `long_run` words are searched by themselves.
+    Runs of more than `long_run` words are searched separately.
     """
     done = start = 0
     while start + long_run < len(words):
@@ -258,16 +257,16 @@ def _first_true(flags: NDArray[np.bool_]) -> int | None:
 
 
 def _compare(words: Words, threshold: int, same: int) -> Iterator[Pairs]:
-    """Yield the near pairs of words, each compared with those behind it while the bits `same` are the same.
+    """Yield the near pairs of words; each word is compared with the following ones while the bits `same` are equal.
 
-    Pairs of different runs may be among them.
+    The result may include pairs across runs.
     """
     size = min(len(words), WORDS_AT_ONCE)
     differences, distances, near = np.empty(size, np.uint64), np.empty(size, np.uint8), np.empty(size, bool)
     for start in range(0, len(words) - 1, WORDS_AT_ONCE):
         here = words[start : start + WORDS_AT_ONCE]
-        places: NDArray[np.int64] | None = None  # once few are left, those that still have somebody ahead
-        look = 1  # at this offset, see who is left: seldom further on, since it costs as much as comparing
+        places: NDArray[np.int64] | None = None  # once few are left: words whose run continues at this offset
+        look = 1  # the offset of the next check of runs, which costs as much as comparing
         for ahead in range(1, len(words)):
             if places is None:
                 there = words[start + ahead : start + ahead + len(here)]
@@ -295,7 +294,7 @@ def _compare(words: Words, threshold: int, same: int) -> Iterator[Pairs]:
 
 
 def _in_threads(jobs: Iterator[Callable[[], Pairs]], workers: int) -> Iterator[Pairs]:
-    """Yield the results of the jobs in their order, a few under way at once; NumPy lets go of the interpreter."""
+    """Yield the results of the jobs in order, several at once, because NumPy releases the GIL."""
     if workers == 1:
         yield from (job() for job in jobs)
         return

@@ -1,9 +1,8 @@
-"""Giving up rights for good: Linux's Landlock, through its system calls (docs.kernel.org/userspace-api/landlock.html).
+"""Permanently giving up rights with Linux's Landlock, by system calls (docs.kernel.org/userspace-api/landlock.html).
 
-A thread that has confined itself, and every thread and process that it starts, can no longer create, change, rename or
-remove a file anywhere, read one outside of the folders that it named, start another program, or open a TCP connection;
-root no more than others. What it holds open already stays open. Standard library only, so that nothing has started a
-thread before.
+A confined thread, and every thread and process that it starts, cannot create, change, rename or remove files, read
+files outside the named folders, start another program, or open a TCP connection. This applies to root too. Open files
+stay open. Standard library only, so that no import starts a thread first.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_FOLDER = (1 << bit for bit in range(4))
 CHANGE_FOLDERS = sum(1 << bit for bit in range(4, 13))  # remove and make files, folders, links, sockets, devices
 REFER, TRUNCATE = 1 << 13, 1 << 14  # since versions 2 and 3
 BIND_AND_CONNECT = 0b11  # TCP, since version 4
-ABSTRACT_SOCKETS_AND_SIGNALS = 0b11  # those of processes outside, since version 6
+ABSTRACT_SOCKETS_AND_SIGNALS = 0b11  # those of other processes, since version 6
 
-# Devices that libraries write to: these hold no data.
-DEVICES = ("null", "zero", "nvidia*", "nvidia-caps/*", "dri/*", "kfd", "dxg")  # of /dev
+# Devices in /dev that libraries write to; they store no data.
+DEVICES = ("null", "zero", "nvidia*", "nvidia-caps/*", "dri/*", "kfd", "dxg")
 
-# What an interpreter and its libraries read of the system; no folder in which users keep files of their own.
+# System paths that an interpreter and its libraries read; none contains users' files.
 SYSTEM = (
     "/usr", "/lib", "/lib64", "/opt", "/nix/store", "/run/opengl-driver", "/sys", "/dev", "/proc/self", "/proc/sys",
     "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/driver", "/etc/ld.so.cache",
@@ -40,7 +39,7 @@ SYSTEM = (
 
 
 def landlock_version() -> int:
-    """Return the version of Landlock that the kernel offers this process; 0 where it offers none."""
+    """Return the version of Landlock that the kernel offers this process; 0 if none."""
     if not sys.platform.startswith("linux"):
         return 0
     try:
@@ -53,16 +52,16 @@ def confine(readable: Iterable[str]) -> None:
     """Confine this process.
 
     Args:
-        readable: files and folders that it may read beside SYSTEM; those that do not exist are passed over.
+        readable: files and folders that it may read in addition to SYSTEM; missing ones are skipped.
 
     Raises:
-        OSError: the kernel cannot do it, or the process has started threads, which would not be confined.
+        OSError: the kernel does not support it, or the process has other threads, which would not be confined.
     """
     version = landlock_version()
     if version < 1:
         raise OSError(errno.ENOSYS, "the kernel has no Landlock")
     if len(list(Path("/proc/self/task").iterdir())) > 1:
-        raise OSError(errno.EBUSY, "other threads run already")
+        raise OSError(errno.EBUSY, "other threads are already running")
     change = WRITE_FILE | (TRUNCATE if version >= 3 else 0)
     files = EXECUTE | READ_FILE | READ_FOLDER | CHANGE_FOLDERS | change | (REFER if version >= 2 else 0)
     handled = [files]
@@ -99,13 +98,13 @@ def _allow(ruleset: int, path: str, access: int) -> None:
 
 
 def _call(number: int, *arguments: bytes | int | None) -> int:
-    """Make a system call, and return what it returned.
+    """Make a system call, and return its result.
 
     Raises:
         OSError: it failed.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    # What is variadic counts as 32 bits wide unless it says otherwise.
+    # ctypes passes variadic integers as 32 bits by default.
     wide = [ctypes.c_long(each) if isinstance(each, int) else ctypes.c_char_p(each) for each in arguments]
     result = int(libc.syscall(ctypes.c_long(number), *wide))
     if result < 0:

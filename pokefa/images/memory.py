@@ -1,7 +1,7 @@
-"""How much memory large images may take, of all that this machine has.
+"""A memory budget for large images.
 
-Small images need no leave: what they take is bounded by the number of decoders. A large one claims its share of a
-budget first, and waits until there is room. All processes of a user share the budget: a share is a number of locked
+Small images need no claim, because the number of decoders bounds their memory. A large image claims its share of the
+budget first, and waits until there is room. All processes of a user share the budget. A share is a number of locked
 files, which the system unlocks when their holder dies.
 """
 
@@ -18,16 +18,16 @@ from pathlib import Path
 
 from pokefa.errors import Interrupted
 
-# What the rest of the stage and the system take is not less than what its images do.
+# The rest of the stage and the system need about as much as the images.
 SHARE_OF_MEMORY = 0.5
-# A large image's claim is rounded up to so many bytes.
+# A claim is rounded up to a multiple of this.
 SLOT_BYTES = 64 * 2**20
-# An image that needs no more than this has it without a claim.
+# An image that needs no more than this needs no claim.
 SMALL_BYTES = 128 * 2**20
 MOST_SLOTS = 512
 WAIT_S = 0.05
 
-# By the controllers in a line of /proc/self/cgroup: none in version 2.
+# By the controllers in a line of /proc/self/cgroup; version 2 names none.
 _CGROUP_LIMITS = {
     "": (Path("/sys/fs/cgroup"), "memory.max"),
     "memory": (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
@@ -37,9 +37,9 @@ log = logging.getLogger("pokefa")
 
 
 class NeedsMemory(BaseException):
-    """An image needs more memory than its decoder has leave to take.
+    """An image needs more memory than its decoder may use.
 
-    It is no Exception, so that what handles an image's errors lets it pass.
+    It is not an Exception, so that handlers of image errors do not catch it.
     """
 
     def __init__(self, needed: int) -> None:
@@ -47,23 +47,22 @@ class NeedsMemory(BaseException):
         self.needed = needed
 
 
-# Bytes that an image may take in this process; None where there is no limit. `pokefa.images.decoding` sets it in
-# decoders.
+# Bytes that an image may use in this process; None = no limit. Decoders set it.
 allowance: int | None = None
 
 
 def admit(needed: int) -> None:
-    """Let an image pass that needs so many bytes.
+    """Check that an image may use so many bytes in this process.
 
     Raises:
-        NeedsMemory: it may not take them yet.
+        NeedsMemory: it has to claim them first.
     """
     if allowance is not None and needed > allowance:
         raise NeedsMemory(needed)
 
 
 def memory_of_machine() -> int:
-    """Return the bytes of memory that this process can have: the machine's, or less where its cgroup has a limit."""
+    """Return the bytes of memory available to this process: the machine's, or less if its cgroup has a limit."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
@@ -83,11 +82,11 @@ def memory_of_machine() -> int:
 
 
 class Budget:
-    """Memory for large images, shared with whoever has a budget in the same folder.
+    """Memory for large images, shared by all budgets with the same folder.
 
     Args:
-        total: bytes for all of them together; None = SHARE_OF_MEMORY of what there is.
-        folder: of the locked files; None = one of this user, for all runs on this machine.
+        total: bytes for all of them together; None = SHARE_OF_MEMORY of the machine's memory.
+        folder: folder of the locked files; None = this user's, for all runs on this machine.
     """
 
     def __init__(self, total: int | None = None, folder: Path | None = None) -> None:
@@ -97,23 +96,23 @@ class Budget:
 
     @contextmanager
     def claim(self, needed: int, should_stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
-        """Hold room for `needed` bytes while the block lasts; yields how many were given.
+        """Claim `needed` bytes for the duration of the block, and yield the bytes granted.
 
-        An image that needs more than there is has all of it to itself. Where no file can be locked, nobody waits.
+        An image that needs more than the budget gets all of it. If no file can be locked, there is no limit.
 
         Raises:
-            Interrupted: the run is to stop, and there is no room yet.
+            Interrupted: the run was stopped while waiting.
         """
         wanted = min(self._slots, -(-needed // SLOT_BYTES))
         with ExitStack() as held:
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                # One at a time collects: two that held a part each would wait for each other.
+                # One process at a time claims slots: two with a part each would deadlock.
                 with ExitStack() as turn:
                     self._lock(["turn"], 1, turn, should_stop)
                     self._lock([f"slot-{number}" for number in range(self._slots)], wanted, held, should_stop)
             except OSError as error:
-                log.debug("%s: %s: large images are not counted", self._folder, error.strerror)
+                log.debug("%s: %s: large images share no memory budget", self._folder, error.strerror)
             yield self.total if wanted == self._slots else wanted * SLOT_BYTES
 
     def _lock(self, names: list[str], wanted: int, held: ExitStack, should_stop: Callable[[], bool]) -> None:

@@ -1,7 +1,7 @@
-"""What images look like, as far as finding duplicates goes, and which looks are near each other.
+"""Classes of images with equal hashes, and the pairs of classes that are near each other.
 
-Images with the same hashes have one look and share their fate, so the search sees each look once: a thousand copies
-cost no more than one. Images are numbered by their rows; a look has the number of its first image.
+Images with equal hashes form a class, which the search sees once: a thousand copies cost no more than one. Images are
+numbered by their rows; a class has the number of its first image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pokefa.images.hamming import Numbers, Words, near_pair_chunks
 from pokefa.images.phash import FLAT_BITS, FLAT_CONTRAST, TURNS
 from pokefa.ledger.table import KEY
 
-# 800 MB. So many near pairs mean that the threshold is far too high, or that half of all is one picture.
+# 800 MB. More pairs mean that the threshold is far too high, or that half of the images are copies of one.
 MOST_PAIRS = 50_000_000
 
 
@@ -28,14 +28,14 @@ class Hashes:
 
     Attributes:
         own: (N,) uint64.
-        turned: (N, T) uint64, those of the image mirrored and turned; an image without any repeats its own.
+        turned: (N, T) uint64, of the mirrored and rotated image; an image without any repeats its own.
     """
 
     own: Words
     turned: Words
 
     def distances(self, first: Numbers, second: Numbers) -> NDArray[np.int64]:
-        """Return the least Hamming distances between the images' own hashes and any of the others'."""
+        """Return the smallest Hamming distance of each pair: the own hash of one to any hash of the other."""
         least = np.bitwise_count(self.own[first] ^ self.own[second])
         for column in range(self.turned.shape[1]):
             for one, other in ((first, second), (second, first)):
@@ -43,29 +43,29 @@ class Hashes:
         return least.astype(np.int64)
 
 
-def looks_of(images: pl.DataFrame) -> Numbers:
-    """Return the number of each image's look: a flat image looks like the same bytes alone.
+def classes_of(images: pl.DataFrame) -> Numbers:
+    """Return the class of each image; flat images are in a class only with identical files.
 
     Args:
-        images: with image_id, flat, sha256, phash64, and phash_variants where they count.
+        images: with image_id, flat, sha256, phash64, and phash_variants if they are used.
     """
     by_bytes = pl.format("bytes {}", pl.col("sha256").fill_null(pl.col(KEY)))
     names = [name for name in ("phash64", "phash_variants") if name in images.columns]
     by_hash = pl.concat_str(names, separator=" ", ignore_nulls=True)
-    look = pl.when("flat").then(by_bytes).otherwise(by_hash)
-    placed = images.select(look.alias("look")).with_row_index("place")
-    return placed.select(pl.col("place").min().over("look"))["place"].to_numpy().astype(np.int64)
+    label = pl.when("flat").then(by_bytes).otherwise(by_hash)
+    placed = images.select(label.alias("label")).with_row_index("place")
+    return placed.select(pl.col("place").min().over("label"))["place"].to_numpy().astype(np.int64)
 
 
-def near_looks(hashes: Hashes, searched: Numbers, threshold: int) -> Numbers:
-    """Return (P, 2) int64: every pair of the looks `searched` whose distance is at most `threshold`.
+def near_classes(hashes: Hashes, searched: Numbers, threshold: int) -> Numbers:
+    """Return (P, 2) int64: every pair of the classes `searched` whose distance is at most `threshold`.
 
     Raises:
         PokefaError: there are more than MOST_PAIRS.
     """
     if not hashes.turned.shape[1]:
         return searched[collect(near_pair_chunks(hashes.own[searched], threshold))]
-    # Search all hashes, and keep a pair of hashes where one of the two is the image's own.
+    # Search all hashes, and keep pairs in which one of the two is the image's own hash.
     table = np.column_stack((hashes.own[searched], hashes.turned[searched]))
     values, of_entry = np.unique(table, return_inverse=True)
     entries = Groups(of_entry.ravel())
@@ -73,8 +73,8 @@ def near_looks(hashes: Hashes, searched: Numbers, threshold: int) -> Numbers:
 
     def own_pairs(pairs: Numbers) -> Numbers:
         owned = (pairs % width == 0).any(axis=1)
-        looks = np.sort(pairs[owned] // width, axis=1)
-        return looks[looks[:, 0] < looks[:, 1]]
+        classes = np.sort(pairs[owned] // width, axis=1)
+        return classes[classes[:, 0] < classes[:, 1]]
 
     near = (entries.pairs_of_members(chunk) for chunk in near_pair_chunks(values, threshold))
     found = collect(own_pairs(pairs) for pairs in (entries.pairs_within(), *near))
@@ -82,10 +82,10 @@ def near_looks(hashes: Hashes, searched: Numbers, threshold: int) -> Numbers:
 
 
 def collect(chunks: Iterable[Numbers]) -> Numbers:
-    """Return arrays of (P, 2) as one.
+    """Return arrays of (P, 2) concatenated.
 
     Raises:
-        PokefaError: they hold more than MOST_PAIRS.
+        PokefaError: there are more than MOST_PAIRS pairs.
     """
     parts, count = [np.empty((0, 2), np.int64)], 0
     for chunk in chunks:
@@ -93,35 +93,35 @@ def collect(chunks: Iterable[Numbers]) -> Numbers:
         count += len(chunk)
         if count > MOST_PAIRS:
             raise PokefaError(
-                f"over {MOST_PAIRS:,} pairs of images are near each other: nothing was changed; lower --threshold, or "
+                f"over {MOST_PAIRS:,} pairs of images are near-duplicates: nothing was changed; lower --threshold, or "
                 "raise --min-cosine"
             )
     return np.concatenate(parts)
 
 
-def add_links(looks: Numbers, near: Numbers, links: Numbers) -> tuple[Numbers, Numbers]:
-    """Return looks and near looks that take in near pairs of single images.
+def add_links(classes: Numbers, near: Numbers, links: Numbers) -> tuple[Numbers, Numbers]:
+    """Return classes and near pairs that include `links` between single images.
 
-    An image with a link to another look becomes a look of its own, near to all that its old one was near to.
+    An image with a link to another class becomes a class of its own, near everything that its old class was near.
 
     Args:
         links: (Q, 2) int64, pairs of images that are near for another reason than their hash.
     """
-    links = links[looks[links[:, 0]] != looks[links[:, 1]]]
+    links = links[classes[links[:, 0]] != classes[links[:, 1]]]
     if not len(links):
-        return looks, near
-    split = np.arange(len(looks))
+        return classes, near
+    split = np.arange(len(classes))
     rest = np.setdiff1d(split, links)
-    _, first, look = np.unique(looks[rest], return_index=True, return_inverse=True)
-    split[rest] = rest[first][look]
+    _, first, number = np.unique(classes[rest], return_index=True, return_inverse=True)
+    split[rest] = rest[first][number]
     parts = np.unique(split)
-    groups = Groups(looks[parts])
+    groups = Groups(classes[parts])
     new = (groups.pairs_of_members(near), groups.pairs_within())
     return split, np.concatenate([links, *(parts[pairs] for pairs in new)])
 
 
 class Groups:
-    """Members of numbered groups: `of_member` (M,) int64 holds each member's group."""
+    """Members of numbered groups: `of_member` (M,) int64 is each member's group."""
 
     def __init__(self, of_member: Numbers) -> None:
         self.members = np.argsort(of_member, kind="stable")
@@ -140,14 +140,14 @@ class Groups:
         )
 
     def pairs_within(self) -> Numbers:
-        """Return (R, 2) int64: each two members of the same group, once."""
+        """Return (R, 2) int64: each pair of members of the same group, once."""
         several = np.flatnonzero(self.sizes > 1)
         pairs = self.pairs_of_members(np.column_stack((several, several)))
         return pairs[pairs[:, 0] < pairs[:, 1]]
 
 
 def with_flat(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return typed rows with the column `flat`: the hash says nothing."""
+    """Return typed rows with the column `flat`: True if the hash is not meaningful."""
     bits = pl.col("phash64").str.to_integer(base=16, dtype=pl.UInt64).bitwise_count_ones()
     little = (pl.col("phash_contrast") < FLAT_CONTRAST).fill_null(False)
     return rows.with_columns(((bits <= FLAT_BITS) | little).alias("flat"))
@@ -165,11 +165,11 @@ def hashes_of(images: pl.DataFrame) -> Hashes:
 
 
 def look_alikes(images: pl.DataFrame, threshold: int) -> list[tuple[str, str]]:
-    """Return pairs of image_ids that join, directly or through others, all images within `threshold` bits.
+    """Return pairs of image_ids that connect, directly or through others, all images within `threshold` bits.
 
     Args:
-        images: cell texts of image_id and HASH_COLUMNS. Images without a hash, and flat ones, whose hash says nothing,
-            are like no other.
+        images: cell texts of image_id and HASH_COLUMNS. Images without a hash and flat images, whose hash is not
+            meaningful, match no other.
 
     Raises:
         PokefaError: the threshold is so high that too many pairs are near.
@@ -179,10 +179,10 @@ def look_alikes(images: pl.DataFrame, threshold: int) -> list[tuple[str, str]]:
     if hashed["phash_variants"].null_count() == len(hashed):
         hashed = hashed.drop("phash_variants")
     hashed = with_flat(hashed)
-    looks = looks_of(hashed)
-    places = np.arange(len(looks))
-    searched = np.flatnonzero((looks == places) & ~hashed["flat"].to_numpy())
-    same = np.column_stack((places, looks))[looks != places]
-    near = np.concatenate((same, near_looks(hashes_of(hashed), searched, threshold)))
+    classes = classes_of(hashed)
+    places = np.arange(len(classes))
+    searched = np.flatnonzero((classes == places) & ~hashed["flat"].to_numpy())
+    same = np.column_stack((places, classes))[classes != places]
+    near = np.concatenate((same, near_classes(hashes_of(hashed), searched, threshold)))
     ids = hashed[KEY].to_list()
     return [(ids[one], ids[other]) for one, other in near.tolist()]

@@ -1,7 +1,7 @@
-"""Where images lie: under the root, or on storage that every node of a cluster sees (`--data-root`).
+"""Where images are stored: under the root, or on storage that all nodes of a cluster share (`--data-root`).
 
-Addresses such as s3://bucket/folder are those of fsspec. universal_pathlib gives them the methods of pathlib, so a
-stage writes `folder / path` and opens it, wherever it lies; only writing and copying differ, and stand here.
+URLs such as s3://bucket/folder are those of fsspec. universal_pathlib gives them the methods of pathlib, so a stage
+opens `folder / path` in either place. Only writing and copying differ, and are done here.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ REQUIREMENTS = "requirements/requirements_data_root.txt"
 
 
 def data_folder(address: str | None, root: Path) -> Path:
-    """Return the folder under which the paths of the ledger's images begin: `root` unless there is an address.
+    """Return the folder that the paths in the ledger are relative to: `root` unless an address is given.
 
-    What is returned for an address with a scheme has the methods of Path, and is none.
+    For a URL, the result has the methods of Path but is not one.
 
     Raises:
-        InputError: the library for such addresses is not installed, there is no such storage, or nothing lies there.
+        InputError: the library for such URLs is not installed, or the storage or folder does not exist.
     """
     if address is None:
         return root
     if "://" not in address:
         folder = Path(address).absolute()
         if not folder.is_dir():
-            raise InputError(f"--data-root {address}: there is no such folder")
+            raise InputError(f"--data-root {address} does not exist: name an existing folder")
         return folder
     try:
         from upath import UPath  # type: ignore[import-not-found,unused-ignore]
@@ -37,21 +37,21 @@ def data_folder(address: str | None, root: Path) -> Path:
         raise InputError(f"--data-root {address} needs more libraries: pip install -r {REQUIREMENTS}") from None
     try:
         remote = UPath(address)
-        there = remote.exists()  # an address that is wrong, or whose library is missing, shows here, not at each image
+        there = remote.exists()  # a wrong URL or a missing library fails here, not at each image
     except Exception as error:
         raise InputError(f"--data-root {address} cannot be used: {first_line(error)}") from None
     if not there:
-        raise InputError(f"--data-root {address}: nothing lies there, or these credentials may not see it")
+        raise InputError(f"--data-root {address} does not exist, or is not visible with these credentials: check both")
     return cast(Path, remote)
 
 
 def is_remote(path: Path) -> bool:
-    """Tell whether a path is one of fsspec's, which is no Path though it has its methods."""
+    """Tell whether a path is an fsspec path, which has the methods of Path but is not one."""
     return not isinstance(path, Path)
 
 
 def files_under(folder: Path) -> Iterator[Path]:
-    """Yield every file under a folder, wherever it is; of a folder here also those in linked folders."""
+    """Yield every file under a local or remote folder; in a local one, linked folders are followed."""
     if not is_remote(folder):
         yield from walk_files(folder)
     elif folder.exists():
@@ -59,7 +59,7 @@ def files_under(folder: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Put a file in the place of `path`, whole or not at all, and make its folder.
+    """Write or replace a file atomically, and create its folder.
 
     Raises:
         PokefaError: it could not be written.
@@ -69,13 +69,13 @@ def write_file(path: Path, content: bytes) -> None:
             stream.write(content)
         return
     try:
-        path.write_bytes(content)  # object storage shows an object when it has all of it
+        path.write_bytes(content)  # object storage writes atomically
     except Exception as error:
         raise PokefaError(f"cannot write {path}: {first_line(error)}") from None
 
 
 def copy_file(source: Path, target: Path) -> bool:
-    """Give a file a second name: a link, or a copy made by the storage itself. Return False if it has it already.
+    """Link a file to a second name, or copy it within remote storage; return False if it exists already.
 
     Raises:
         PokefaError: it could not be placed.

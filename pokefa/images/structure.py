@@ -1,9 +1,9 @@
-"""The structure of an image file, read without decoding: counts against caps, and the bytes without their ballast.
+"""The structure of an image file, read without decoding: parts are counted against caps, and ballast is removed.
 
-A few hundred bytes can ask a decoder for minutes: scans that add nothing, millions of comments or text chunks. Their
-number is known from the structure alone. Each walk here jumps from part to part and stops at its cap, so it takes
-milliseconds whatever the file. Text and metadata that no pixel depends on are left out of what a decoder gets: Pillow
-refuses a picture for a text that is too long, and joins the segments of EXIF in quadratic time.
+A few hundred bytes can cost a decoder minutes: empty scans, millions of comments or text chunks. The structure shows
+their number. Each function here jumps from part to part and stops at its cap, so it takes milliseconds for any file.
+Text and metadata that no pixel depends on are removed before decoding: Pillow refuses an image with too long a text,
+and joins EXIF segments in quadratic time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 from pokefa.errors import ImageError
 
-# Encoders write about 10 scans, a few up to 100. On 64 million grey pixels a scan without content costs 20 ms.
+# Encoders write about 10 scans, a few up to 100. For 64 million grey pixels an empty scan costs 20 ms.
 MAX_SCANS = 128
-# Encoders write 10 to 30 segments. 50 MB, the cap on a file, hold 800 of full length.
+# Encoders write 10 to 30 segments. A file of 50 MB, the cap, has room for 800 of full length.
 MAX_SEGMENTS = 1000
 # A PNG of 50 MB has 6,400 chunks at libpng's 8,192 bytes each; its shortest have 512.
 MAX_CHUNKS = 100_000
 
-# Metadata is read for the orientation and the colour profile. Both fit many times over.
+# Metadata is read for the orientation and the colour profile, which are far smaller.
 MAX_TEXT = 2**20
 MAX_EXIF_SEGMENTS = 16
 MAX_PROFILE = 16 * 2**20  # as long as the profile of a JPEG can be
@@ -33,12 +33,12 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Caps:
-    """The most parts that a file may have.
+    """The largest number of parts that a file may have.
 
     Args:
-        scans: of a JPEG.
-        segments: of a JPEG: everything with a marker and a length, comments and EXIF among them.
-        chunks: of a PNG or WebP; blocks before the first frame of a GIF; entries, strips and tiles of a TIFF.
+        scans: scans of a JPEG.
+        segments: segments of a JPEG: all parts with a marker and a length, including comments and EXIF.
+        chunks: chunks of a PNG or WebP; blocks before the first frame of a GIF; entries, strips and tiles of a TIFF.
     """
 
     scans: int = MAX_SCANS
@@ -47,12 +47,12 @@ class Caps:
 
 
 def without_ballast(name: str | None, data: bytes, caps: Caps) -> bytes:
-    """Return a file with what its pixels, their colours and their orientation need; the same bytes if that is all.
+    """Return a file reduced to what its pixels, colours and orientation need.
 
-    Where the structure breaks off or makes no sense, the rest stays: to judge it is for the decoder.
+    After a break in the structure, the rest is kept for the decoder to judge.
 
     Args:
-        name: the format, as `pokefa.images.formats.recognise` knows it.
+        name: the format, from `pokefa.images.formats.recognise`.
 
     Raises:
         ImageError: `too_many_scans`, `too_many_segments` or `too_many_chunks`.
@@ -67,8 +67,8 @@ _SCAN, _END, _COMMENT, _EXIF = 0xDA, 0xD9, 0xFE, 0xE1
 _APPLICATION = range(0xE0, 0xF0)
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
-_MARKER_BEHIND_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a stuffed zero and a restart belong to the scan
-# Of the application segments: the kind of colours, EXIF and XMP for the orientation, and the colour profile.
+_MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a stuffed zero and a restart marker belong to the scan
+# Application segments to keep: the colour space, EXIF and XMP for the orientation, and the colour profile.
 _KEPT_SEGMENTS = {
     0xE0: (b"",),
     _EXIF: (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"),
@@ -81,10 +81,10 @@ def _walk_jpeg(data: bytes, caps: Caps) -> bytes:
     cuts: list[tuple[int, int]] = []
     scans = segments = exif = 0
     at = 2
-    while (found := (_MARKER_BEHIND_SCAN if scans else _MARKER).search(data, at)) is not None:
+    while (found := (_MARKER_AFTER_SCAN if scans else _MARKER).search(data, at)) is not None:
         marker = data[found.start() + 1]
         if not scans:
-            cuts.append((at, found.start()))  # bytes between two segments, which Pillow would read one by one
+            cuts.append((at, found.start()))  # bytes between segments, which Pillow would read one by one
         at = found.end()
         if marker == _END:
             cuts.append((at, len(data)))
@@ -127,7 +127,7 @@ def _walk_png(data: bytes, caps: Caps) -> bytes:
     chunks = 0
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        end = at + length + 12  # with the length itself, the type and the checksum
+        end = at + length + 12  # including length, type and checksum
         chunks += 1
         if chunks > caps.chunks:
             raise ImageError("too_many_chunks", f"over {caps.chunks} chunks in a PNG")
@@ -141,7 +141,7 @@ def _walk_png(data: bytes, caps: Caps) -> bytes:
 
 
 def may_be_turned(data: bytes) -> bool:
-    """Tell whether a PNG without ballast has a chunk in which an orientation may stand."""
+    """Tell whether a PNG without ballast has a chunk that may contain an orientation."""
     at = len(PNG_SIGNATURE)
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -152,7 +152,7 @@ def may_be_turned(data: bytes) -> bool:
 
 
 def _is_wanted(kind: bytes, content: bytes, seen: set[bytes]) -> bool:
-    """Tell whether a text or profile of a PNG stays: of each the first, if it says something and is not too long."""
+    """Tell whether to keep a text or profile of a PNG: the first of each kind, if it is relevant and not too long."""
     keyword, _, rest = content.partition(b"\0")
     name = kind if kind == b"iCCP" else keyword
     if name in seen or (kind != b"iCCP" and keyword not in _ORIENTATION_TEXTS):
@@ -174,7 +174,7 @@ def _unpacks_within(packed: bytes, most: int) -> bool:
         return False
 
 
-# -- WebP, GIF, TIFF: counted, and left as they are -------------------------------------------------------------------
+# -- WebP, GIF, TIFF: counted, and left unchanged ---------------------------------------------------------------------
 
 
 def _walk_webp(data: bytes, caps: Caps) -> bytes:
@@ -188,7 +188,7 @@ def _walk_webp(data: bytes, caps: Caps) -> bytes:
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
-    """Return the width and height that a WebP gives itself; (0, 0) where it has none of its three headers."""
+    """Return the width and height in a WebP's header; (0, 0) if it has none of the three headers."""
     kind = data[12:16]
     if kind == b"VP8X" and len(data) >= 30:
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
@@ -202,12 +202,12 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _walk_gif(data: bytes, caps: Caps) -> bytes:
-    """Count the blocks before the first frame, of which Pillow reads each."""
+    """Count the blocks before the first frame, because Pillow reads all of them."""
     if len(data) < 13:
         return data
     flags = data[10]
-    at = 13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)  # behind the palette
-    inside = False  # an extension: its kind, then blocks of up to 255 bytes each behind its length, to an empty one
+    at = 13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)  # after the palette
+    inside = False  # an extension: its type, then blocks of a length and up to 255 bytes, until an empty one
     for _ in range(caps.chunks):
         if at >= len(data) or not (inside or data[at : at + 1] == b"!"):
             return data
@@ -254,7 +254,7 @@ _WALKS: dict[str, Callable[[bytes, Caps], bytes]] = {
 
 
 def _cut_out(data: bytes, cuts: list[tuple[int, int]]) -> bytes:
-    """Return `data` without the ranges, which are in order; itself, and no copy, where there is nothing to cut."""
+    """Return `data` without the sorted ranges; `data` itself, not a copy, if there is nothing to cut."""
     kept = []
     at = 0
     for start, end in cuts:

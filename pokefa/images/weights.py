@@ -1,4 +1,4 @@
-"""Model files: found in the cache or downloaded once, and checked against a pinned SHA-256 before anyone loads them."""
+"""Model files: found in the cache or downloaded once, and checked against a pinned SHA-256 before use."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = logging.getLogger("pokefa")
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file to download: its name in the cache, its address, and what its bytes must be."""
+    """A file to download: its name in the cache, its URL, and its expected size and SHA-256."""
 
     name: str
     url: str
@@ -46,11 +46,11 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Trust:
-    """What the user lets a model file do that is not the pinned one.
+    """The user's permissions for a model file that is not the pinned one.
 
     Args:
-        unpinned: run, in a process that cannot write.
-        unconfined: run with all of the user's rights.
+        unpinned: it may run in a process that cannot write.
+        unconfined: it may run with all of the user's rights.
     """
 
     unpinned: bool = False
@@ -59,7 +59,7 @@ class Trust:
 
 @dataclass(frozen=True)
 class Member:
-    """A file inside an archive: its name without folders, the most bytes it may have, its SHA-256 if pinned."""
+    """A file in an archive: its name without folders, its largest size in bytes, and its SHA-256 if pinned."""
 
     name: str
     largest: int
@@ -68,12 +68,12 @@ class Member:
 
 @dataclass(frozen=True)
 class ModelArchive:
-    """A zip to download whose own sum nobody knows; the sum of what matters inside is pinned.
+    """A zip to download, without a pinned SHA-256 of its own; that of its main member is pinned.
 
     Args:
         name: its folder in the cache.
-        largest: the most bytes that the zip may have.
-        members: the files to take out of it, wherever in the zip they lie; the first is pinned.
+        largest: the largest size of the zip in bytes.
+        members: the files to extract, from any folder of the zip; the first is pinned.
     """
 
     name: str
@@ -93,12 +93,12 @@ def cache_folder() -> Path:
 def fetch(model: ModelFile, *, ways_out: str) -> Path:
     """Return the path of a model file, downloading it unless the cache has it.
 
-    A download that broke off goes on where it stopped. The file takes its name only once its SHA-256 is right, and
-    under a lock: of two processes that start at once one downloads and both get the whole file. What the cache has is
-    checked each time: a copy by hand may have broken off. A wrong file stays, since others may share the cache.
+    An interrupted download is resumed. The file gets its name only after its SHA-256 is checked, and under a lock: if
+    two processes start at once, one downloads for both. A cached file is checked each time, because a manual copy may
+    be incomplete. A wrong file is not removed, because others may share the cache.
 
     Args:
-        ways_out: what a user can do where the address cannot be reached; ends the error message.
+        ways_out: what a user can do if the URL cannot be reached; ends the error message.
 
     Raises:
         PokefaError: the file cannot be downloaded, or is not the pinned one.
@@ -125,10 +125,10 @@ def fetch(model: ModelFile, *, ways_out: str) -> Path:
 
 
 def check_available(model: ModelFile | ModelArchive, *, ways_out: str) -> None:
-    """Check that a model lies in the cache or that its address answers, without downloading it.
+    """Check that a model is in the cache or that its URL answers, without downloading it.
 
     Raises:
-        PokefaError: neither is so.
+        PokefaError: neither is true.
     """
     sha256 = model.sha256 if isinstance(model, ModelFile) else str(model.members[0].sha256)
     if (cache_folder() / sha256[:12] / model.name).exists():
@@ -141,13 +141,13 @@ def check_available(model: ModelFile | ModelArchive, *, ways_out: str) -> None:
 
 
 def fetch_archive(archive: ModelArchive, *, ways_out: str) -> Path:
-    """Return the folder that holds an archive's members, downloading and unpacking it unless the cache has it.
+    """Return the folder of an archive's members, downloading and unpacking it unless the cache has it.
 
-    Resume and lock are those of `fetch`. The folder takes its name only once every member is whole and the pinned ones
-    are right. Members are written under the names that `archive` gives them, never under names from inside the zip.
+    Downloads are resumed and locked as in `fetch`. The folder gets its name only after every member is complete and
+    the pinned ones are checked. Members get the names in `archive`, never names from the zip.
 
     Raises:
-        PokefaError: the archive cannot be downloaded, or does not hold the members.
+        PokefaError: the archive cannot be downloaded, or lacks a member.
     """
     pinned = archive.members[0].sha256
     assert pinned is not None, "the first member of an archive is pinned"
@@ -180,22 +180,22 @@ def check_trust(what: str, trust: Trust) -> bool:
     """Return whether a model file that is not the pinned one has to run in a confined process.
 
     Args:
-        what: names the file and says why it is not the pinned one; begins the error message.
+        what: the file and why it is not the pinned one; begins the error message.
 
     Raises:
-        InputError: the user has not said to trust it, or this system cannot confine it.
+        InputError: the user does not trust it, or this system cannot confine it.
     """
     if not trust.unpinned:
         raise InputError(
-            f"{what}; a model file is a program: add --trust-model-file if you trust who made it, and it runs where it "
-            "cannot write"
+            f"{what}; a model file is a program: if you trust its author, add --trust-model-file to run it in a "
+            "process that cannot write"
         )
     if trust.unconfined:
-        log.warning("%s: it runs with all of your rights, as --unconfined-model-file says", what)
+        log.warning("%s: it runs with all of your rights because of --unconfined-model-file", what)
         return False
     if not can_confine():
         raise InputError(
-            f"{what}, and this system cannot keep it from writing (that takes Landlock, in Linux 5.13 or newer): add "
+            f"{what}, and this system cannot keep it from writing (which needs Landlock, in Linux 5.13 or newer): add "
             "--unconfined-model-file to run it with all of your rights"
         )
     log.warning("%s: it runs in a process that cannot write, read your files or open connections", what)
@@ -203,15 +203,15 @@ def check_trust(what: str, trust: Trust) -> bool:
 
 
 def unpinned_file(path: Path, found: str, pinned: str) -> str:
-    """Return what `check_trust` says of a file whose SHA-256 is another."""
+    """Return the text for `check_trust` about a file with another SHA-256."""
     return f"{path} is not the pinned model file (its SHA-256 is {found}, expected {pinned})"
 
 
 def check_file(path: Path, sha256: str) -> None:
-    """Check a file against its pinned sum.
+    """Check a file against its pinned SHA-256.
 
     Raises:
-        InputError: it is missing or other than pinned.
+        InputError: it is missing or has another SHA-256.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: name an existing model file")
@@ -221,7 +221,7 @@ def check_file(path: Path, sha256: str) -> None:
 
 
 def _check_cached(path: Path, model: ModelFile, ways_out: str) -> None:
-    """Check a file of the cache: by its size first, which needs no reading.
+    """Check a cached file, by its size first, which needs no reading.
 
     Raises:
         PokefaError: it is not the pinned one.
@@ -246,7 +246,7 @@ def _unpack(archive: ModelArchive, packed: Path, folder: Path) -> None:
         for member in archive.members:
             found = [info for info in opened.infolist() if PurePosixPath(info.filename).name == member.name]
             if len(found) != 1:
-                raise ValueError(f"it holds {len(found)} files called {member.name}")
+                raise ValueError(f"it has {len(found)} files called {member.name}")
             if found[0].file_size > member.largest:
                 raise ValueError(f"{member.name} has {found[0].file_size} bytes, at most {member.largest} are expected")
             path = folder / member.name
@@ -260,11 +260,11 @@ def _unpack(archive: ModelArchive, packed: Path, folder: Path) -> None:
 
 
 def _download(url: str, partial: Path, ways_out: str, *, size: int | None, largest: int) -> None:
-    """Bring `partial` to its full size, going on after what it already holds.
+    """Download to `partial`, resuming after its present content.
 
     Args:
-        size: the full size where it is known; else what the server says.
-        largest: the most bytes to take.
+        size: the full size, if known; else the server's.
+        largest: the largest size in bytes.
     """
     failures = 0
     while failures < ATTEMPTS:
@@ -276,7 +276,7 @@ def _download(url: str, partial: Path, ways_out: str, *, size: int | None, large
             have = _size_of(partial)
             if total is None or have == total:
                 return
-            problem = f"{have} bytes came, {total} expected"
+            problem = f"got {have} of {total} bytes"
             if have > total:
                 partial.unlink()
         except (OSError, http.client.HTTPException) as error:
@@ -284,23 +284,23 @@ def _download(url: str, partial: Path, ways_out: str, *, size: int | None, large
             if _is_final(error, came=failures > 0 or before > 0):
                 break
         log.warning("%s: %s", url, problem)
-        # A large file over a bad line may take many attempts, as long as each brings it on.
+        # A large file over a bad connection may take many attempts, as long as each makes progress.
         failures = 1 if _size_of(partial) >= before + CHUNK else failures + 1
     raise PokefaError(f"cannot download {url} ({problem}); {ways_out}")
 
 
 def _is_final(error: Exception, *, came: bool) -> bool:
-    """Tell whether trying again is no use: the file is not there, or the very first try reached nobody."""
+    """Tell whether a retry is useless: the file does not exist, or the first attempt reached no server."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in (401, 403, 404, 410)
     return isinstance(error, urllib.error.URLError) and not came
 
 
 def _append_rest(url: str, partial: Path, size: int | None, largest: int) -> int | None:
-    """Append what is missing, as far as it comes; return the full size, or None where the server does not tell it.
+    """Append the missing bytes, as far as they arrive; return the full size, or None if the server does not send it.
 
     Raises:
-        OSError, HTTPException: the connection failed or broke off; `partial` holds what came.
+        OSError, HTTPException: the connection failed; `partial` has the bytes received.
         PokefaError: more than `largest` bytes.
     """
     have = _size_of(partial)
@@ -312,7 +312,7 @@ def _append_rest(url: str, partial: Path, size: int | None, largest: int) -> int
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        # Nothing comes after what is here: either it is whole, or the file at the address has changed.
+        # There is nothing after the present bytes: the file is complete, or the one at the URL has changed.
         if _range(error.headers)[1] == have:
             return have
         partial.unlink()
@@ -344,7 +344,7 @@ def _length(headers: Message) -> int | None:
 
 
 def _range(headers: Message) -> tuple[int, int | None]:
-    """Return (first byte, full size) of a Content-Range, as `bytes 100-199/200` or `bytes */200`, or (-1, None)."""
+    """Return (first byte, full size) of a Content-Range such as `bytes 100-199/200` or `bytes */200`, or (-1, None)."""
     match = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z", headers.get("Content-Range", ""))
     if match is None:
         return -1, None

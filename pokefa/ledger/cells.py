@@ -1,8 +1,8 @@
-"""Types of cells: what the text of a cell may be, which value it is, and how we write that value.
+"""Cell types: which texts are valid, which value each means, and its canonical spelling.
 
-A decision reads a cell through its column's type and never compares the text. Another program may spell a value in
-its own way (`TRUE`, ` true`, `1`, `84.0`): such a spelling is read as the value and written back in ours. A text that
-is no value of the type stops the script, because what cannot be read decides nothing.
+Decisions read cells through the column's type, and never compare texts. Another program may spell a value differently
+(`TRUE`, ` true`, `1`, `84.0`): it is read as the same value and written back in canonical form. A text that is not a
+value of the type stops the script.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Value = str | int | float | bool | None
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}(\.0*)?\Z", re.ASCII)
 _OUR_FLOAT = r"-?[0-9]+\.[0-9]+(e[+-]?[0-9]+)?"
-# A larger whole number has no exact float, and a spreadsheet has rounded it already.
+# Spreadsheets round larger whole numbers, which have no exact float.
 _LARGEST_INTEGER = 2**53
 
 
 @dataclass(frozen=True)
 class CellType:
-    """One type of cells.
+    """The type of a column's cells.
 
     Args:
         kind: the Python type of a value.
         expected: what a cell must be, for messages and the data dictionary.
         example: the text of such a cell.
-        canonical: regular expression of our own spelling, for Polars; None = any text is.
+        canonical: regular expression of the canonical spelling, for Polars; None = any text.
         read: turns the text of a cell into its value, or raises ValueError.
         low, high: range of a number, both ends included.
     """
@@ -52,7 +52,7 @@ class CellType:
         """Return the cell text of `value` in column `name`; None and "" both mean an empty cell, "not decided yet".
 
         Raises:
-            InputError: the value is not of this type, or holds a NUL or a lone surrogate.
+            InputError: the value is not of this type, or contains a NUL or a lone surrogate.
         """
         if value is None:
             return None
@@ -95,7 +95,7 @@ class CellType:
         return value
 
     def respell(self, name: str, cells: pl.Series) -> tuple[pl.Series, dict[str, str]]:
-        """Return the cells in our own spelling, and a message for each text that is no value; such cells come empty.
+        """Return the cells in canonical spelling, and a message for each invalid text, whose cells become empty.
 
         Args:
             cells: String column.
@@ -126,14 +126,14 @@ def check_text(name: str, text: str) -> str:
     """Return `text` if a UTF-8 CSV can hold it.
 
     Raises:
-        InputError: it holds a NUL byte, which RFC 4180 readers refuse, or a lone surrogate, which UTF-8 cannot hold.
+        InputError: it contains a NUL, which RFC 4180 readers refuse, or a lone surrogate, which UTF-8 cannot encode.
     """
     if "\0" in text:
-        raise InputError(f"{name}: {text!r} holds a NUL character, which a CSV cannot store")
+        raise InputError(f"{name}: {text!r} contains a NUL character, which a CSV cannot store")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError(f"{name}: {text!r} holds a lone surrogate, which UTF-8 cannot store") from None
+        raise InputError(f"{name}: {text!r} contains a lone surrogate, which UTF-8 cannot store") from None
     return text
 
 
@@ -157,27 +157,27 @@ def _read_float(text: str) -> float:
 
 
 TEXT = CellType("text", "text", "A drawing of Umbreon, by night")
-# Which paths are good depends on the data folder: pokefa/files.py.
+# pokefa/files.py decides which paths are valid in a data folder.
 PATH = CellType("text", "path relative to the root", "data_stage/resized/001-150/0001_umbreon/picture.png")
 BOOLEAN = CellType("bool", "True or False", "False", "True|False", _read_boolean)
 
 
 def integer(low: int, high: int | None = None) -> CellType:
-    """Return the type of whole numbers in a range, both ends included."""
+    """Return the type of integers in an inclusive range."""
     span = f"of {low} or more" if high is None else f"from {low} to {high}"
     top = _LARGEST_INTEGER if high is None else high
     return CellType("int", f"a whole number {span}", f"{low}", "-?(0|[1-9][0-9]{0,15})", _read_integer, low, top)
 
 
 def decimal(low: float, high: float | None = None) -> CellType:
-    """Return the type of finite numbers in a range, both ends included."""
+    """Return the type of finite numbers in an inclusive range."""
     span = f"of {low:g} or more" if high is None else f"from {low:g} to {high:g}"
     top = math.inf if high is None else high
     return CellType("float", f"a number {span}", f"{low + 0.5}", _OUR_FLOAT, _read_float, low, top)
 
 
 def hex_digits(count: int, times: int = 1) -> CellType:
-    """Return the type of hashes of `count` hex digits, `times` of them with a space between."""
+    """Return the type of hashes of `count` hex digits, `times` of them, separated by spaces."""
     one = f"[0-9a-f]{{{count}}}"
     pattern = one + f"( {one}){{{times - 1}}}" if times > 1 else one
     expected = f"{count} hex digits" if times == 1 else f"{times} times {count} hex digits"
@@ -185,15 +185,15 @@ def hex_digits(count: int, times: int = 1) -> CellType:
 
 
 def one_of(*choices: str) -> CellType:
-    """Return the type of a word out of a few."""
+    """Return the type of a fixed set of words."""
     listed = ", ".join(choices[:-1]) + f" or {choices[-1]}" if len(choices) > 1 else choices[0]
     return _matching("|".join(map(re.escape, choices)), listed, choices[0])
 
 
 def reason_of(*stages: str) -> CellType:
-    """Return the type of `stage:reason`, as `species:no_known_species`."""
+    """Return the type of `stage:reason`, such as `species:no_known_species`."""
     example = f"{stages[0]}:reason"
-    return _matching(rf"(?:{'|'.join(stages)}):.+", f"a stage and a reason, as {example}", example)
+    return _matching(rf"(?:{'|'.join(stages)}):.+", f"a stage and a reason, such as {example}", example)
 
 
 def _matching(pattern: str, expected: str, example: str) -> CellType:

@@ -2,9 +2,8 @@
 
 `python -m pokefa.ledger.columns` prints the data dictionary, `metadata/README.md`, from these declarations.
 
-A value is stored as text. `encode` turns a Python value into the text of a cell and `decode` turns it back, by the
-column's declared type (`pokefa/ledger/cells.py`) and never by the look of the text: "007", "NA" and "Type: Null" stay
-what they are.
+A value is stored as text. `encode` and `decode` convert it by the column's declared type (`pokefa/ledger/cells.py`).
+Types are never guessed from the text: "007", "NA" and "Type: Null" stay as they are.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Column:
 
 @dataclass(frozen=True)
 class BadCell:
-    """A cell that holds no value of its column's type; the message names the column and what it must be."""
+    """A cell with an invalid value; the message names the column and what is expected."""
 
     image_id: str
     column: str
@@ -76,17 +75,17 @@ class BadCell:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """The declared columns of one table, in order; the table may carry others, which belong to the user."""
+    """The declared columns of one table, in order; any other columns belong to the user."""
 
     name: str
     path: str
     meaning: str
     columns: tuple[Column, ...]
-    born_with: tuple[str, ...] = ()  # owners whose columns a new table has; the others come with their first value
+    born_with: tuple[str, ...] = ()  # owners whose columns a new table has; others are added with their first value
     is_log: bool = False  # an image may have several rows
 
     def column(self, name: str) -> Column | None:
-        """Return the declared column called `name`, or None when the schema does not know it."""
+        """Return the declared column `name`, or None if there is none."""
         return self._by_name.get(name)
 
     @property
@@ -95,19 +94,19 @@ class TableSchema:
 
     @property
     def path_names(self) -> list[str]:
-        """Return the columns that name files."""
+        """Return the columns that contain file paths."""
         return [column.name for column in self.columns if column.type is PATH]
 
     def value(self, cells: Mapping[str, str | None], name: str) -> Value:
-        """Return the value of a cell of a row; None where it is empty or there is no such cell."""
+        """Return the value of a row's cell; None if the cell is empty or missing."""
         column = self.column(name)
         text = cells.get(name)
         return text if column is None else column.decode(text)
 
     def respell(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[BadCell]]:
-        """Return a frame of cell texts in our own spelling, and the cells that hold no value of their column's type.
+        """Return a frame of cell texts in canonical spelling, and its invalid cells, which become empty.
 
-        A bad cell comes empty. Columns that the schema does not know stay as they are.
+        Undeclared columns stay as they are.
         """
         bad: list[BadCell] = []
         respelled: list[pl.Series] = []
@@ -134,11 +133,11 @@ class TableSchema:
         return [column.name for column in self.columns if stage in column.owners]
 
     def encode_cells(self, stage: str, values: Mapping[str, Value]) -> dict[str, str | None]:
-        """Return `values` as cell texts, having checked that `stage` owns every column.
+        """Return `values` as cell texts, after a check that `stage` owns every column.
 
         Raises:
             InputError: a value does not fit its column.
-            ValueError: the stage does not own a column; this is a defect in the stage, not in the data.
+            ValueError: the stage does not own a column; this is a bug in the stage.
         """
         cells: dict[str, str | None] = {}
         for name, value in values.items():
@@ -154,19 +153,19 @@ class TableSchema:
         return {column.name: column for column in self.columns}
 
 
-# The same bytes came from many pages: "image removed" and the like.
+# The same bytes came from many pages: an "image removed" notice, for example.
 PLACEHOLDER = pl.col("drop_reason").eq_missing(pl.lit("scrape:placeholder"))
-# A person took the image out of the dataset; this outranks every other decision.
+# A person removed the image from the dataset; this overrides every other decision.
 TAKEN_DOWN = pl.col("drop_reason").str.starts_with("takedown:").fill_null(False)
 
 
 def is_true(name: str) -> pl.Expr:
-    """Tell whether a boolean column says yes; an empty cell does not."""
+    """Match True cells of a boolean column; an empty cell is not True."""
     return pl.col(name).eq_missing(pl.lit(str(True)))
 
 
 def boolean_cells(values: pl.Expr) -> pl.Expr:
-    """Return boolean values as cell texts, under the name that they have."""
+    """Return boolean values as cell texts, under the same name."""
     return values.replace_strict([True, False], [str(True), str(False)], return_dtype=pl.String)
 
 
@@ -184,13 +183,13 @@ IMAGES = TableSchema(
             [
                 ("image_id", MD5, "MD5 of the raw bytes; the key"),
                 ("sha256", SHA256, "SHA-256 of the raw bytes"),
-                ("species", TEXT, "species that was searched for, as spelled in quotas/popularity.csv"),
+                ("species", TEXT, "species searched for, as spelled in quotas/popularity.csv"),
                 ("rank", COUNT, "popularity rank of that species, 1 = most popular"),
-                ("band", TEXT, "popularity band of that species, as `001-150`"),
+                ("band", TEXT, "popularity band of that species, such as `001-150`"),
                 ("query", TEXT, "search query that found the image, or its other source"),
-                ("source_url", TEXT, "address that the bytes were downloaded from"),
+                ("source_url", TEXT, "URL that the bytes were downloaded from"),
                 ("source_page", TEXT, "page that showed the image"),
-                ("source_domain", TEXT, "host name of the page, or of the image where no page is known"),
+                ("source_domain", TEXT, "host name of the page, or of the image if no page is known"),
                 ("title", TEXT, "title in the search result"),
                 ("path_raw", PATH, "raw file, byte for byte as the server sent it"),
                 ("fmt", TEXT, "format recognised from the bytes: JPEG, PNG, WEBP, AVIF, GIF, BMP or TIFF"),
@@ -205,7 +204,7 @@ IMAGES = TableSchema(
         *_columns(
             "nsfw_filter",
             [
-                ("is_nsfw", BOOLEAN, "True: a tag reached its threshold; nsfw_override outranks it"),
+                ("is_nsfw", BOOLEAN, "True: a tag reached its threshold; nsfw_override takes precedence"),
                 ("nsfw_score", SHARE, "highest score among the tags that have a threshold"),
                 ("nsfw_tags", TEXT, "screened tags with a score over 0.05, as JSON {tag: score}"),
                 (
@@ -231,22 +230,35 @@ IMAGES = TableSchema(
         *_columns(
             "ocr_pipeline",
             [
-                ("has_ocr", BOOLEAN, "True: text was found; ocr_override outranks it"),
+                ("has_ocr", BOOLEAN, "True: text was found; ocr_override takes precedence"),
                 ("ocr_boxes_path", PATH, "JSON file with the text polygons and their scores"),
                 ("ocr_mask_path", PATH, "PNG mask, white where text is to be inpainted"),
                 ("ocr_area_frac", SHARE, "masked pixels divided by all pixels"),
                 (
                     "ocr_text_dominated",
                     BOOLEAN,
-                    "True: so much of the image is text that the original is used",
+                    "True: text covers too much of the image to inpaint, so the original is used",
                 ),
+                (
+                    "ocr_doubt",
+                    one_of("large_mask", "unsure"),
+                    "why nothing is inpainted before a person reviews it; see ocr_override",
+                ),
+                ("ocr_text", TEXT, "lines that were read, as a JSON list: handles, titles, words"),
                 ("ocr_model", TEXT, "text detector and its version"),
-                ("ocr_inpainted_path", PATH, "inpainted PNG; empty where there is no text"),
+                ("ocr_inpainted_path", PATH, "inpainted PNG; empty if there is no text"),
                 ("ocr_inpainter", TEXT, "inpainter and its version"),
             ],
         ),
         *_columns(
-            "ocr_unflag", [("ocr_override", one_of("unflagged"), "a person reviewed the image; the original is used")]
+            "ocr_unflag",
+            [
+                (
+                    "ocr_override",
+                    one_of("unflagged", "paint"),
+                    "a person's decision: `unflagged` uses the original, `paint` inpaints doubtful text too",
+                )
+            ],
         ),
         *_columns(
             "ocr_pipeline",
@@ -304,12 +316,12 @@ IMAGES = TableSchema(
                 (
                     "phash_contrast",
                     decimal(0),
-                    "variation of the image as the hash sees it, in grey levels; under 1 is nearly flat",
+                    "contrast of the image after downscaling for the hash, in grey levels; under 1 is nearly flat",
                 ),
                 (
                     "phash_variants",
                     hex_digits(16, times=7),
-                    "hashes of the image mirrored and turned",
+                    "hashes of the mirrored and rotated image",
                 ),
                 ("phash_run_id", TEXT, "run that hashed the image"),
                 ("phash_error", TEXT, "why the image could not be hashed"),
@@ -318,12 +330,12 @@ IMAGES = TableSchema(
         *_columns(
             "rm_dups",
             [
-                ("dupe_group", MD5, "image_id of the kept image of the group; empty where an image is alone"),
+                ("dupe_group", MD5, "image_id of the kept image of the group; empty if the image is unique"),
                 ("dupe_rep_image", MD5, "image_id of the image kept for this one"),
                 (
                     "dupe_distance",
                     integer(0, 64),
-                    "bits by which the hash of the kept image differs; the least of all variants",
+                    "Hamming distance to the hash of the kept image; the minimum over all variants",
                 ),
                 (
                     "dupe_flag",
@@ -331,7 +343,11 @@ IMAGES = TableSchema(
                     "`identical`: the same phash64",
                 ),
                 ("dupe_removed", BOOLEAN, "True: another image of the group is kept instead"),
-                ("dupe_keep_reason", TEXT, "why the kept image was chosen: aesthetic, pixels, ts or image_id"),
+                (
+                    "dupe_keep_reason",
+                    TEXT,
+                    "why the kept image was chosen: unpainted, aesthetic, pixels, ts, image_id",
+                ),
                 ("dupe_run_id", TEXT, "run that decided"),
             ],
         ),
@@ -358,7 +374,7 @@ IMAGES = TableSchema(
                 (
                     "drop_reason",
                     reason_of("scrape", "cap_filter", "species", "takedown"),
-                    "why the image is left out, unless the filter says so",
+                    "why the image is left out, if it was not the filter's decision",
                 )
             ],
         ),
@@ -374,8 +390,8 @@ BASE = TableSchema(
             "filter",
             [
                 ("path", PATH, "exported image, relative to the root"),
-                ("source_url", TEXT, "address that the bytes were downloaded from"),
-                ("image_size", TEXT, "width x height of the exported image, as `1024x1536`"),
+                ("source_url", TEXT, "URL that the bytes were downloaded from"),
+                ("image_size", TEXT, "width x height of the exported image, such as `1024x1536`"),
                 ("ae_relevance", SCORE, "as in images.csv"),
                 ("ae_aesthetic", SCORE, "as in images.csv"),
                 ("image_id", MD5, "MD5 of the raw bytes; the key"),
@@ -399,7 +415,7 @@ BASE = TableSchema(
 DROPS = TableSchema(
     "drops",
     "metadata/drops.csv",
-    "One row per drop, for reading; the decisions themselves are in images.csv.",
+    "One row per drop, for reading only; the decisions are in images.csv.",
     _columns(
         "",
         [
@@ -408,7 +424,7 @@ DROPS = TableSchema(
             ("stage", TEXT, "stage that dropped it"),
             ("reason", TEXT, "reason slug"),
             ("detail", TEXT, "values that decided"),
-            ("source_url", TEXT, "address that the image came from"),
+            ("source_url", TEXT, "URL that the image came from"),
             ("run_id", TEXT, "run that decided"),
         ],
     ),
@@ -426,7 +442,7 @@ def data_dictionary() -> str:
         "Generated by `python -m pokefa.ledger.columns` from `pokefa/ledger/columns.py`: change it there.",
         "",
         'An empty cell means "not decided yet". Paths are relative to the root, with `/`. Booleans are `True` and',
-        "`False`. Columns that are not listed here are yours: every stage keeps them as they are, in place.",
+        "`False`. Columns that are not listed here are yours: every stage keeps them unchanged and in place.",
     ]
     for schema in SCHEMAS.values():
         lines += ["", f"## `{schema.path}`", "", schema.meaning, ""]

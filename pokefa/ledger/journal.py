@@ -34,13 +34,13 @@ def utc_now() -> str:
 
 
 def new_run_id(stage: str) -> str:
-    """Return an id that sorts by the start of the run, as `20261122T210405678Z-resize-9f3a1c`."""
+    """Return an id that sorts by the start of the run, such as `20261122T210405678Z-resize-9f3a1c`."""
     stamp = utc_now().translate({ord(mark): None for mark in "-:."})
     return f"{stamp}-{stage}-{os.urandom(3).hex()}"
 
 
 class Journal:
-    """The journal of one run. The file appears with the first line, so a run that did nothing leaves none."""
+    """The journal of one run. The first line creates the file, so a run that did nothing leaves none."""
 
     def __init__(self, root: Path, run_id: str, header: Mapping[str, Any]) -> None:
         self.run_id = run_id
@@ -58,7 +58,7 @@ class Journal:
         """Append one line; with `durable` it is on disk, not in a cache, when this returns.
 
         Raises:
-            PokefaError: the line could not be written whole; the journal is as it was before.
+            PokefaError: the line could not be written; the journal is unchanged.
         """
         if self._descriptor is None:
             self._open()
@@ -90,7 +90,7 @@ class Journal:
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         assert self._descriptor is not None
-        # A path may hold bytes that are no UTF-8; as `\udc83` they are JSON all the same, and come back.
+        # A path may contain bytes that are not UTF-8; written as `\udc83` they are valid JSON and can be read back.
         text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
         data = text.encode("utf-8", "backslashreplace") + b"\n"
         self._synced = False
@@ -107,13 +107,13 @@ class Journal:
 
 
 def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (offset behind the line, entry) for each whole line of a journal from byte `offset` on.
+    """Yield (offset after the line, entry) for each complete line of a journal from byte `offset` on.
 
-    A last line without its newline is what a crash leaves; it never counted, and is passed over. Between two blocks of
-    lines the file is closed, so any number of journals can be read in turns.
+    A last line without a newline is left by a crash, never counted, and is skipped. The file is closed between blocks
+    of lines, so any number of journals can be read in turns.
 
     Raises:
-        InputError: a whole line is not JSON, or not of the shape of an entry; the message gives its number.
+        InputError: a complete line is not JSON or not an entry; the message gives its number.
     """
     while lines := _read_lines(path, offset):
         for line in lines:
@@ -126,24 +126,24 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, A
                 number = _line_number(path, offset)
                 raise InputError(
                     f"{RUNS_FOLDER}/{path.name} line {number} is damaged ({error}): repair that line, or remove it "
-                    "to go on without its result"
+                    "to continue without its result"
                 ) from None
             yield end, entry
             offset = end
 
 
 def _read_lines(path: Path, offset: int) -> list[bytes]:
-    """Return the lines of about BLOCK_BYTES from byte `offset` on; none at the end of the file."""
+    """Return about BLOCK_BYTES of lines from byte `offset` on; none at the end of the file."""
     with path.open("rb") as stream:
         stream.seek(offset)
         return stream.readlines(BLOCK_BYTES)
 
 
 def check_entry(entry: Any) -> dict[str, Any]:
-    """Return a line of a journal.
+    """Return a journal entry after checking its shape.
 
     Raises:
-        ValueError: it is none that a run writes.
+        ValueError: a run does not write such an entry.
     """
     if not isinstance(entry, dict):
         raise ValueError("not an object")
@@ -152,7 +152,7 @@ def check_entry(entry: Any) -> dict[str, Any]:
     if "table" not in entry:
         return entry
     if entry["table"] not in TABLES:
-        raise ValueError(f"there is no table {entry['table']!r}")
+        raise ValueError(f"unknown table {entry['table']!r}")
     if "rows" in entry:
         columns, rows = entry.get("columns"), entry["rows"]
         if not (_is_list_of(columns, str) and _is_list_of(rows, dict) and all(map(_holds_texts, rows))):
@@ -161,7 +161,7 @@ def check_entry(entry: Any) -> dict[str, Any]:
     if not isinstance(entry.get("image_id"), str):
         raise ValueError("image_id is missing")
     if not _holds_texts(entry.get("set")):
-        raise ValueError("set does not hold cells")
+        raise ValueError("set is not an object of cells")
     if "drop" in entry and not (isinstance(entry["drop"], dict) and "ts" in entry):
         raise ValueError("drop is not an object, or has no ts")
     if not isinstance(entry.get("usage", {}), dict):
@@ -178,14 +178,13 @@ def _holds_texts(cells: Any) -> bool:
 
 
 def entries_by_time(offsets: Mapping[Path, int]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
-    """Yield (journal, offset behind the line, entry) of several journals, each from its byte offset on, as time went.
+    """Yield (journal, offset after the line, entry) of several journals in order of time, each from its byte offset on.
 
-    Runs that overlapped wrote in turns and the tables took each cell as it came, so only this order gives the same
-    cells again. The lines of one journal keep their order; of lines of one millisecond those of the first journal come
-    first. Of journals that overlap, a block of lines each is held in memory.
+    Only this order gives the cells that overlapping runs wrote. The lines of one journal keep their order. Lines of the
+    same millisecond come in the order of the journals. Memory holds one block of lines for each overlapping journal.
 
     Raises:
-        InputError: a whole line is not JSON; the message gives its number.
+        InputError: a complete line is not JSON; the message gives its number.
     """
     waiting: list[tuple[str, int, tuple[int, dict[str, Any]] | None, Path, Iterator[tuple[int, dict[str, Any]]]]] = []
     for number, (path, offset) in enumerate(offsets.items()):

@@ -1,4 +1,4 @@
-"""Journalled changes applied to a table in memory: the pure half of a merge."""
+"""Journal entries applied to a table in memory: the pure part of a merge."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pokefa.ledger.table import KEY, Table, filled_cells, with_missing
 
 Cells = dict[str, str | None]
 
-# Entries that wait in Python objects before they go into the frame: bounds the memory of a long replay.
+# Entries kept as Python objects before they go into the frame: bounds the memory of a long replay.
 ENTRIES_PER_BLOCK = 50_000
 
 
 class Changes:
-    """The changes to one table, taken in journal order and applied block by block, a scatter for each column."""
+    """The changes to one table, in journal order, applied in blocks with one scatter per column."""
 
     def __init__(self, table: Table) -> None:
         self._path = table.schema.path
@@ -27,11 +27,10 @@ class Changes:
         self._entries = 0
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Take one journal entry.
+        """Add one journal entry.
 
-        An entry with `rows` makes these the table's rows, in this order, and carries the other columns over. An
-        entry with `add` appends a row unless its key is there. Any other sets cells; those of an image that has no
-        row, because a person removed it, are passed over.
+        An entry with `rows` replaces the table's rows, in this order, and keeps the other columns. An entry with `add`
+        appends a row unless its key exists. Any other sets cells; those of a row that a person removed are ignored.
         """
         if "rows" in entry:
             self._apply()
@@ -46,10 +45,10 @@ class Changes:
             self._apply()
 
     def result(self) -> pl.DataFrame:
-        """Return the table with every change made; rows keep their order and new ones follow.
+        """Return the table with every change applied; rows keep their order and new ones follow.
 
         Raises:
-            PokefaError: a change lost rows or cells that no entry takes out; this is a defect of the program.
+            PokefaError: a change lost rows or cells that no entry removes; this is a bug.
         """
         self._apply()
         return self._frame
@@ -71,7 +70,7 @@ class Changes:
         self._cells.clear()
 
     def _check_kept(self, before: pl.DataFrame, after: pl.DataFrame) -> None:
-        """Check that nothing is gone but what the entries empty: a table that shrinks by mistake is not written."""
+        """Check that no cells are lost other than those that the entries empty."""
         if len(after) < len(before):
             raise PokefaError(f"{self._path} would have lost {len(before) - len(after)} rows: nothing was written")
         for name in before.columns:
@@ -82,9 +81,9 @@ class Changes:
 
 
 def replace_rows(frame: pl.DataFrame, columns: list[str], rows: list[Cells]) -> pl.DataFrame:
-    """Return `rows` with `columns`, in their order; the frame's other columns are carried over by key.
+    """Return `rows` with `columns`, in order; the frame's other columns are joined by key.
 
-    Columns stay in the order that they have, unless one of `columns` is new.
+    Columns keep their order, unless one of `columns` is new.
     """
     new = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String))
     carried = frame.select(KEY, *(name for name in frame.columns if name not in columns))

@@ -1,7 +1,7 @@
-"""The journals replayed from the start, next to the tables: do they still say the same?
+"""The journals replayed from the start and compared with the tables.
 
-A cell that differs was set by a person, or lost. Where a table shows nothing at all of what a run recorded for an
-image, the run was not merged; anything else that no journal explains is a person's edit.
+A cell that differs was edited or lost. If a table contains none of the cells that a run recorded for an image, the run
+was not merged. Any other difference is a manual edit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pokefa.ledger.table import KEY, with_missing
 from pokefa.ledger.tables import Ledger
 
 Cell = tuple[str, str]  # image_id, column
-Lengths = Mapping[Path, int]  # bytes of each journal that the tables hold
+Lengths = Mapping[Path, int]  # merged bytes of each journal
 
 
 def compare_with_journals(
@@ -29,10 +29,10 @@ def compare_with_journals(
 ) -> Iterator[tuple[str, str]]:
     """Yield (kind, what) for each difference between the tables and their journals.
 
-    With `fix` the cells that a merge lost are filled, and are no difference, unless a stage is journalling meanwhile.
+    With `fix`, cells that a merge lost are filled and not reported, unless a stage is writing a journal.
 
     Args:
-        frames: the tables by name, read when they held `lengths` of the journals.
+        frames: the tables by name, read when `lengths` of the journals were merged.
     """
     with tempfile.TemporaryDirectory(prefix="pokefa-replay-") as folder:
         try:
@@ -52,7 +52,7 @@ def compare_with_journals(
 
 
 def replay(lengths: Lengths, folder: Path) -> Ledger:
-    """Return a ledger in the empty `folder`, made from the first bytes of each journal alone.
+    """Return a ledger in the empty `folder`, built from the first bytes of each journal.
 
     Raises:
         InputError: a journal is damaged.
@@ -68,10 +68,10 @@ def replay(lengths: Lengths, folder: Path) -> Ledger:
 def compare_tables(
     name: str, actual: pl.DataFrame, expected: pl.DataFrame, lengths: Lengths, lost: dict[str, Cells]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (kind, what) for each row and declared cell in which a table differs from its replay.
+    """Yield (kind, what) for each row and declared cell that differs between a table and its replay.
 
     Args:
-        lost: is given the journalled texts of the cells that were not merged, by image_id and column.
+        lost: filled with the journalled texts of the cells that were not merged, by image_id and column.
     """
     schema = SCHEMAS[name]
     for image_id in expected.join(actual, on=KEY, how="anti")[KEY]:
@@ -103,7 +103,7 @@ def compare_tables(
 
 
 def last_setters(lengths: Lengths, table: str, image_ids: Collection[str]) -> Mapping[Cell, str]:
-    """Return the run that set each cell of these images last, for the cells that it did not leave empty."""
+    """Return the last run that set each cell of these images, without cells that it emptied."""
     setters: dict[Cell, str] = {}
     for path, end, entry in entries_by_time(dict.fromkeys(lengths, 0)):
         if entry.get("table") != table or end > lengths[path]:
@@ -122,7 +122,7 @@ def last_setters(lengths: Lengths, table: str, image_ids: Collection[str]) -> Ma
 def _different_cells(
     actual: pl.DataFrame, expected: pl.DataFrame, columns: list[str]
 ) -> Iterator[tuple[Cell, tuple[str | None, str | None]]]:
-    """Yield ((image_id, column), (text, journalled text)) for the rows that both frames have."""
+    """Yield ((image_id, column), (text, journalled text)) for the rows in both frames."""
     actual, expected = with_missing(actual, columns), with_missing(expected, columns)
     both = actual.join(expected, on=KEY, how="inner", suffix=" journalled", maintain_order="left")
     for column in columns:

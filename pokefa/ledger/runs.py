@@ -1,4 +1,4 @@
-"""The run journals as runs: who ran what, when, with which code, and how it ended."""
+"""The run journals read as runs: stage, time, settings, code version and summary."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from pokefa.ledger.journal import RUNS_FOLDER, read_entries, read_header
 from pokefa.setup.steps import first_step_of
 
-# The closing line of a journal is a few hundred bytes; this much of the file's end holds it with room to spare.
+# Enough of the file's end for its last line, which has a few hundred bytes.
 TAIL_BYTES = 2**18
 
-# Settings for one run alone, in journals from before they were recorded.
+# Settings for one run only, in journals of versions that did not record them.
 _ONCE = (
     "root", "ids", "ids_file", "limit", "redo", "retry_errors", "dry_run", "quiet", "log_level", "estimate", "batch",
     "ask_again", "redecide", "only", "urls_only", "keep_placeholder", "reassign",
@@ -26,12 +26,12 @@ class Run:
     """One run of one stage.
 
     Args:
-        arguments: the command line as it was typed.
-        settings: by name, after defaults; only those that were typed, as texts, if not `complete`.
-        repeat: the settings that were given and that the stage's next run needs too.
-        once: names of those that were given for this run alone.
-        complete: all settings are known; those of older journals are not.
-        summary: None where the run was killed before its closing line.
+        arguments: the command line as typed.
+        settings: by name, after defaults; if not `complete`, only those typed, as text.
+        repeat: the given settings that the stage's next run needs too.
+        once: names of the settings given for this run only.
+        complete: all settings are known; false for older journals.
+        summary: None if the run was killed.
     """
 
     run_id: str
@@ -54,14 +54,14 @@ class Run:
         return float((self.summary or {}).get("seconds", 0.0))
 
     def setting(self, name: str) -> Any:
-        """Return a setting; None if it has none or is not known."""
+        """Return a setting; None if it is missing or unknown."""
         if self.complete:
             return self.settings.get(name)
         return next((value for typed, value in reversed(list(self.settings.items())) if name.startswith(typed)), None)
 
 
 def journal_paths(root: Path) -> list[Path]:
-    """Return the journals under `root` in the order in which their runs started."""
+    """Return the journals under `root` in the order in which the runs started."""
     return sorted((root / RUNS_FOLDER).glob("*.jsonl"))
 
 
@@ -100,19 +100,19 @@ def read_run(path: Path) -> Run:
 
 
 def last_run_of_each_stage(runs: Sequence[Run]) -> list[Run]:
-    """Return the latest run of each stage, in the order in which the stages first ran."""
+    """Return the latest run of each stage, in order of the stages' first runs."""
     latest = {run.stage: run for run in runs}
     return list(latest.values())
 
 
 def setting_of_last(runs: Sequence[Run], name: str) -> Any:
-    """Return a setting of the last run that had it; None if none had."""
+    """Return a setting from the last run that has it; None if none has."""
     found = (run.setting(name) for run in reversed(runs))
     return next((value for value in found if value is not None), None)
 
 
 def thresholds_of_filter(runs: Sequence[Run]) -> dict[str, float]:
-    """Return the settings that the last run of the filter decided by, without those that are not known."""
+    """Return the thresholds of the filter's last run, without unknown ones."""
     last = next((run for run in reversed(runs) if run.stage == "filter"), None)
     names = ("min_relevance", "min_aesthetic", "top_n", "per_species_floor") if last else ()
     return {name: float(value) for name in names if last and (value := last.setting(name)) is not None}
@@ -134,22 +134,22 @@ def flags_of(settings: Mapping[str, Any]) -> list[str]:
 
 
 def settings_from_words(stage: str, words: Iterable[str]) -> dict[str, Any]:
-    """Return what a recorded command line set, for journals from before settings were recorded.
+    """Return the settings in a recorded command line, for journals without recorded settings.
 
-    A name may be the beginning that argparse took for it.
+    A name may be an abbreviation that argparse accepted.
 
     >>> settings_from_words("score", ["--root", "x", "--ids", "a", "b", "--min-rel=70", "--redo"])
     {'root': 'x', 'ids': ['a', 'b'], 'min_rel': '70', 'redo': True}
     """
     subcommands = first_step_of(stage).subcommands
     given: dict[str, list[str]] = {}
-    values: list[str] = []  # of the flag before; what stands before the first is a subcommand
+    values: list[str] = []  # of the preceding flag; any word before the first flag is a subcommand
     for word in words:
         flag, joined, value = word.partition("=")
         if flag.startswith("--"):
             values = [value] if joined else []
             name = flag[2:].replace("-", "_")
-            given.pop(name, None)  # the last one counts
+            given.pop(name, None)  # the last occurrence counts
             given[name] = values
         elif word not in subcommands:
             values.append(word)
@@ -157,7 +157,7 @@ def settings_from_words(stage: str, words: Iterable[str]) -> dict[str, Any]:
 
 
 def entries_of_run(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a journal behind its header."""
+    """Yield the lines of a journal after its header."""
     entries = read_entries(path)
     next(entries, None)
     for _, entry in entries:
@@ -165,7 +165,7 @@ def entries_of_run(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _last_entry(path: Path) -> dict[str, Any]:
-    """Return the last line of a journal, or {} where it is broken off: then the run did not close it."""
+    """Return the last line of a journal, or {} if it is incomplete because the run was killed."""
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
         tail = stream.read()

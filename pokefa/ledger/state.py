@@ -1,9 +1,9 @@
-"""metadata/runs/merged.json: how far each journal is merged, and what each table was then.
+"""metadata/runs/merged.json: how far each journal is merged, and the state of each table after that merge.
 
-From that is told whether a table that another program has written since is the same one, edited by a person. Rows and
-cells that no run removed may be a deliberate edit, or lost: a spreadsheet that saved its filtered view, a full disk, a
-copy that broke off. A few removed rows are taken for an edit. More than that, or the end of the table, stops the
-script: the person says that it was meant, or has the journals bring the rows back.
+It shows whether a table that another program has written since is an edited version of the same table. Missing rows and
+cells may be a deliberate edit, or a loss: a spreadsheet that saved its filtered view, a full disk, an interrupted copy.
+A few missing rows count as an edit. More than that, or a missing end of the table, stops the script until a person
+accepts the change or restores the rows from the journals.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from pokefa.ledger.table import KEY, filled_cells
 
 MERGED_FILE = f"{RUNS_FOLDER}/merged.json"
 
-# Shares of a table that a person may be expected to take out between two runs.
+# The largest shares of a table that count as an edit between two runs.
 MOST_ROWS_REMOVED = 0.1
 MOST_CELLS_EMPTIED = 0.5
 FEW_CELLS = 5
 
-REBUILD = "restore it, or make the tables anew from the journals with metadata/verify.py --rebuild"
+REBUILD = "restore it, or rebuild the tables from the journals with metadata/verify.py --rebuild"
 WAYS_OUT = (
-    "restore the file, bring the rows back with metadata/verify.py --rebuild, or, if the change was meant, run "
+    "restore the file, restore the rows with metadata/verify.py --rebuild, or accept the change with "
     "metadata/verify.py --accept-edits"
 )
 
 
 @dataclass(frozen=True)
 class TableState:
-    """A table as it was written.
+    """The state of a table after it was written.
 
     Args:
         sha256, bytes: of the file.
-        mtime_ns: when it was written; with `bytes`, it spares the hash of an untouched file.
-        rows: how many there are.
-        last: image_id of the last one.
-        filled: cells that are not empty, by declared column.
+        mtime_ns: time of writing; an unchanged time and size make hashing unnecessary.
+        rows: number of rows.
+        last: image_id of the last row.
+        filled: number of filled cells by declared column.
     """
 
     sha256: str
@@ -55,7 +55,7 @@ class TableState:
     filled: Mapping[str, int] = field(default_factory=dict)
 
     def is_file(self, path: Path) -> bool:
-        """Tell whether the file is the one that was written."""
+        """Tell whether the file is unchanged."""
         try:
             facts = path.stat()
         except OSError:
@@ -69,7 +69,7 @@ class TableState:
 
 
 def state_of(path: Path, frame: pl.DataFrame, columns: list[str]) -> TableState:
-    """Return the state of a table whose file holds `frame`."""
+    """Return the state of a table whose file contains `frame`."""
     facts = path.stat()
     filled = {name: count for name in columns if (count := filled_cells(frame, name))}
     last = frame[KEY][-1] if len(frame) else None
@@ -77,13 +77,13 @@ def state_of(path: Path, frame: pl.DataFrame, columns: list[str]) -> TableState:
 
 
 def check_edits(path: str, frame: pl.DataFrame, state: TableState) -> int:
-    """Check that a table may be the one that was written, edited by a person; return how many rows were removed.
+    """Check that a table is the written one or a plausible edit of it; return the number of removed rows.
 
     Args:
-        path: of the table, for the message.
+        path: the table's path, for the message.
 
     Raises:
-        InputError: rows or cells are gone that no person is likely to have taken out.
+        InputError: more rows or cells are missing than an edit would remove.
     """
     removed = state.rows - len(frame)
     if removed > 1 and state.last is not None and not (frame[KEY] == state.last).any():
@@ -100,11 +100,11 @@ def check_edits(path: str, frame: pl.DataFrame, state: TableState) -> int:
 
 @dataclass
 class Merged:
-    """What merged.json says.
+    """The content of merged.json.
 
     Args:
-        journals: {run_id: bytes of its journal that are merged}.
-        tables: what each table may be: as the last merge left it, and, while a merge is at it, as it is to be.
+        journals: {run_id: merged bytes of its journal}.
+        tables: possible states of each table: after the last merge, and, during a merge, after that one too.
     """
 
     journals: dict[str, int] = field(default_factory=dict)
@@ -112,10 +112,10 @@ class Merged:
 
     @classmethod
     def parse(cls, text: str) -> Merged:
-        """Return what a merged.json says; one of an earlier version holds offsets alone.
+        """Return the content of a merged.json; one of an earlier version has offsets only.
 
         Raises:
-            ValueError: it is not one.
+            ValueError: it has another shape.
         """
         found = json.loads(text)
         if not isinstance(found, dict):
@@ -135,7 +135,7 @@ class Merged:
 
 
 def read_merged(path: Path) -> Merged | None:
-    """Return what a merged.json says, or None where there is no such file.
+    """Return the content of a merged.json, or None if there is no such file.
 
     Raises:
         InputError: it is damaged.

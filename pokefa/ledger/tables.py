@@ -1,13 +1,13 @@
 """The ledger: `metadata/images.csv` and `metadata/base.csv`, their run journals, and `metadata/drops.csv`.
 
-Results reach a run's journal first and the tables later, in a merge: take the lock, re-read the tables, set the
-journalled cells by image_id, write beside, fsync, rename, then note in `metadata/runs/merged.json` how far each
-journal is merged and what the tables are now. A crash between any two of these steps is mended by the next merge,
-because setting the same cells again changes nothing. Several journals are merged in the order of time, so that runs
-which overlapped give the same cells whenever they are merged. Opening the ledger merges what an earlier run left.
+Results are written to a run's journal first, and to the tables later in a merge: take the lock, re-read the tables, set
+the journalled cells by image_id, write temporary files, fsync, rename, then record in `metadata/runs/merged.json` how
+far each journal is merged and the state of the tables. After a crash at any step the next merge repairs the tables,
+because setting the same cells again changes nothing. Several journals are merged in order of time, so overlapping runs
+always give the same cells. Opening the ledger merges what an earlier run left.
 
-A table that another program has written since the last merge is checked before anything is decided by it
-(`pokefa/ledger/state.py`), and a merge that would lose rows or cells without a journalled reason is refused.
+A table that another program has written since the last merge is checked before it is used
+(`pokefa/ledger/state.py`). A merge that would lose rows or cells without a journalled reason is refused.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ log = logging.getLogger("pokefa")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The tables at one moment.
+    """A consistent copy of the tables.
 
     Args:
-        frames: cell texts of each table, by its name.
-        bad: cells that hold no value of their column's type; in the frames they are empty.
-        lengths: bytes of each journal that the tables hold.
-        lost: journals that were merged, and are gone or shorter than they were.
+        frames: cell texts of each table, by name.
+        bad: invalid cells; in the frames they are empty.
+        lengths: merged bytes of each journal.
+        lost: merged journals that are now missing or shorter.
     """
 
     frames: dict[str, pl.DataFrame]
@@ -56,7 +56,7 @@ class Snapshot:
 
 
 class Ledger:
-    """The tables under one root, and the one way to change them."""
+    """The tables under one root, and the only way to change them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -67,7 +67,7 @@ class Ledger:
 
     @classmethod
     def open(cls, root: Path, *, create: bool = False) -> Ledger:
-        """Return the ledger under `root`, having merged what earlier runs left in their journals.
+        """Return the ledger under `root`, after merging what earlier runs left in their journals.
 
         Raises:
             InputError: there is no ledger under `root`, unless `create`; or a table or journal is damaged.
@@ -79,7 +79,7 @@ class Ledger:
 
     @classmethod
     def open_to_read(cls, root: Path) -> Ledger:
-        """Return the ledger as `open` does; under a root that cannot be written, the merge is made in memory.
+        """Return the ledger like `open`; under a read-only root, the merge is done in memory only.
 
         Raises:
             InputError: there is no ledger under `root`, or a table or journal is damaged.
@@ -97,7 +97,7 @@ class Ledger:
         return ledger
 
     def is_writable(self) -> bool:
-        """Tell whether merges can be made here."""
+        """Tell whether the tables can be written."""
         return os.access(self.images.path.parent, os.W_OK | os.X_OK)
 
     def require(self, *, create: bool = False) -> None:
@@ -121,21 +121,18 @@ class Ledger:
         return {"images": self.images, "base": self.base}[name]
 
     def begin(self) -> None:
-        """Write down what the tables are before the first journal is begun.
-
-        From then on a missing merged.json is a lost one.
-        """
+        """Record the state of the tables before the first journal: later, a missing merged.json is an error."""
         (self.root / MERGED_FILE).parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             if not (self.root / MERGED_FILE).exists() and not self.journal_lengths():
                 self._write_merged(Merged(tables=self._states()))
 
     def merge(self) -> bool:
-        """Bring every journalled result into the tables; return whether there was anything to bring.
+        """Merge every journalled result into the tables; return whether there was any.
 
         Raises:
             InputError: a journal or a table is damaged, or a table has lost rows.
-            PokefaError: a table could not be written; nothing is lost, the journals still hold it.
+            PokefaError: a table could not be written; nothing is lost, because the journals keep the results.
         """
         if not (self.root / RUNS_FOLDER).is_dir():
             self._check_tables(Merged())
@@ -152,19 +149,19 @@ class Ledger:
             return bool(offsets)
 
     def accept(self) -> None:
-        """Take the tables as they are now for what they are meant to be.
+        """Accept the tables as they are now.
 
         Raises:
-            InputError: one cannot be read.
+            InputError: a table cannot be read.
         """
         with self._lock:
             self._write_merged(Merged(self._read_merged().journals, self._states()))
 
     def rebuild(self) -> dict[str, int]:
-        """Make the tables anew: what can still be read of them, with every journalled result set again.
+        """Rebuild the tables from their readable rows and all journalled results; return the rows of each.
 
-        The old files are kept beside the new ones, as `images.csv.<time>.before-rebuild`. Where a journal and a cell
-        disagree, the journal counts. Returns how many rows each table has now.
+        The old files are kept beside the new ones, as `images.csv.<time>.before-rebuild`. If a journal and a cell
+        disagree, the journal counts.
 
         Raises:
             InputError: a journal is damaged.
@@ -187,11 +184,11 @@ class Ledger:
             return {name: len(frame) for name, frame in frames.items()}
 
     def refill(self, name: str, cells: Mapping[str, Cells], lengths: Mapping[Path, int]) -> bool:
-        """Set cells, by image_id, that the table called `name` has lost; return whether that was done.
+        """Set lost cells of the table `name`, by image_id; return whether they were set.
 
         Args:
-            lengths: bytes of each journal when the cells were found lost: what was journalled since may have emptied
-                them, and then nothing is set.
+            lengths: bytes of each journal when the loss was found. Nothing is set if one has grown, because a newer
+                line may have emptied the cells.
         """
         with self._lock:
             if lengths != self.journal_lengths():
@@ -204,14 +201,14 @@ class Ledger:
             return True
 
     def journal_lengths(self) -> dict[Path, int]:
-        """Return the bytes of each journal, in the order in which the runs started."""
+        """Return the length of each journal in bytes, in order of the runs' start."""
         return {path: path.stat().st_size for path in sorted((self.root / RUNS_FOLDER).glob("*.jsonl"))}
 
     def snapshot(self) -> Snapshot:
-        """Return all tables as they are at one moment, and how much of each journal they hold.
+        """Return a consistent copy of all tables, and how much of each journal they contain.
 
         Raises:
-            InputError: a table is no CSV table, or merged.json is damaged.
+            InputError: a table is not CSV, or merged.json is damaged.
         """
         with self._lock if self.is_writable() else nullcontext():
             frames: dict[str, pl.DataFrame] = {}
@@ -239,10 +236,10 @@ class Ledger:
                 except InputError as error:
                     yield str(error)
 
-    # -- checking what lies there ---------------------------------------------------------------------------------
+    # -- checking the files ----------------------------------------------------------------------------------------
 
     def _check_tables(self, merged: Merged) -> bool:
-        """Check every table that is not as the last merge left it; return whether there is one.
+        """Check every table that changed since the last merge; return whether there is one.
 
         Raises:
             InputError: a table is damaged, or has lost rows or cells that no run removed.
@@ -274,10 +271,10 @@ class Ledger:
         return True
 
     def _check_takedowns(self, images: pl.DataFrame) -> None:
-        """Check that no edit lets an image back in that was taken down.
+        """Check that no edit restores an image that was taken down.
 
         Raises:
-            InputError: a row no longer says so, or a record cannot be read.
+            InputError: a row's drop_reason was changed, or a record cannot be read.
         """
         for path in sorted((self.root / TAKEDOWNS_FOLDER).glob("*.json")):
             try:
@@ -288,8 +285,8 @@ class Ledger:
             unmarked = with_missing(images, ["drop_reason"]).filter(pl.col(KEY).is_in(gone) & ~TAKEN_DOWN)
             if len(unmarked):
                 raise InputError(
-                    f"{IMAGES.path}, image {unmarked[KEY][0]} was taken down and its drop_reason no longer says so: "
-                    "restore the cell, as takedown:asked"
+                    f"{IMAGES.path}, image {unmarked[KEY][0]} was taken down, but its drop_reason was changed: "
+                    "restore the cell to takedown:asked"
                 )
 
     def _states(self) -> dict[str, list[TableState]]:
@@ -302,7 +299,7 @@ class Ledger:
     # -- merging --------------------------------------------------------------------------------------------------
 
     def _changed_tables(self, merged: Merged) -> tuple[dict[str, int], dict[str, pl.DataFrame]]:
-        """Return how far each journal was read, by run_id, and the tables that its lines change, by name."""
+        """Return how far each journal was read, by run_id, and the changed tables, by name."""
         offsets: dict[str, int] = {}
         changes: dict[str, Changes] = {}
         drops: list[Cells] = []
@@ -323,7 +320,7 @@ class Ledger:
         return offsets, frames
 
     def _unmerged(self, merged: Merged) -> Iterator[tuple[Path, str, int, dict[str, Any]]]:
-        """Yield (journal, stage, offset behind the line, entry) of every line that is not in the tables."""
+        """Yield (journal, stage, offset after the line, entry) of every line that is not merged."""
         lengths = self.journal_lengths()
         begun = {path: merged.journals.get(path.stem, 0) for path in lengths}
         longer = {path: offset for path, offset in begun.items() if lengths[path] > offset}
@@ -332,7 +329,7 @@ class Ledger:
             yield path, stages[path], end, entry
 
     def _with_drops(self, drops: Iterable[Cells], images: pl.DataFrame) -> pl.DataFrame:
-        """Return drops.csv with more rows; a replay of rows that are there already adds none twice."""
+        """Return drops.csv with new rows; rows that exist are not added again."""
         urls = with_missing(images, ["source_url"]).select(KEY, "source_url")
         new = pl.DataFrame(list(drops), schema=dict.fromkeys(DROPS.names, pl.String)).drop("source_url")
         new = new.join(urls, on=KEY, how="left", maintain_order="left").select(DROPS.names)
@@ -341,13 +338,13 @@ class Ledger:
         return rows.unique([KEY, "stage", "reason", "run_id"], keep="first", maintain_order=True)
 
     def _write_tables(self, frames: Mapping[str, pl.DataFrame], after: Merged, before: Mapping[str, int]) -> None:
-        """Replace tables, all of them whole, and note it.
+        """Replace tables atomically, and record it.
 
-        A run that is killed between two renames leaves some tables old and some new: merged.json knows both.
+        A run that is killed between two renames leaves some tables old and some new; merged.json lists both states.
 
         Args:
-            after: the journals that the new tables hold, and the states of the old ones.
-            before: the journals that the old ones hold.
+            after: the journals merged into the new tables, and the states of the old tables.
+            before: the journals merged into the old tables.
         """
         with ExitStack() as renames:
             new: dict[str, list[TableState]] = {}
@@ -362,13 +359,13 @@ class Ledger:
         self._write_merged(Merged(after.journals, after.tables | new))
 
     def _remove_leftovers(self) -> None:
-        """Remove the temporary files of merges that were killed: who holds the lock knows that nobody writes them."""
+        """Remove the temporary files of killed merges; under the lock, no other merge is running."""
         for path in (*(table.path for table in self.tables.values()), self.root / MERGED_FILE):
             for leftover in path.parent.glob(temporary_name(path, "*")):
                 leftover.unlink(missing_ok=True)
 
     def _read_merged(self) -> Merged:
-        """Return what merged.json says.
+        """Return the content of merged.json.
 
         Raises:
             InputError: it is damaged, or missing although tables were merged.
@@ -379,7 +376,7 @@ class Ledger:
         return merged or Merged()
 
     def _names_a_journal(self) -> bool:
-        """Tell whether images.csv holds results of a run whose journal is here, so that it was merged before."""
+        """Tell whether images.csv contains results of a journal, which shows that one was merged."""
         journals = [path.stem for path in self.journal_lengths()]
         if not journals or not self.images.exists():
             return False
@@ -393,10 +390,10 @@ class Ledger:
 
 
 def _check_edits(path: str, frame: pl.DataFrame, states: Iterable[TableState]) -> int:
-    """Check that a table may be an edited one of `states`; return how many rows were removed.
+    """Check that a table is a plausible edit of one of `states`; return the number of removed rows.
 
     Raises:
-        InputError: it can be none of them.
+        InputError: it is not.
     """
     refusal: InputError | None = None
     for state in states:

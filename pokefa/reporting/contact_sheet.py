@@ -18,7 +18,7 @@ from pokefa.reporting.section_parts import number
 from pokefa.reporting.sections import SCORES
 from pokefa.reporting.thumbnails import Thumbnail, thumbnail
 from pokefa.stage.funnel import FAILED, KEPT, WAITING, Tables
-from pokefa.stage.rows import SCREENED, filled
+from pokefa.stage.rows import HAS_TEXT, SCREENED, filled
 
 ERROR_COLUMNS = ("nsfw_error", "ocr_error", "resize_error", "score_error", "phash_error", "caption_error")
 
@@ -26,7 +26,7 @@ TILE_SIDE = 132
 PAIR_SIDE = 300
 MOST_PAIRS = 6
 
-# An image is borderline where the score that decided lies this close to its gate, on either side.
+# An image is borderline where the score that decided lies this close to its threshold, on either side.
 BORDER = 10
 
 Cells = dict[str, Any]
@@ -71,12 +71,12 @@ class Pair:
     after: Thumbnail
 
 
-def contact_sheets(tables: Tables, root: Path, gates: Mapping[str, float], most: int) -> list[Sheet]:
+def contact_sheets(tables: Tables, root: Path, thresholds: Mapping[str, float], most: int) -> list[Sheet]:
     """Return up to `most` images each that are kept, borderline, and left out; none appears twice."""
     images = tables.images
     paths = dict(tables.base.select(KEY, "path").iter_rows())
     screened = set(images.filter(SCREENED)[KEY])
-    border = borderline(images, gates)
+    border = borderline(images, thresholds)
     on_border = border.head(most)
     others = images.join(on_border.select(KEY), on=KEY, how="anti", maintain_order="left")
     kept = others.filter(pl.col("fate") == KEPT).sort(
@@ -87,7 +87,7 @@ def contact_sheets(tables: Tables, root: Path, gates: Mapping[str, float], most:
     def tiles(rows: list[Cells]) -> list[Tile]:
         return [tile(row, paths, root, veiled=row[KEY] not in screened) for row in rows]
 
-    closest = f"A score within {BORDER} points of its gate, on either side, the closest first."
+    closest = f"A score within {BORDER} points of its threshold, on either side, the closest first."
     return [
         Sheet("kept", "Kept", "The best first.", len(kept), tiles(kept.head(most).to_dicts())),
         Sheet("borderline", "Borderline", closest, len(border), tiles(on_border.to_dicts())),
@@ -95,14 +95,14 @@ def contact_sheets(tables: Tables, root: Path, gates: Mapping[str, float], most:
     ]
 
 
-def borderline(images: pl.DataFrame, gates: Mapping[str, float]) -> pl.DataFrame:
-    """Return the images that the gates decided about with little to spare, the closest first.
+def borderline(images: pl.DataFrame, thresholds: Mapping[str, float]) -> pl.DataFrame:
+    """Return the images that the thresholds decided about with little to spare, the closest first.
 
-    What decides is the score with the least room over its gate: over both, the image is kept, else it is not.
+    What decides is the score with the least room over its threshold: over both, the image is kept, else it is not.
     """
-    if gates.keys() < SCORES.keys():
+    if thresholds.keys() < SCORES.keys():
         return images.clear()
-    room = pl.min_horizontal([number(column) - gates[name] for name, column in SCORES.items()])
+    room = pl.min_horizontal([number(column) - thresholds[name] for name, column in SCORES.items()])
     decided = pl.col("fate").is_in([KEPT, "below_relevance", "below_aesthetic"])
     close = images.filter(decided & SCREENED).with_columns(room.alias("room")).filter(pl.col("room").abs() <= BORDER)
     return close.sort(pl.col("room").abs(), KEY).drop("room")
@@ -142,7 +142,7 @@ def web_address(text: str | None) -> str:
 
 def inpainting_pairs(images: pl.DataFrame, root: Path) -> list[Pair]:
     """Return images that text was painted out of, before and after, the most text first."""
-    wanted = filled("ocr_inpainted_path") & pl.col("ocr_override").is_null() & SCREENED
+    wanted = filled("ocr_inpainted_path") & HAS_TEXT & SCREENED
     share = number("ocr_area_frac").fill_null(0.0)
     rows = images.filter(wanted & ~pl.col("fate_stage").eq("takedown")).with_columns(share.alias("share"))
     return [

@@ -112,9 +112,9 @@ def histogram(
     edges: Sequence[float],
     *,
     label: str,
-    gate: float | None = None,
+    threshold: float | None = None,
 ) -> str:
-    """Return a histogram of up to three groups, one on the other, with a gate as a line.
+    """Return a histogram of up to three groups, one on the other, with a threshold as a line.
 
     Args:
         groups: the counts of each class.
@@ -128,12 +128,12 @@ def histogram(
                 color=colour, label=group,
             )  # fmt: skip
             bottom = [before + count for before, count in zip(bottom, counts, strict=True)]
-        if gate is not None:
-            axes.axvline(gate, color=ORANGE, linestyle="--", linewidth=1.6, label=f"gate {gate:g}")
+        if threshold is not None:
+            axes.axvline(threshold, color=ORANGE, linestyle="--", linewidth=1.6, label=f"threshold {threshold:g}")
         axes.set_xlim(edges[0], edges[-1])
         _count_axis(axes, label)
-        if len(groups) > 1 or gate is not None:
-            axes.figure.legend(loc="outside upper center", ncols=len(groups) + (gate is not None))
+        if len(groups) > 1 or threshold is not None:
+            axes.figure.legend(loc="outside upper center", ncols=len(groups) + (threshold is not None))
     return result[0]
 
 

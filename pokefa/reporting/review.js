@@ -380,14 +380,14 @@
   }
 
   function gatesFor(action, chosen) {
-    const gates = action.settings;
-    const lowest = (name) => Math.min(gates[`min_${name}`] ?? 100, ...chosen.flatMap((item) => item.values?.[name] ?? []));
+    const thresholds = action.settings;
+    const lowest = (name) => Math.min(thresholds[`min_${name}`] ?? 100, ...chosen.flatMap((item) => item.values?.[name] ?? []));
     const [relevance, aesthetic] = [lowest("relevance"), lowest("aesthetic")];
-    // Lower gates bring more competitors for the --top-n places.
+    // Lower thresholds bring more competitors for the --top-n places.
     const joining = items.filter((item) => item.values && item.values.rank === undefined
       && item.values.relevance >= relevance && item.values.aesthetic >= aesthetic).length;
-    const places = Math.max(...chosen.map((item) => (item.values?.rank ?? gates.passing) + joining));
-    const top = Math.max(gates.top_n ?? places, places);
+    const places = Math.max(...chosen.map((item) => (item.values?.rank ?? thresholds.passing) + joining));
+    const top = Math.max(thresholds.top_n ?? places, places);
     return `${action.start} --min-relevance ${relevance} --min-aesthetic ${aesthetic} --top-n ${top} --dry-run`;
   }
 

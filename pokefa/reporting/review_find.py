@@ -59,7 +59,7 @@ def flagged_nsfw(cells: Cells) -> Flagged:
 
 
 def find_text(data: Dataset) -> list[Flagged]:
-    """Return the images with text, by how sure the detector is of the polygon that it is surest of."""
+    """Return the images with text: the doubtful ones first, then by how sure the detector is of its surest polygon."""
     return [flagged_text(data.root, cells) for cells in data.rows(SCREENED & HAS_TEXT)]
 
 
@@ -69,17 +69,22 @@ def flagged_text(root: Path, cells: Cells) -> Flagged:
     says = [f"text covers {area:.2%}"] if area is not None else []
     says += [f"sure to {sure:.2f}"] if sure is not None else []
     pictures = [Picture("before", cells["path_raw"], boxes, sizes)] if cells["path_raw"] else []
+    doubt = cells["ocr_doubt"] if cells["ocr_override"] is None else None
     if cells["ocr_inpainted_path"]:
         pictures.append(Picture("after", cells["ocr_inpainted_path"]))
+    elif doubt and cells["ocr_mask_path"]:
+        pictures.append(Picture("mask", cells["ocr_mask_path"]))
+    tags = [(f"doubtful: {doubt.replace('_', ' ')}", "")] if doubt else []
+    tags += [("mostly text, used as it is", "")] if IMAGES.value(cells, "ocr_text_dominated") else []
     return Flagged(
         cells[KEY],
         species_of(cells),
         ", ".join(says) or "text was found",
         sure,
-        (known(sure), known(area)),
+        (not doubt, known(sure), known(area)),
         pictures,
-        tags=[("mostly text, used as it is", "")] if IMAGES.value(cells, "ocr_text_dominated") else [],
-        facts=facts_of(cells, "path_raw", "ocr_model", "ocr_inpainter"),
+        tags=tags,
+        facts=facts_of(cells, "ocr_text", "path_raw", "ocr_model", "ocr_inpainter"),
     )
 
 
@@ -136,18 +141,18 @@ def duplicate(cells: Cells, group: Sequence[Mate]) -> Flagged:
 
 
 def find_left_out(data: Dataset) -> list[Flagged]:
-    """Return what the filter's gates left out, by how many points are missing.
+    """Return what the filter's thresholds left out, by how many points are missing.
 
-    An image that was flagged since is none of them: no gate lets it in.
+    An image that was flagged since is none of them: no threshold lets it in.
     """
-    gates = thresholds_of_filter(data.runs)
+    thresholds = thresholds_of_filter(data.runs)
     kept = [number(text) for text in data.tables.images.filter(pl.col("filter_decision") == "kept")["filter_score"]]
     worst = min((score for score in kept if score is not None), default=None)
     wanted = pl.col("filter_decision").is_in(["below_relevance", "below_aesthetic", "beyond_top_n"])
-    return [left_out(cells, gates, worst) for cells in data.rows(SCREENED & wanted)]
+    return [left_out(cells, thresholds, worst) for cells in data.rows(SCREENED & wanted)]
 
 
-def left_out(cells: Cells, gates: Mapping[str, float], worst: float | None) -> Flagged:
+def left_out(cells: Cells, thresholds: Mapping[str, float], worst: float | None) -> Flagged:
     """Return one image for the page.
 
     Args:
@@ -160,7 +165,7 @@ def left_out(cells: Cells, gates: Mapping[str, float], worst: float | None) -> F
         reached, needed, says = number(cells["filter_score"]), worst, f"rank {values.get('rank', 0):.0f}"
     else:
         name = decision.removeprefix("below_")
-        reached, needed = values.get(name), gates.get(f"min_{name}")
+        reached, needed = values.get(name), thresholds.get(f"min_{name}")
         says = f"{name} {known(reached):g}" + (f" (needs {needed:g})" if needed is not None else "")
     missing = None if reached is None or needed is None else max(0.0, round(needed - reached, 3))
     artifact = cells["ae_artifact"] if cells["ae_artifact"] not in (None, "none") else None

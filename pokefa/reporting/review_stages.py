@@ -74,17 +74,17 @@ def duplicate_actions(data: Dataset) -> list[Action]:
 
 
 def filter_actions(data: Dataset) -> list[Action]:
-    gates = thresholds_of_filter(data.runs)
+    thresholds = thresholds_of_filter(data.runs)
     passing = data.tables.images.filter(filled("filter_rank")).height
     flags = flags_kept(data, "filter", "min_relevance", "min_aesthetic", "top_n")
     return [
         Action(
-            "gates that let them in",
+            "thresholds that keep them",
             ("preprocess/filter/filter.py", *flags),
-            "No single image can be let in by hand. These are the highest gates that the ticked images pass; --dry-run "
-            "counts all that would join. Leave it off to do it.",
+            "No single image can be added manually. These are the highest thresholds that the ticked images pass; "
+            "--dry-run counts all that would join. Leave it off to do it.",
             "gates",
-            {**gates, "passing": passing},
+            {**thresholds, "passing": passing},
         ),
         Action(
             "score them again",
@@ -94,8 +94,13 @@ def filter_actions(data: Dataset) -> list[Action]:
     ]
 
 
-def unflag_action(script: str, note: str) -> Callable[[Dataset], list[Action]]:
-    return lambda data: [Action("clear them", (script, "--ids"), note)]
+def text_actions(data: Dataset) -> list[Action]:
+    script = "preprocess/ocr/ocr_unflag.py"
+    again = "The summary names the stages to run again."
+    return [
+        Action("use their originals", (script, "--ids"), f"Uses the original of the ticked images. {again}"),
+        Action("paint them over", (script, "--paint", "--ids"), f"Paints the ticked images over as masked. {again}"),
+    ]
 
 
 STAGES = {
@@ -104,21 +109,21 @@ STAGES = {
         ask="Tick what was flagged wrongly.",
         score="score",
         find=find_nsfw,
-        actions=unflag_action(
-            "preprocess/nsfw/nsfw_unflag.py",
-            "Clears the ticked images for good. The summary names the stages to run again.",
-        ),
+        actions=lambda data: [
+            Action(
+                "clear them",
+                ("preprocess/nsfw/nsfw_unflag.py", "--ids"),
+                "Clears the ticked images for good. The summary names the stages to run again.",
+            )
+        ],
         cleared="nsfw_override",
     ),
     "ocr": Stage(
         title="Text was found",
-        ask="Tick the images whose original is to be used.",
+        ask="Doubtful images come first and wait for you: tick those to use as they are, or those to paint over.",
         score="sureness",
         find=find_text,
-        actions=unflag_action(
-            "preprocess/ocr/ocr_unflag.py",
-            "Uses the original of the ticked images. The summary names the stages to run again.",
-        ),
+        actions=text_actions,
         wide=True,
         cleared="ocr_override",
     ),

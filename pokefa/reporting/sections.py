@@ -27,7 +27,7 @@ from pokefa.reporting.section_parts import (
 )
 from pokefa.reporting.species_coverage import SpeciesCoverage, most_wanted, sum_bands
 from pokefa.stage.funnel import KEPT, count_levels, left_out
-from pokefa.stage.rows import HAS_TEXT, filled
+from pokefa.stage.rows import DOUBTFUL, HAS_TEXT, MASKED, filled
 
 SCORES = {"relevance": "ae_relevance", "aesthetic": "ae_aesthetic"}
 SCORE_EDGES = list(range(0, 105, 5))
@@ -56,7 +56,7 @@ def drops_section(fates: Sequence[tuple[str, str, int]], images: int) -> Section
     return Section("left-out", "Left out", says, figures)
 
 
-def score_section(images: pl.DataFrame, gates: Mapping[str, float]) -> Section:
+def score_section(images: pl.DataFrame, thresholds: Mapping[str, float]) -> Section:
     """Return the two scores, kept and left out apart, with the thresholds that are known."""
     figures = []
     for name, column in SCORES.items():
@@ -67,11 +67,11 @@ def score_section(images: pl.DataFrame, gates: Mapping[str, float]) -> Section:
             "kept": classes(scored.filter(pl.col("fate") == KEPT)["score"].to_list(), SCORE_EDGES),
             "not kept": classes(scored.filter(pl.col("fate") != KEPT)["score"].to_list(), SCORE_EDGES),
         }
-        gate = gates.get(name)
+        threshold = thresholds.get(name)
         alt = f"Histogram of {name}: {len(scored)} scored images"
-        if gate is not None:
-            alt += f", {int((scored['score'] >= gate).sum())} at the threshold of {gate:g} or above"
-        svg = histogram(name, alt, groups, SCORE_EDGES, label=f"{name}, 0 to 100", gate=gate)
+        if threshold is not None:
+            alt += f", {int((scored['score'] >= threshold).sum())} at the threshold of {threshold:g} or above"
+        svg = histogram(name, alt, groups, SCORE_EDGES, label=f"{name}, 0 to 100", threshold=threshold)
         # The last class holds its upper end too.
         names = [f"{low} to {high - 1}" for low, high in pairwise(SCORE_EDGES[:-1])] + ["95 to 100"]
         figures.append(Figure(name.capitalize(), svg, grouped_table(name, names, groups)))
@@ -86,8 +86,9 @@ def text_section(images: pl.DataFrame) -> Section:
         return Section("text", "Text", "No image has been looked through for text yet.", [])
     states = (
         ("no text", ~is_true("has_ocr")),
-        ("painted over", HAS_TEXT & ~is_true("ocr_text_dominated") & filled("ocr_inpainted_path")),
-        ("not painted over yet", HAS_TEXT & ~is_true("ocr_text_dominated") & pl.col("ocr_inpainted_path").is_null()),
+        ("painted over", MASKED & filled("ocr_inpainted_path")),
+        ("not painted over yet", MASKED & ~DOUBTFUL & ~filled("ocr_inpainted_path")),
+        ("doubtful, waiting for a person", DOUBTFUL & ~filled("ocr_inpainted_path")),
         ("mostly text, left as it is", HAS_TEXT & is_true("ocr_text_dominated")),
         ("left as it is by a person", is_true("has_ocr") & ~HAS_TEXT),
     )

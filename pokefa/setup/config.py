@@ -1,4 +1,4 @@
-"""The user's own flags for each step of `pipeline.py run`, from a TOML file. Standard library only."""
+"""Flags for each step of `pipeline.py run`, read from a TOML file. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pokefa.errors import InputError, InputErrors
 
-# What text editors put in front of a text, the longer ones first.
+# Byte order marks, longer ones first.
 MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -19,34 +19,34 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 
-# The pipeline gives --root itself, and a step that prints its help has done nothing. argparse takes abbreviations.
+# Refused in any abbreviation that argparse accepts.
 REFUSED = {
-    "--root": "one --root is for all steps, and belongs on the command line of pipeline.py",
-    "--help": "it would end the step before it did anything",
+    "--root": "all steps share one --root, which belongs on the command line of pipeline.py",
+    "--help": "the step would print its help and do nothing",
 }
 
 
 def read_config(path: Path, steps: Sequence[str]) -> dict[str, list[str]]:
-    """Return the user's own flags per step, as `resize = ["--min-side", "768"]`.
+    """Return the flags for each step, from lines such as `resize = ["--min-side", "768"]`.
 
     Args:
-        steps: the names that a step can have.
+        steps: the valid step names.
 
     Raises:
-        InputErrors: all that is wrong with the file.
+        InputErrors: every problem of the file.
     """
     try:
         config = tomllib.loads(read_utf8(path))
     except tomllib.TOMLDecodeError as error:
         raise InputErrors([f"--config {path} is not TOML: {error}"]) from None
     except RecursionError:
-        raise InputErrors([f"--config {path} is nested too deeply: each step is one list of strings"]) from None
+        raise InputErrors([f"--config {path} is nested too deeply: give each step one list of strings"]) from None
     problems = []
     for name, flags in config.items():
         if name not in steps:
             problems.append(f"--config {path}: {unknown_name('step', name, steps)}")
         elif not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
-            problems.append(f'--config {path}: {name} must be a list of strings, as ["--limit", "100"]')
+            problems.append(f'--config {path}: {name} must be a list of strings, such as ["--limit", "100"]')
         else:
             problems += [f"--config {path}: {name}: {problem}" for problem in refused_flags(flags)]
     if problems:
@@ -55,10 +55,10 @@ def read_config(path: Path, steps: Sequence[str]) -> dict[str, list[str]]:
 
 
 def read_utf8(path: Path) -> str:
-    """Return the text of a file in UTF-8.
+    """Return the text of a UTF-8 file.
 
     Raises:
-        InputError: it cannot be read, or is in another encoding, which the message names as far as it shows.
+        InputError: it cannot be read, or is in another encoding, which the message names if it is known.
     """
     try:
         data = path.read_bytes()
@@ -66,7 +66,7 @@ def read_utf8(path: Path) -> str:
         raise InputError(f"--config {path} cannot be read: {error.strerror}") from None
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), None)
     if encoding is None and b"\0" in data:
-        encoding = "UTF-16 or no text, for it holds NUL bytes"
+        encoding = "UTF-16 or a binary file, because it contains NUL bytes"
     if encoding is not None:
         raise InputError(f"--config {path} is {encoding}: save it as plain UTF-8")
     try:
@@ -74,18 +74,18 @@ def read_utf8(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(
-            f"--config {path} is not UTF-8: line {line} holds the byte 0x{data[error.start]:02x}; save it as UTF-8"
+            f"--config {path} is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}; save it as UTF-8"
         ) from None
 
 
 def refused_flags(flags: Iterable[str]) -> list[str]:
-    """Return what is wrong with flags that no step may be given here, in any spelling that argparse takes."""
+    """Return a problem for each flag that is refused here."""
     problems = []
     for flag in flags:
         name = flag.partition("=")[0]
         for refused, reason in REFUSED.items():
             if (len(name) > 2 and refused.startswith(name)) or (refused == "--help" and flag == "-h"):
-                problems.append(f"{flag} stands for {refused}: {reason}; leave it out")
+                problems.append(f"{flag} means {refused}: {reason}; remove it")
     return problems
 
 

@@ -1,8 +1,8 @@
-"""One virtual environment per stage group, built with the standard library's venv and pip and kept in a cache.
+"""One virtual environment per stage group, built with venv and pip and kept in a cache. Standard library only.
 
-An environment holds third-party packages only, the project's line `-e .` is left out, so several checkouts share it:
-whoever runs something in it puts its own checkout on PYTHONPATH. Its folder is named by the hash of what goes into
-it, and counts as whole only once `complete.json` stands in it. Standard library only.
+An environment contains third-party packages only. The line `-e .` is skipped, so checkouts share environments, and each
+puts itself on PYTHONPATH. The folder is named by the hash of its requirements, and is complete once it contains
+`complete.json`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from pokefa.errors import InputError, PokefaError
 CHECKOUT = Path(__file__).resolve().parents[2]
 MARKER = "complete.json"
 
-# Requirements that are no environment of their own: the tests' go into each, the others where a name asks for them.
+# Requirements without an environment of their own: `test` goes into each, the others where the name includes them.
 ADDED = ("test", "ray", "data_root")
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What goes into one environment, and where it stands."""
+    """The packages of one environment, and its location."""
 
     name: str
     packages: tuple[str, ...]
@@ -40,10 +40,7 @@ class Environment:
 
     @property
     def folder(self) -> Path:
-        """The environment's folder: a change of Python, platform or any requirement gives another.
-
-        Stages that need the same packages share it.
-        """
+        """Its folder: stages with the same Python, platform and requirements share one."""
         facts = [sys.version, sysconfig.get_platform(), self.packages, self.packages_without_dependencies]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         return environments_folder() / key
@@ -58,7 +55,7 @@ class Environment:
 
 
 def environments_folder() -> Path:
-    """Return where environments are kept: $POKEFA_CACHE/envs, else `pokefa/envs` in the user's cache folder."""
+    """Return the folder of all environments: $POKEFA_CACHE/envs, else `pokefa/envs` in the user's cache folder."""
     chosen = os.environ.get("POKEFA_CACHE")
     if chosen:
         return Path(chosen).absolute() / "envs"
@@ -66,41 +63,41 @@ def environments_folder() -> Path:
 
 
 def user_cache_folder() -> Path:
-    """Return the folder of this project in the user's cache folder.
+    """Return this project's folder in the user's cache folder.
 
     Raises:
-        InputError: the user has no home.
+        InputError: the user has no home folder.
     """
     chosen = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(chosen) if chosen else Path.home() / ".cache") / "pokefa"
     except RuntimeError:
-        raise InputError("there is no home folder to keep a cache in: set POKEFA_CACHE to a folder") from None
+        raise InputError("there is no home folder for the cache: set POKEFA_CACHE to a folder") from None
 
 
 def environment_names(checkout: Path = CHECKOUT) -> list[str]:
-    """Return every environment that the checkout declares."""
+    """Return the names of all environments, from the files in requirements/."""
     names = [path.stem.removeprefix("requirements_") for path in (checkout / "requirements").glob("requirements_*.txt")]
     return sorted(name for name in names if name not in ADDED and not name.endswith("_nodeps"))
 
 
 def environment(name: str, checkout: Path = CHECKOUT) -> Environment:
-    """Return the environment called `name`: its stage's requirements, and those of the tests.
+    """Return the environment `name`, with the requirements of its stage and of the tests.
 
-    A name such as `nsfw+ray` stands for the requirements of both.
+    A name such as `nsfw+ray` combines the requirements of both.
 
     Raises:
-        InputError: the checkout declares no such environment.
+        InputError: there is no such environment.
     """
     names = environment_names(checkout)
     parts = name.split("+")
     if not {*parts} <= {*names, *ADDED} or parts[0] in ADDED:
-        raise InputError(f"there is no environment {name!r}: choose from {', '.join(names)}")
+        raise InputError(f"unknown environment {name!r}: choose from {', '.join(names)}")
     return Environment(name, *requirements_of(f"{name}+test", checkout))
 
 
 def requirements_of(name: str, checkout: Path = CHECKOUT) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the requirement lines of one name, or of several joined by `+`, and what goes in without dependencies."""
+    """Return the requirements of a name, or of several joined by `+`, and those to install without dependencies."""
     folder = checkout / "requirements"
     packages: dict[str, None] = {}
     without: dict[str, None] = {}
@@ -112,7 +109,7 @@ def requirements_of(name: str, checkout: Path = CHECKOUT) -> tuple[tuple[str, ..
 
 
 def read_requirements(path: Path) -> list[str]:
-    """Return the requirement lines of a file, `-r` lines replaced by what they name, the project's own left out."""
+    """Return the requirement lines of a file, with `-r` lines expanded and `-e .` skipped."""
     lines: list[str] = []
     for raw in path.read_text(encoding="utf-8").splitlines():
         line = raw.split("#", 1)[0].strip()
@@ -124,12 +121,12 @@ def read_requirements(path: Path) -> list[str]:
 
 
 def ensure(wanted: Environment) -> Path:
-    """Return the interpreter of an environment, building it first unless it stands whole.
+    """Return the interpreter of an environment, which is built first unless it is complete.
 
-    Two processes that ask at once get one environment: the second waits for the first. What broke off is built anew.
+    A second process waits for the first to build it. An interrupted build starts over.
 
     Raises:
-        PokefaError: the environment cannot be made, or pip could not install the requirements.
+        PokefaError: the environment cannot be built.
     """
     try:
         if not wanted.is_complete():
@@ -144,7 +141,7 @@ def ensure(wanted: Environment) -> Path:
 
 def _way_out(error: OSError | subprocess.CalledProcessError) -> str:
     if isinstance(error, OSError):
-        return f"{error.strerror}; set POKEFA_CACHE to a folder that can be written"
+        return f"{error.strerror}; set POKEFA_CACHE to a writable folder"
     return "this Python has no working ensurepip; install it (on Debian and Ubuntu: apt-get install python3-venv)"
 
 
@@ -175,15 +172,15 @@ def _pip_install(wanted: Environment, list_name: str, packages: tuple[str, ...],
         errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR")] or done.stdout.splitlines()
         raise PokefaError(
             f"pip could not build environment {wanted.name}: {errors[0] if errors else 'no message'} "
-            f"(all of it in {wanted.folder / f'{list_name}.log'}); mend that and run the same command again"
+            f"(full output in {wanted.folder / f'{list_name}.log'}); fix that and run the same command again"
         )
 
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[int]:
-    """Hold an exclusive lock on `path`; yields the descriptor, whose heirs hold the lock as well.
+    """Hold an exclusive lock on `path`, and yield its descriptor.
 
-    The system lets go of it when the last process that holds the descriptor ends, however it ends.
+    A child that inherits the descriptor holds the lock too. The system releases it when the last holder ends.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:

@@ -1,4 +1,4 @@
-"""How `pipeline.py` runs a step: in its environment, with the user's flags, and what it reports.
+"""Running one step of `pipeline.py` in its environment, with the user's flags.
 
 Standard library only: `pipeline.py` uses this before any environment exists.
 """
@@ -24,12 +24,12 @@ from pokefa.setup.config import unknown_name
 from pokefa.setup.environments import CHECKOUT, Environment, ensure, environment, file_lock
 from pokefa.setup.steps import Step, steps_in_run
 
-# What a step's flags add to its environment.
+# Requirements that a step's flags add to its environment.
 ADDED_FOR = {r"--engine ray\b": "ray", r"--data-root \w+://": "data_root"}
 
 
 class CommandFailed(PokefaError):
-    """A step ended with an exit code other than 0; the pipeline ends with the same."""
+    """A step ended with an exit code other than 0; the pipeline ends with the same code."""
 
     def __init__(self, step: Step, code: int) -> None:
         name = " ".join(step.start)
@@ -39,12 +39,12 @@ class CommandFailed(PokefaError):
 
 @dataclass
 class Runner:
-    """Runs steps on one root, each printed as a command before it runs, so that it can be copied.
+    """Runs steps on one root, and prints each as a command that can be copied.
 
     Args:
         root: the dataset's folder.
-        flags: the user's own flags by the step's command name.
-        variables: environment variables by the step's command name.
+        flags: the user's flags by command name.
+        variables: environment variables by command name.
     """
 
     root: Path
@@ -62,7 +62,7 @@ class Runner:
         """Run a step, print its result as one line, and return its JSON summary.
 
         Raises:
-            CommandFailed: it ended with another exit code than 0.
+            CommandFailed: its exit code was not 0.
         """
         number = "" if step.number is None else f"{step.number} "
         print(f"\n[{number}{step.command}]\n  {self.show(step, *arguments)}", flush=True)
@@ -78,9 +78,9 @@ class Runner:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the root for one pipeline at a time.
+        """Lock the root, so that one pipeline runs at a time.
 
-        The commands inherit the lock, so one that outlives a killed pipeline is waited for by the next.
+        The steps inherit the lock, so the next pipeline waits for a step that outlives a killed one.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with file_lock(self.root / ".pipeline.lock") as descriptor:
@@ -91,7 +91,7 @@ class Runner:
                 self._inherited.remove(descriptor)
 
     def start(self, step: Step, *arguments: str) -> subprocess.Popen[str]:
-        """Start a step with its stdin and stdout as pipes, and leave it running."""
+        """Start a step in the background, with pipes as its stdin and stdout."""
         print(f"\n[{step.command}, in the background]\n  {self.show(step, *arguments)}", flush=True)
         ensure(self.environment(step))
         return subprocess.Popen(
@@ -101,19 +101,19 @@ class Runner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the stages; they may still need the services to finish
+            start_new_session=True,  # Ctrl-C must not stop it: the stages may need the services to finish
         )
 
     def flags_of(self, step: Step) -> Sequence[str]:
-        """Return the user's own flags for a step."""
+        """Return the user's flags for a step."""
         return self.flags.get(step.command, ())
 
     def environment(self, step: Step) -> Environment:
-        """Return the environment that a step runs in, with what its flags add to it."""
+        """Return the environment that a step needs with its flags."""
         return environment_for(step, self.flags_of(step))
 
     def words(self, step: Step, arguments: Sequence[str] = ()) -> list[str]:
-        """Return a step as the words that start it, the interpreter first."""
+        """Return the command that starts a step, beginning with the interpreter."""
         root = ("--root", str(self.root)) if step.takes_root else ()
         return [str(self.environment(step).python), *step.start, *root, *self.flags_of(step), *arguments]
 
@@ -123,7 +123,7 @@ class Runner:
     def _run_child(self, step: Step, arguments: Sequence[str]) -> tuple[int, str]:
         """Run a step to its end; return (exit code, stdout).
 
-        A signal that asks this process to stop is handed on, and the child saves what it has finished.
+        SIGTERM is passed on to the step, which then saves its finished work.
         """
         child = subprocess.Popen(
             self.words(step, arguments),
@@ -148,14 +148,14 @@ class Runner:
 
 
 def environment_for(step: Step, flags: Sequence[str]) -> Environment:
-    """Return the environment that a step runs in with these flags."""
+    """Return the environment that a step needs with these flags."""
     text = " ".join(flags).replace("=", " ")
     added = [name for words, name in ADDED_FOR.items() if re.search(words, text)]
     return environment("+".join([step.environment, *added]))
 
 
 def run_by_name(step: Step, arguments: Sequence[str]) -> NoReturn:
-    """Become the step's script, in its environment and the working folder of this process.
+    """Replace this process with the step's script, in its environment.
 
     Raises:
         PokefaError: the environment cannot be built.
@@ -167,14 +167,14 @@ def run_by_name(step: Step, arguments: Sequence[str]) -> NoReturn:
 
 
 def command_line(script: str, root: Path, flags: Sequence[str]) -> str:
-    """Return a script's command line, as typed in the repository root."""
+    """Return a script's command line, to be run from the repository root."""
     if Path.cwd() != CHECKOUT:
-        root = root.absolute()  # a relative one is relative to another folder
+        root = root.absolute()
     return shlex.join(["python", script, *(["--root", str(root)] if root != Path() else []), *flags])
 
 
 def checkout_variables() -> dict[str, str]:
-    """Return the variables for a child process: this checkout's code, whatever environment it runs in."""
+    """Return the environment variables with which a child process imports this checkout's code."""
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return {**clean, "PYTHONPATH": str(CHECKOUT)}
 
@@ -187,10 +187,10 @@ def summarize(summary: Mapping[str, Any]) -> str:
 
 
 def choose_steps(first: str | None, last: str | None) -> list[Step]:
-    """Return the steps of a run from `first` to `last`, each a command's name or a stage's number.
+    """Return the steps of a run from `first` to `last`, each a command name or a stage number.
 
     Raises:
-        InputErrors: there are no such steps, or the first comes after the last.
+        InputErrors: a step does not exist, or the first comes after the last.
     """
     steps = steps_in_run()
     starts, ends = _positions(steps, first), _positions(steps, last)
@@ -201,7 +201,7 @@ def choose_steps(first: str | None, last: str | None) -> list[Step]:
             [f"{flag}: {unknown_name('step', str(name), names)}, or their numbers 0 to 9" for flag, name in unknown]
         )
     if starts[0] > ends[-1]:
-        raise InputError(f"--from {first} comes after --to {last}")
+        raise InputError(f"--from {first} comes after --to {last}: swap them")
     return steps[starts[0] : ends[-1] + 1]
 
 

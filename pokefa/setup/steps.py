@@ -1,8 +1,7 @@
 """The steps of the pipeline and its tools, each declared once, in pipeline order.
 
-Everything that depends on a step reads it here: which rows it takes, which columns say that it is done, which lock it
-holds, how it is run. A new stage is one more entry. Standard library only: `pipeline.py` uses this before any
-environment exists.
+An entry declares which rows a step takes, which columns show that it is done, which lock it holds, and how it is run.
+A new stage is one more entry. Standard library only: `pipeline.py` uses this before any environment exists.
 """
 
 from __future__ import annotations
@@ -13,34 +12,36 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One script, or one of its halves.
+    """One script, or one part of it.
 
-    A step is done with a row when `done` is filled, and has failed on it when `error` is filled. A step that has
-    `decides` instead decides over all rows at once, and fills that column.
+    A row is done when `done` is filled, and has failed when `error` is filled. A step with `decides` instead decides
+    over all rows at once, and fills that column.
 
     Args:
-        name: of the step in the table, the journal and the summary.
-        script: its path from the repository root, or a module for `python -m`, which then takes no --root.
-        environment: what it runs in.
-        number: of its stage; None for a tool.
-        command: its name on the command line of pipeline.py; the step's name by default.
+        name: its name in this table, the journal and the summary.
+        script: its path from the repository root, or a module for `python -m`, which takes no --root.
+        environment: the environment that it runs in.
+        number: its stage number; None for a tool.
+        command: its name on the command line of pipeline.py; `name` by default.
         in_run: `pipeline.py run` runs it.
-        subcommands: the words that its script takes before its flags, the usual one first.
-        owner: the name under which it owns columns; the step's name by default.
+        subcommands: the script's subcommands, the usual one first.
+        owner: the name under which it owns columns; `name` by default.
         table: `images` or `base`; empty if it works on no rows.
-        rows: which rows it takes: columns that must be filled, and conditions of `pokefa.stage.rows`.
-        needs: columns that it reads besides.
-        done, error, run_id: the columns described above, and the one that names the run.
+        rows: the rows that it takes: columns that must be filled, and conditions of `pokefa.stage.rows`.
+        needs: other columns that it reads.
+        done, error: the columns described above.
+        run_id: the column that names the run.
         decides: the column that it fills for all rows at once.
         finished: columns and conditions that the filter waits for.
-        adds_rows: it makes the rows of images.csv, and names its run in new rows only.
-        whole_table: a run that was killed has to begin again.
+        adds_rows: it creates the rows of images.csv, and names its run in new rows only.
+        whole_table: a killed run starts over instead of resuming.
         manual: a person names the images.
-        lock: what it holds while it runs; its owner's by default, none if it works on no rows.
-        outcome: the column, as `table.column`, that says what became of a row; `done` or `decides` by default.
-        words: what the card calls the cells of `outcome`: one word for all that are filled, or one for each text.
+        lock: the lock that it holds while it runs; that of `owner` by default, none if it works on no rows.
+        outcome: the column, as `table.column`, with the result for a row; `done` or `decides` by default.
+        words: how the card names the cells of `outcome`: one word for all filled cells, or one for each value.
             None: the cells are words already.
-        settings_matter: its settings say what is in the set and how it looks, so the card lists its defaults too.
+        settings_matter: its settings affect which images are in the set or how they look, so the card lists its
+            defaults too.
     """
 
     name: str
@@ -79,12 +80,12 @@ class Step:
 
     @property
     def marks(self) -> str:
-        """The column that says of a row that the step has worked on it; empty if none does."""
+        """The column that shows that the step has processed a row; empty if none does."""
         return self.done or self.decides
 
     @property
     def start(self) -> tuple[str, ...]:
-        """The words that start it, without the interpreter."""
+        """The arguments that start it, without the interpreter."""
         program = (self.script,) if self.takes_root else ("-m", self.script)
         return (*program, *self.subcommands[:1])
 
@@ -96,7 +97,7 @@ class Step:
 _TEXT_CHECKED = ("screened", "text_checked")
 _RESIZED = (*_TEXT_CHECKED, "path_resized")
 _OCR_COMMANDS = ("run", "detect", "inpaint")
-_FINAL_SET = "final_set"  # the builders of the final set would each remove what the other has built
+_FINAL_SET = "final_set"  # without it, the builders of the final set would remove each other's files
 
 _TABLE = (
     Step("quotas", "quotas/allocate.py", "quotas", 0, in_run=True),
@@ -178,7 +179,7 @@ _TABLE = (
 )  # fmt: skip
 
 STEPS: Mapping[str, Step] = {step.name: step for step in _TABLE}
-# One for each script: a script with two halves runs both.
+# One entry per script.
 _BY_SCRIPT = {step.script: step for step in reversed(_TABLE)}
 COMMANDS: Mapping[str, Step] = {step.command: step for step in reversed(_BY_SCRIPT.values())}
 
@@ -189,11 +190,11 @@ def steps_in_run() -> list[Step]:
 
 
 def steps_before(name: str) -> list[str]:
-    """Return the names of the steps that come before another."""
+    """Return the names of the steps before a given one."""
     names = list(STEPS)
     return names[: names.index(name)]
 
 
 def first_step_of(owner: str) -> Step:
-    """Return the first step that owns columns under a name; one without columns if this version knows none."""
+    """Return the first step of an owner; one without columns if this version does not know the owner."""
     return next((step for step in STEPS.values() if step.owner == owner), Step(owner, "", ""))

@@ -1,4 +1,4 @@
-"""How far images fill the quotas, species by species and in sums by popularity band."""
+"""How far images fill the quotas, by species and by popularity band."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ QUOTAS_FILE = "quotas/quotas.csv"
 
 @dataclass
 class Band:
-    """The species of one popularity band, or all of them: how many have an image, and the images beside the quotas."""
+    """One popularity band, or all species: how many species have an image, and its images and quotas."""
 
     name: str
     species: int = 0
-    shown: int = 0
+    covered: int = 0
     quota: int = 0
     images: int = 0
 
     def add(self, quota: int, images: int) -> None:
         self.species += 1
-        self.shown += images > 0
+        self.covered += images > 0
         self.quota += quota
         self.images += images
 
     def __str__(self) -> str:
         share = f"{100 * self.images / self.quota:.1f} %" if self.quota else "-"
-        return f"{self.name:<10}{self.species:>8}{self.shown:>8}{self.quota:>9}{self.images:>9}{share:>9}"
+        return f"{self.name:<10}{self.species:>8}{self.covered:>8}{self.quota:>9}{self.images:>9}{share:>9}"
 
 
 @dataclass
 class Coverage:
-    """The images of each species beside its quota: lines in the order of the quotas, and sums by band."""
+    """The images and quota of each species, in the order of the quotas, and sums by band."""
 
     rows: list[tuple[object, ...]] = field(default_factory=list)
     bands: dict[str, Band] = field(default_factory=dict)
@@ -47,17 +47,17 @@ class Coverage:
 
     @property
     def table(self) -> str:
-        head = f"{'band':<10}{'species':>8}{'shown':>8}{'quota':>9}{'images':>9}{'share':>9}"
+        head = f"{'band':<10}{'species':>8}{'covered':>8}{'quota':>9}{'images':>9}{'share':>9}"
         return "\n".join([head, *map(str, self.bands.values())])
 
 
 def cover_quotas(path: Path, counts: Mapping[str, int]) -> Coverage:
-    """Return how far the counts fill the quotas of a quotas.csv; an image counts for each species that it shows.
+    """Return how far the counts fill the quotas of a quotas.csv; an image counts for each of its species.
 
     Raises:
         InputError: the file is not one that quotas/allocate.py writes.
     """
-    coverage, whole = Coverage(), Band("all")
+    coverage, total = Coverage(), Band("all")
     for number, row in read_csv(path, ["rank", "name", "band", "quota"], "run quotas/allocate.py again"):
         slug = species_slug(row["name"])
         try:
@@ -68,6 +68,6 @@ def cover_quotas(path: Path, counts: Mapping[str, int]) -> Coverage:
         fraction = f"{count / quota:.4f}" if quota else ""
         coverage.rows.append((rank, slug, row["band"], quota, count, fraction))
         coverage.bands.setdefault(row["band"], Band(row["band"])).add(quota, count)
-        whole.add(quota, count)
-    coverage.bands["all"] = whole
+        total.add(quota, count)
+    coverage.bands["all"] = total
     return coverage

@@ -1,4 +1,4 @@
-"""The known species, those of quotas/popularity.csv: told from their forms in a tag, and found in a sentence."""
+"""The known species of quotas/popularity.csv: separated from their forms in a tag, and found in a sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pokefa.text import species_slug
 
 POPULARITY = Path(__file__).resolve().parents[2] / "quotas" / "popularity.csv"
 
-# What stands before a species in a sentence and changes which creature is meant.
+# Words before a species in a sentence that change which creature is meant.
 DESCRIBING = frozenset({"shiny", "mega", "primal", "gigantamax", "alolan", "galarian", "hisuian", "paldean"})
 
 _WORD = re.compile(r"[\w'’.♀♂-]+")
@@ -43,10 +43,10 @@ class Species:
         self._longest = max(map(len, self._phrases), default=0)
 
     def split_form(self, slug: str) -> tuple[str, str | None]:
-        """Return species and form of a slug that may hold both: `mega_charizard_x` is `charizard` and `mega_x`.
+        """Return species and form of a slug that may contain both: `mega_charizard_x` is `charizard` and `mega_x`.
 
-        Spellings that differ in underscores alone are the species: `mew_two`. A slug in which no species is found, or
-        several are, comes back whole.
+        Underscores do not matter: `mew_two` is a species. A slug with no species, or with several, is returned
+        unchanged.
         """
         words = slug.split("_")
         for length in range(len(words), 0, -1):
@@ -61,10 +61,10 @@ class Species:
         return slug, None
 
     def mentions_in(self, sentence: str) -> list[Mention]:
-        """Return the species that a sentence names, in its order, also in the plural or the genitive.
+        """Return the species in a sentence, in order, including plural and genitive forms.
 
-        Of two names that begin with the same word the longer counts: "Porygon-Z" is not also Porygon. Nidoran is one
-        name for two species, and comes without its sign.
+        If two names begin with the same word, the longer counts: "Porygon-Z" is not also Porygon. Nidoran names two
+        species, and is returned without its sign.
         """
         words = [word for part in _WORD.findall(sentence) for word in without_sex(species_slug(part)).split("_")]
         found: list[Mention] = []
@@ -108,7 +108,7 @@ def read_species(path: Path) -> Species:
 
 @lru_cache(maxsize=1)
 def known_species() -> Species:
-    """Return the species of the checkout's quotas/popularity.csv, read once.
+    """Return the species of the repository's quotas/popularity.csv, read once.
 
     Raises:
         InputError: the file cannot be read.

@@ -1,7 +1,7 @@
-"""Check a step's flags and what it needs, without running it: `python -m pokefa.stage.check_step SCRIPT FLAG …`.
+"""Check a step's flags and requirements without running it: `python -m pokefa.stage.check_step SCRIPT FLAG …`.
 
-The script's own parser takes the flags, and its READY_CHECKS, where it has some, say what is missing: a model file, a
-server's address. The last line of stdout is a JSON list of problems, one line each. Wrong flags exit 2, as ever.
+The script's parser reads the flags, and its READY_CHECKS, if any, report what is missing, such as a model file or a
+server. The last line of stdout is a JSON list of one-line problems. Wrong flags exit with code 2.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pokefa.stage.rows import pending_rows
 
 
 def load_script(path: Path) -> ModuleType:
-    """Return a script as a module, by its path: the folder webdataset/ has the name of a library."""
+    """Load a script as a module by its path, because the folder webdataset/ has the name of a library."""
     name = "checked_" + "_".join(path.with_suffix("").parts)
     spec = importlib.util.spec_from_file_location(name, path.absolute())
     assert spec is not None and spec.loader is not None
@@ -33,7 +33,7 @@ def load_script(path: Path) -> ModuleType:
 
 
 def has_finished(root: Path, *steps: str) -> bool:
-    """Tell whether a dataset has images, and steps of images.csv have nothing to do for any of them."""
+    """Tell whether a dataset has images, and these steps of images.csv have none left to do."""
     try:
         images = with_missing(Table(root, IMAGES).read_keyed(), IMAGES.names)
     except PokefaError:
@@ -43,7 +43,7 @@ def has_finished(root: Path, *steps: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     script, *flags = sys.argv[1:] if argv is None else argv
-    logging.disable(logging.CRITICAL)  # what a run would log, it will
+    logging.disable(logging.CRITICAL)  # a run would log it again
     module = load_script(Path(script))
     parser = module.build_parser()
     parser.prog = Path(script).name

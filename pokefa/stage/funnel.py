@@ -1,6 +1,6 @@
-"""Where the images stand: the counts of each step, and how far each image came.
+"""The progress of the images: counts for each step, and the fate of each image.
 
-Selection itself is defined in pokefa/stage/rows.py; this module only counts with it.
+Selection is defined in pokefa/stage/rows.py; this module only counts.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pokefa.stage.rows import ANY_ROW, FLAGGED_NSFW, RESIZED, SCREENED, TEXT_CHE
 
 
 def _failed(step: Step) -> pl.Expr:
-    """Return the rows that a step of images.csv may work on and has failed with."""
+    """Match the eligible rows of a step of images.csv that have failed."""
     return all_of(step.rows) & pl.col(step.done).is_null() & filled(step.error)
 
 
 CAN_FAIL = [step for step in STEPS.values() if step.table == "images" and step.done and step.error]
 
-# What the filter decided and is no longer so: it has to run again, although every row has a decision.
+# Outdated decisions: the filter has to run again, although every row has a decision.
 DECISION = pl.col("filter_decision")
 STALE_DECISION = (
     ((DECISION == "not_scored") & filled("ae_aesthetic"))
@@ -54,7 +54,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class StepCount:
-    """How many images a step may work on, and how many of them are done, waiting, and failed."""
+    """How many images a step may work on, and how many are done, pending and failed."""
 
     name: str
     eligible: int
@@ -73,7 +73,7 @@ def read_tables(ledger: Ledger) -> Tables:
 
 
 def join_tables(images: pl.DataFrame, base: pl.DataFrame) -> Tables:
-    """Return both tables, given as cell texts, each with what the other knows."""
+    """Return both tables, given as cell texts, each with columns of the other."""
     images, base = with_missing(images, IMAGES.names), with_missing(base, BASE.names)
     from_images = images.select(KEY, "drop_reason", "caption_error")
     from_base = base.select(KEY, pl.col("caption").alias("base_caption"), pl.col("split").alias("base_split"))
@@ -96,7 +96,7 @@ def count_step(tables: Tables, step: Step) -> StepCount:
         undecided = eligible.filter(DECISION.is_null())
         seen = len(pl.concat([eligible.select(KEY), stale.select(KEY)]).unique())
         return StepCount(step.name, seen, seen - len(undecided) - len(stale), len(undecided) + len(stale), 0)
-    # An image that this step or a later one dropped has its answer, though the step's own cells are empty.
+    # An image dropped by this step or a later one is done, although the step's cells are empty.
     open_rows = eligible.filter(pl.col("drop_reason").is_null())
     undone = open_rows.filter(pl.col(step.marks).is_null())
     errors = len(undone.filter(filled(step.error))) if step.error else 0
@@ -104,9 +104,9 @@ def count_step(tables: Tables, step: Step) -> StepCount:
 
 
 def add_fate(images: pl.DataFrame) -> pl.DataFrame:
-    """Append `fate`, one word for how it ended for an image so far, and `fate_stage`, the step that decided.
+    """Append `fate`, one word for an image's state so far, and `fate_stage`, the step that decided it.
 
-    `fate` is `kept`, `waiting`, `failed`, or the reason for which the image was left out. Every image has exactly
+    `fate` is `kept`, `waiting`, `failed`, or the reason why the image was left out. Every image has exactly
     one, so the counts add up to the number of images.
     """
     verdicts = [pl.col("drop_reason"), _verdict(FLAGGED_NSFW, "nsfw_filter", pl.lit("nsfw"))]
@@ -114,7 +114,7 @@ def add_fate(images: pl.DataFrame) -> pl.DataFrame:
     kept = DECISION == KEPT
     verdicts += [
         _verdict(is_true("dupe_removed"), "rm_dups", pl.col("dupe_flag").fill_null("duplicate")),
-        # The filter passed over an image without a score; what it waits for is the score.
+        # The filter skipped an image without a score, which is waiting for its score.
         _verdict(~kept & (DECISION != "not_scored"), "filter", DECISION),
         _verdict(kept & pl.col("base_caption").is_null() & filled("caption_error"), "sentence_tags", pl.lit(FAILED)),
         _verdict(kept, "filter", pl.lit(KEPT)),
@@ -138,14 +138,14 @@ def left_out(fates: Iterable[tuple[str, str, int]]) -> list[tuple[str, str, int]
 
 
 def count_levels(images: pl.DataFrame) -> list[tuple[str, int]]:
-    """Return (level, images) from the download to the split; each level holds part of the one before it."""
+    """Return (level, images) from the download to the split; each level is part of the one before."""
     levels = (
         ("downloaded", ANY_ROW),
         ("screened, not NSFW", SCREENED),
-        ("text settled", TEXT_CHECKED),
+        ("text checked", TEXT_CHECKED),
         ("resized", RESIZED),
         ("scored", filled("ae_aesthetic")),
-        ("no duplicate", filled("dupe_flag") & ~is_true("dupe_removed")),
+        ("not a duplicate", filled("dupe_flag") & ~is_true("dupe_removed")),
         ("kept by the filter", DECISION == KEPT),
         ("captioned", filled("base_caption") & pl.col("drop_reason").is_null()),
         ("in train or val", filled("base_split")),

@@ -1,10 +1,9 @@
 """Locks between the runs on one dataset.
 
-Different stages may run side by side: the ledger sees to that. Two runs of one stage would do the same work twice, and
-pay twice where answers are paid for. Those that build the final set would each remove what the other has built. What a
-person overrules must not be decided once more by a stage that has read the old word. And a takedown has to know that
-nobody makes another copy of a picture while it removes them, so it runs alone. The system itself holds the locks: they
-go with the process that took them, however it ends.
+Different stages may run at the same time: the ledger supports that. Two runs of one stage would do and pay for the same
+work twice. The builders of the final set would remove each other's files. An override must not be undone by a stage
+that has read the old value. A takedown runs alone, so that no stage copies an image while it removes it. These are file
+locks, which the system releases when the process ends.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pokefa.setup.steps import STEPS
 FOLDER = "metadata/.locks"
 TAKEDOWN = "takedown"
 
-# Each lock and the scripts that take it; the takedown's first, so that a second takedown is told of the first.
+# Each lock and its scripts; the takedown's first, so that a second takedown names the first in its message.
 LOCKS = {
     lock: list(dict.fromkeys(step.script for step in STEPS.values() if step.lock == lock))
     for lock in (TAKEDOWN, *(step.lock for step in STEPS.values() if step.lock))
@@ -30,13 +29,13 @@ LOCKS = {
 
 @contextmanager
 def holding(root: Path, *names: str) -> Iterator[None]:
-    """Keep other runs of these stages away for as long as the block lasts; for a takedown, all other runs.
+    """Lock out other runs of these steps for the duration of the block; a takedown locks out all runs.
 
     Args:
-        names: of steps.
+        names: names of steps.
 
     Raises:
-        InputError: a run that is under way keeps this one away.
+        InputError: another run holds a lock.
     """
     (root / FOLDER).mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
@@ -45,13 +44,13 @@ def holding(root: Path, *names: str) -> Iterator[None]:
                 held.enter_context(FileLock(root / FOLDER / f"{lock}.lock", timeout=0))
             except Timeout:
                 raise InputError(
-                    f"{' or '.join(holders(lock, names))} is at work on {root.absolute()}: wait until it has ended, "
-                    "or stop it with Ctrl-C, which saves what it has finished"
+                    f"{' or '.join(holders(lock, names))} is running on {root.absolute()}: wait until it ends, or "
+                    "stop it with Ctrl-C, which saves its finished work"
                 ) from None
         yield
 
 
 def holders(lock: str, refused: Collection[str]) -> list[str]:
-    """Return the scripts that may hold a lock which a run of `refused` did not get."""
+    """Return the scripts that may hold a lock that a run of `refused` did not get."""
     scripts = [*LOCKS[lock], *([] if TAKEDOWN in refused else [STEPS[TAKEDOWN].script])]
     return list(dict.fromkeys(Path(script).name for script in scripts))

@@ -1,4 +1,4 @@
-"""The command-line options that scripts share, the parsers that offer them, and what a command line set."""
+"""The command-line options that scripts share, their parsers, and the settings of a command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pokefa.machine import check_address_space, check_path
 
 @dataclass(frozen=True)
 class Options:
-    """What a user asked of the run itself, apart from the stage's own settings."""
+    """The shared options of a run, without the stage's own settings."""
 
     root: Path = Path()
     limit: int | None = None
@@ -45,19 +45,19 @@ class Options:
 
     @property
     def node_threads(self) -> int | None:
-        """Threads that a worker may use on a node of the cluster; None where the workers share this machine's cores."""
+        """Threads per worker on a node of the cluster; None if the workers share this machine's cores."""
         return self.cluster.cpus if self.cluster else None
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a run's journal keeps of its command line.
+    """The command line of a run, as its journal records it.
 
     Args:
-        words: as they were typed.
+        words: the command line as typed.
         settings: every setting by name, after defaults.
-        repeat: the settings that were given and that the next run of the stage needs too.
-        once: those that were given for this run alone, such as --limit.
+        repeat: the given settings that the stage's next run needs too.
+        once: the names of the settings given for this run only, such as --limit.
     """
 
     words: tuple[str, ...] = ()
@@ -67,9 +67,9 @@ class CommandLine:
 
 
 class StageParser(argparse.ArgumentParser):
-    """A parser that knows which settings were given, and which of them are for one run alone.
+    """A parser that knows which settings were given, and which of them are for one run only.
 
-    Settings carry the names of their flags. Names that begin with an underscore are no settings.
+    Settings have the names of their flags. Names that begin with an underscore are not settings.
     """
 
     def __init__(self, doc: str | None) -> None:
@@ -78,11 +78,11 @@ class StageParser(argparse.ArgumentParser):
         self._subcommands: set[str] = set()
 
     def for_one_run(self, *names: str) -> None:
-        """Declare settings that choose a run's rows or how it works: the next run does not repeat them."""
+        """Declare settings for one run only, such as the choice of rows; the next run does not repeat them."""
         self._once.update(names)
 
     def add_subcommands(self, name: str, choices: Sequence[str], text: str) -> None:
-        """Add a word that stands before the flags."""
+        """Add a subcommand."""
         self._subcommands.add(name)
         self.add_argument(name, choices=choices, help=text)
 
@@ -103,7 +103,7 @@ class StageParser(argparse.ArgumentParser):
 
 
 def command_line(args: argparse.Namespace) -> CommandLine:
-    """Return what a parsed command line set, with what the script has changed in it since."""
+    """Return the settings of a parsed command line, including later changes by the script."""
     given: CommandLine = args._given
     return replace(given, settings={name: value for name, value in vars(args).items() if not name.startswith("_")})
 
@@ -111,7 +111,7 @@ def command_line(args: argparse.Namespace) -> CommandLine:
 class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False, [], ()):
-            return action.help  # "(default: None)" tells nobody anything
+            return action.help
         return super()._get_help_string(action)
 
 
@@ -123,14 +123,14 @@ def reading_parser(doc: str | None) -> StageParser:
 
 
 def add_json_flag(parser: StageParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print nothing but the JSON line, with all the details")
+    parser.add_argument("--json", action="store_true", help="print only the JSON line, with all details")
 
 
 def stage_parser(doc: str | None, *, rows: bool = True, workers: bool = False) -> StageParser:
     """Return a parser with the shared options; `doc`, the script's docstring, is the text of --help.
 
     Args:
-        rows: offer the choice of rows (--ids, --limit, --redo, --retry-errors).
+        rows: offer the options that choose rows (--ids, --limit, --redo, --retry-errors).
         workers: offer --workers.
     """
     parser = StageParser(doc)
@@ -140,28 +140,31 @@ def stage_parser(doc: str | None, *, rows: bool = True, workers: bool = False) -
     shared = parser.add_argument_group("options that every script shares")
     shared.add_argument("--root", type=Path, default=Path(), help="folder of the dataset")
     if rows:
-        shared.add_argument("--ids", nargs="+", metavar="ID", help="only these images; the beginning of an id will do")
-        shared.add_argument("--ids-file", type=Path, metavar="FILE", help="only the images named in FILE, one a line")
+        shared.add_argument("--ids", nargs="+", metavar="ID", help="only these images; id prefixes are enough")
+        shared.add_argument("--ids-file", type=Path, metavar="FILE", help="only the images in FILE, one id per line")
         shared.add_argument("--limit", type=positive_int, metavar="N", help="at most N images")
-        shared.add_argument("--redo", action="store_true", help="also images that are done; overrides stay")
+        shared.add_argument("--redo", action="store_true", help="also images that are done; overrides are kept")
         shared.add_argument("--retry-errors", action="store_true", help="also images that failed before")
     shared.add_argument("--dry-run", action="store_true", help="show what would be done and change nothing")
     if workers:
-        shared.add_argument("--workers", type=positive_int, metavar="N", help="how many at once (default: all cores)")
-    shared.add_argument("--strict", action="store_true", help="exit 1 when an image failed")
+        shared.add_argument("--workers", type=positive_int, metavar="N", help="number of workers (default: all cores)")
+    shared.add_argument("--strict", action="store_true", help="exit with code 1 if an image fails")
     shared.add_argument("--quiet", action="store_true", help="no progress bar, and warnings only")
     shared.add_argument(
-        "--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"], default="INFO", help="what is logged to stderr"
+        "--log-level",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        default="INFO",
+        help="lowest level to log",
     )
     return parser
 
 
 def add_data_option(parser: StageParser) -> None:
-    """Offer to read and write the images elsewhere than under the root."""
+    """Offer to store the images outside the root."""
     parser.add_argument(
         "--data-root",
         metavar="ADDRESS",
-        help="where the images lie, if not under --root: a folder, or an address such as s3://bucket/folder; the "
+        help="where the images are stored, if not under --root: a folder, or a URL such as s3://bucket/folder; the "
         "ledger stays under --root",
     )
 
@@ -172,46 +175,46 @@ def add_trust_options(parser: StageParser) -> None:
     group.add_argument(
         "--trust-model-file",
         action="store_true",
-        help="run one although its SHA-256 is not the pinned one, in a process that cannot write, read your files or "
-        "open connections",
+        help="run a model file with another SHA-256, in a process that cannot write, read your files or open "
+        "connections",
     )
     group.add_argument(
         "--unconfined-model-file",
         action="store_true",
-        help="with --trust-model-file: run it with all of your rights, also where the system could confine it",
+        help="with --trust-model-file: run it with all of your rights, even if the system can confine it",
     )
 
 
 def trust_from(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Trust:
-    """Return what a parsed command line lets a model file do; exits where it contradicts itself."""
+    """Return the permissions of model files on a parsed command line; exits if the flags contradict each other."""
     if args.unconfined_model_file and not args.trust_model_file:
-        parser.error("--unconfined-model-file is for a file that you trust: add --trust-model-file")
+        parser.error("--unconfined-model-file needs --trust-model-file: add it")
     return Trust(args.trust_model_file, args.unconfined_model_file)
 
 
 def add_decoding_options(parser: StageParser) -> None:
-    """Offer what `limits_from` reads."""
-    group = parser.add_argument_group("what decoding one image may cost")
+    """Offer the options that `limits_from` reads."""
+    group = parser.add_argument_group("limits of decoding")
     group.add_argument(
-        "--decode-seconds", type=number(0.1, 86_400), default=SECONDS, metavar="S", help="processor time for an image"
+        "--decode-seconds", type=number(0.1, 86_400), default=SECONDS, metavar="S", help="CPU time per image"
     )
     group.add_argument(
         "--decode-memory",
         type=memory_size,
         metavar="SIZE",
-        help="memory for all large images that are decoded at the same time, as 512M or 8G (default: half of what the "
-        "machine or its container has)",
+        help="memory for all large images decoded at the same time, such as 512M or 8G (default: half of the memory "
+        "of the machine or container)",
     )
     for part, most, meaning in (
         ("scans", MAX_SCANS, "scans of a JPEG"),
         ("segments", MAX_SEGMENTS, "segments of a JPEG"),
         ("chunks", MAX_CHUNKS, "chunks of a PNG or WebP, strips of a TIFF"),
     ):
-        group.add_argument(f"--max-{part}", type=positive_int, default=most, metavar="N", help=f"most {meaning}")
+        group.add_argument(f"--max-{part}", type=positive_int, default=most, metavar="N", help=f"maximum {meaning}")
 
 
 def limits_from(args: argparse.Namespace) -> Limits:
-    """Return the limits that a parsed command line names, or the usual ones where it offers none."""
+    """Return the limits on a parsed command line, or the defaults if it has no such options."""
     given = vars(args)
     if "decode_seconds" not in given:
         return Limits()
@@ -221,13 +224,13 @@ def limits_from(args: argparse.Namespace) -> Limits:
 def add_cluster_options(
     parser: StageParser, requirements: str, *, cpus: int = 1, batches: bool = False, builds: bool = False
 ) -> None:
-    """Offer the stage's work on a Ray cluster.
+    """Offer to run the stage's work on a Ray cluster.
 
     Args:
         requirements: the stage's file is requirements/requirements_<requirements>.txt.
         cpus: default of --cpus-per-worker.
         batches: offer --batch-size.
-        builds: the work writes under --root, and not only where the images lie.
+        builds: the work writes under --root too, and not only to --data-root.
     """
     parser.set_defaults(_requirements=requirements, _builds=builds, _cpus=cpus, _batches=batches)
     group = parser.add_argument_group("on a Ray cluster")
@@ -235,37 +238,35 @@ def add_cluster_options(
         "--engine",
         choices=["local", "ray"],
         default="local",
-        help="this machine's processes, or Ray's on many machines",
+        help="run on this machine's processes, or on a Ray cluster",
     )
     group.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="the cluster's head as HOST:PORT, or auto on a node of it (default: $RAY_ADDRESS, else Ray is started on "
-        "this machine for the run)",
+        help="the cluster's head as HOST:PORT, or auto on one of its nodes (default: $RAY_ADDRESS, else Ray is started "
+        "on this machine for the run)",
     )
     group.add_argument(
         "--ray-runtime-env",
         choices=["stage", "code"],
-        help="what a node gets first: the stage's requirements and this code, or the code alone where the nodes have "
-        "the requirements (default: stage, or code when Ray is started for the run)",
+        help="what each node installs first: the stage's requirements and this code, or only the code if the nodes "
+        "have the requirements (default: stage, or code if Ray is started for the run)",
     )
+    group.add_argument("--cpus-per-worker", type=positive_int, metavar="N", help=f"cores per worker (default: {cpus})")
     group.add_argument(
-        "--cpus-per-worker", type=positive_int, metavar="N", help=f"cores that each worker takes (default: {cpus})"
-    )
-    group.add_argument(
-        "--gpus-per-worker", type=number(0), metavar="X", help="GPUs that each worker takes; 0.5 lets two share one"
+        "--gpus-per-worker", type=number(0), metavar="X", help="GPUs per worker; with 0.5, two workers share one"
     )
     if batches:
         group.add_argument(
             "--batch-size",
             type=positive_int,
             metavar="N",
-            help="images that a worker gets at once; more cost a large cluster's driver less",
+            help="images sent to a worker at a time; larger batches reduce the driver's load",
         )
 
 
 def cluster_from(args: argparse.Namespace) -> Cluster | None:
-    """Return the cluster that a parsed command line names, or None for this machine's processes.
+    """Return the cluster on a parsed command line, or None for this machine's processes.
 
     Raises:
         InputError: Ray is not installed, or the options contradict each other.
@@ -275,11 +276,11 @@ def cluster_from(args: argparse.Namespace) -> Cluster | None:
         flags = ("--ray-address", "--ray-runtime-env", "--cpus-per-worker", "--gpus-per-worker")
         for flag in flags:
             if given.get(flag[2:].replace("-", "_")) is not None:
-                raise InputError(f"{flag} is for a Ray cluster: add --engine ray, or leave it out")
+                raise InputError(f"{flag} is for a Ray cluster: add --engine ray, or remove it")
         return None
     address = args.ray_address or os.environ.get("RAY_ADDRESS") or None
     if address is not None and "://" in address:
-        raise InputError(f"--ray-address {address}: give HOST:PORT, and run this on a node of the cluster")
+        raise InputError(f"--ray-address {address}: give HOST:PORT, and run the script on a node of the cluster")
     if find_spec("ray") is None:
         raise InputError(
             "--engine ray needs Ray, which is not installed here: pip install -r requirements/requirements_ray.txt"
@@ -300,7 +301,7 @@ def cluster_from(args: argparse.Namespace) -> Cluster | None:
 
 @cache
 def shared_settings() -> frozenset[str]:
-    """Return the names of the settings that say where and how a stage works, and not what comes of it."""
+    """Return the names of the settings that affect where and how a stage works, but not its results."""
     parser = stage_parser("", workers=True)
     add_data_option(parser)
     add_trust_options(parser)
@@ -310,7 +311,7 @@ def shared_settings() -> frozenset[str]:
 
 
 def result_settings(run: Run) -> dict[str, Any]:
-    """Return the settings of a recorded run that say what came of it, without those that were off."""
+    """Return the settings of a recorded run that affect its results, without those that are off."""
     hidden = shared_settings().union(run.once)
     shown = {name: value for name, value in run.settings.items() if name not in hidden}
     return {name: value for name, value in shown.items() if value is not None and value is not False and value != []}
@@ -321,7 +322,7 @@ def options_from(args: argparse.Namespace) -> Options:
 
     Raises:
         InputError: a path cannot be used, or the options of the cluster contradict each other.
-        PokefaError: the system leaves this process too little to begin with.
+        PokefaError: this process has too little address space.
     """
     check_address_space()
     given = vars(args)
@@ -330,7 +331,7 @@ def options_from(args: argparse.Namespace) -> Options:
         check_path("--data-root", Path(data_root))
     cluster = cluster_from(args)
     return Options(
-        root=args.root.absolute() if cluster else args.root,  # a node has another working folder
+        root=args.root.absolute() if cluster else args.root,  # nodes have another working folder
         limit=given.get("limit"),
         ids=read_ids(given.get("ids"), given.get("ids_file")),
         redo=given.get("redo", False),
@@ -348,7 +349,7 @@ def options_from(args: argparse.Namespace) -> Options:
 
 
 def read_ids(ids: list[str] | None, ids_file: Path | None) -> tuple[str, ...] | None:
-    """Return the ids named on the command line and in a file, without repeats; None when neither was given.
+    """Return the ids on the command line and in a file, without repeats; None if neither was given.
 
     Raises:
         InputError: the file cannot be read.
@@ -365,7 +366,7 @@ def read_ids(ids: list[str] | None, ids_file: Path | None) -> tuple[str, ...] | 
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return a parser of whole numbers in a range, both ends included, for argparse."""
+    """Return an argparse type for integers in an inclusive range."""
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit()) or int(text) < low or (high is not None and int(text) > high):
@@ -376,7 +377,7 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def memory_size(text: str) -> int:
-    """Parse an amount of memory, for argparse: bytes, or with K, M, G or T behind a number that many times 1024."""
+    """Parse an amount of memory for argparse: bytes, or a number with K, M, G or T, in powers of 1024."""
     found = re.fullmatch(r"([1-9][0-9]{0,12})([KMGT]?)", text.upper())
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not an amount of memory such as 512M or 8G")
@@ -384,7 +385,7 @@ def memory_size(text: str) -> int:
 
 
 def number(low: float, high: float | None = None) -> Callable[[str], float]:
-    """Return a parser of numbers in a range, both ends included, for argparse."""
+    """Return an argparse type for numbers in an inclusive range."""
 
     def parse(text: str) -> float:
         try:

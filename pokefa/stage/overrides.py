@@ -1,7 +1,7 @@
-"""`unflag_main`: the command with which a person overrules a model's flag, one image at a time.
+"""`unflag_main`: the command with which a person overrides a model's flag, one image at a time.
 
-What the model said stays in its own column; the person's word goes into an override column beside it, which outranks
-the flag everywhere and which no automatic stage writes.
+The model's flag stays in its column. The decision goes into an override column, which takes precedence over the flag
+and which no automatic stage writes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pokefa.ledger.columns import TAKEN_DOWN, is_true
 from pokefa.ledger.table import KEY
 from pokefa.setup.steps import STEPS
 from pokefa.stage.options import stage_parser
-from pokefa.stage.rows import ANY_ROW, filled, find_ids, name_some, stale_columns
+from pokefa.stage.rows import ANY_ROW, find_ids, name_some, stale_columns
 from pokefa.stage.runner import StageRun, run_stage
 
 UNFLAGGED = "unflagged"
@@ -28,17 +28,18 @@ log = logging.getLogger("pokefa")
 
 @dataclass(frozen=True)
 class Overrule:
-    """What an unflag command changes.
+    """The changes of an unflag command.
 
     Args:
-        step: its name, which owns `override`.
+        step: the name of its step, which owns `override`.
         flag: the model's column, True or False.
         override: the person's column.
-        stale: later stages whose images.csv cells were made from what the flag led to, and must be made anew.
-        again: the first stage to run again; the first stale one by default.
-        again_undone: the same after an undo; `again` by default.
-        stale_where: the images of which this is so; of the others nothing is made anew.
-        stale_where_undone: the same after an undo.
+        stale: later stages whose images.csv cells depend on the flag, and must be recomputed.
+        again: the first stage to rerun; the first stale one by default.
+        stale_where: the images whose cells are stale; nothing is recomputed for others.
+        again_restored: the first stage to rerun where the model's flag applies again; `again` by default.
+        stale_where_restored: the images whose cells are stale then.
+        upholding: another verdict, that the model is right: its name, also of its flag, and the flag's help.
     """
 
     step: str
@@ -46,9 +47,10 @@ class Overrule:
     override: str
     stale: tuple[str, ...]
     again: str | None = None
-    again_undone: str | None = None
     stale_where: pl.Expr = ANY_ROW
-    stale_where_undone: pl.Expr = ANY_ROW
+    again_restored: str | None = None
+    stale_where_restored: pl.Expr = ANY_ROW
+    upholding: tuple[str, str] | None = None
 
 
 def unflag_main(doc: str | None, order: Overrule, argv: Sequence[str] | None = None) -> int:
@@ -59,41 +61,47 @@ def unflag_main(doc: str | None, order: Overrule, argv: Sequence[str] | None = N
         argv: the command line; sys.argv by default.
     """
     parser = stage_parser(doc, rows=False)
-    parser.add_argument("--ids", nargs="+", metavar="ID", help="these images; the beginning of an id will do")
-    parser.add_argument("--ids-file", type=Path, metavar="FILE", help="the images named in FILE, one a line")
-    parser.add_argument("--undo", action="store_true", help="take the override back: the model's flag counts again")
-    parser.add_argument("--note", metavar="TEXT", help="why; kept in the run's journal")
-    parser.add_argument("--ignore-unknown", action="store_true", help="pass over ids that the ledger does not hold")
+    parser.add_argument("--ids", nargs="+", metavar="ID", help="these images; id prefixes are enough")
+    parser.add_argument("--ids-file", type=Path, metavar="FILE", help="the images listed in FILE, one id per line")
+    parser.add_argument("--undo", action="store_true", help="remove the override: the model's flag applies again")
+    upheld, text = order.upholding or (UNFLAGGED, "")
+    if order.upholding:
+        parser.add_argument(f"--{upheld}", action="store_true", help=text)
+    parser.add_argument("--note", metavar="TEXT", help="reason, kept in the run's journal")
+    parser.add_argument("--ignore-unknown", action="store_true", help="skip ids that are not in the ledger")
     args = parser.parse_args(argv)
     if args.ids is None and args.ids_file is None:
         parser.error("name the images with --ids or --ids-file")
+    verdict = upheld if order.upholding and vars(args)[upheld] else None if args.undo else UNFLAGGED
+    if args.undo and verdict is not None:
+        parser.error(f"--undo removes either override: leave out --{verdict}")
     return run_stage(
         order.step,
         args,
-        lambda run: overrule(run, order, undo=args.undo, note=args.note, ignore_unknown=args.ignore_unknown),
-        keeps_away=order.stale,  # what they are about to record would be what is overruled here
+        lambda run: overrule(run, order, verdict, note=args.note, ignore_unknown=args.ignore_unknown),
+        keeps_away=order.stale,  # they would record results that depend on the old flag
     )
 
 
-def overrule(run: StageRun, order: Overrule, *, undo: bool, note: str | None, ignore_unknown: bool) -> None:
-    """Set or empty the override of the images that the run's options name.
+def overrule(run: StageRun, order: Overrule, verdict: str | None, *, note: str | None, ignore_unknown: bool) -> None:
+    """Set or empty the override of the images named in the run's options.
 
     Args:
-        undo: empty the override instead of setting it.
-        note: kept in the journal with the images that were changed.
-        ignore_unknown: go on without ids that the ledger does not hold.
+        verdict: set in the override; None empties it.
+        note: kept in the journal with the changed images.
+        ignore_unknown: skip ids that are not in the ledger.
 
     Raises:
-        InputError: an id is unknown or stands for several images; nothing has been changed.
+        InputError: an id is unknown or ambiguous; nothing was changed.
     """
     table = run.table()
-    verdicts = table.select(KEY, is_true(order.flag).alias("flagged"), filled(order.override).alias("overruled"))
+    verdicts = table.select(KEY, is_true(order.flag), order.override)
     flags = {image_id: (flagged, overruled) for image_id, flagged, overruled in verdicts.iter_rows()}
     wanted, unknown = find_ids(run.options.ids or (), list(flags))
     if unknown and not ignore_unknown:
         raise InputError(
             f"not in {run.ledger.images.schema.path}: {name_some(unknown)}; nothing was changed: correct the ids, or "
-            "leave them out with --ignore-unknown"
+            "skip them with --ignore-unknown"
         )
     if not wanted and not unknown:
         raise InputError("no image is named: give ids with --ids, or in the file of --ids-file")
@@ -102,42 +110,43 @@ def overrule(run: StageRun, order: Overrule, *, undo: bool, note: str | None, ig
         log.warning("%s: not in the ledger", image_id)
     run.seen = len(wanted)
     gone = set(table.filter(TAKEN_DOWN)[KEY])
-    made_anew = order.stale_where_undone if undo else order.stale_where
-    full = table.filter(pl.col(KEY).is_in(wanted) & made_anew).select(KEY, *stale_cells(order.stale, run.step.name))
+    restored = verdict != UNFLAGGED  # the model's flag applies again
+    stale = order.stale_where_restored if restored else order.stale_where
+    full = table.filter(pl.col(KEY).is_in(wanted) & stale).select(KEY, *stale_cells(order.stale, run.step.name))
     cells = {row.pop(KEY): row for row in full.to_dicts()}
     changed = []
     for image_id in wanted:
-        reason = _verdict(*flags[image_id], undo)
+        reason = _change(*flags[image_id], verdict)
         if image_id in gone:
             reason = "taken_down"
-        if reason != ("undone" if undo else UNFLAGGED):
+        if reason != (verdict or "undone"):
             log.info("%s: %s", image_id, reason)
             run.counts[reason] += 1
             continue
         emptied = [name for name, text in cells.get(image_id, {}).items() if text is not None]
         log.info("%s: %s%s", image_id, reason, f", and emptied {', '.join(emptied)}" if emptied else "")
-        run.record(image_id, {order.override: None if undo else UNFLAGGED}, reason=reason)
+        run.record(image_id, {order.override: verdict}, reason=reason)
         if order.stale and image_id in cells:
             run.clear(image_id, order.stale, reason=reason)
         changed.append(image_id)
     if changed and note is not None:
         run.note({"text": note, "image_ids": changed})
-    again = (order.again_undone if undo else None) or order.again
+    again = (order.again_restored if restored else None) or order.again
     run.extra["run_again"] = later_stages(run.step.name, order.stale, again) if cells.keys() & changed else []
     if changed and run.options.dry_run:
         log.info("dry run: nothing was changed")
 
 
 def stale_cells(stages: Sequence[str], step: str) -> list[str]:
-    """Return the columns of images.csv that hold nothing true once a decision of `step` was overturned."""
+    """Return the columns of images.csv that are outdated once a decision of `step` is overridden."""
     return [name for stage in stages for name in stale_columns(stage, after=step)]
 
 
 def later_stages(step: str, stale: Sequence[str], again: str | None = None) -> list[str]:
-    """Return the stages to run again once an override of `step` has changed: from `again` on.
+    """Return the stages to rerun after a changed override of `step`: from `again` on.
 
-    Without it, from the first stale stage on. Without stale stages all that come after are meant: their cells of a
-    flagged image are empty.
+    Without it, from the first stale stage on. Without stale stages, all later stages: their cells of a flagged image
+    are empty.
     """
     names = list(STEPS)
     first = names.index(again) if again else min(map(names.index, stale), default=names.index(step) + 1)
@@ -145,10 +154,10 @@ def later_stages(step: str, stale: Sequence[str], again: str | None = None) -> l
     return list(dict.fromkeys(each.owner for each in later if each.table and not each.manual))
 
 
-def _verdict(flagged: bool, overruled: bool, undo: bool) -> str:
-    """Return what is to be done with one image, or why nothing is, as a slug."""
-    if undo:
+def _change(flagged: bool, overruled: str | None, verdict: str | None) -> str:
+    """Return the change to make to one image, or why there is none, as a slug."""
+    if verdict is None:
         return "undone" if overruled else "not_unflagged"
-    if overruled:
-        return "already_unflagged"
-    return UNFLAGGED if flagged else "not_flagged"
+    if overruled == verdict:
+        return f"already_{overruled}"
+    return verdict if flagged else "not_flagged"

@@ -1,4 +1,4 @@
-"""What a run's journal says first: which stage, with which arguments, code, libraries and host."""
+"""The first line of a run's journal: stage, arguments, code version, libraries and host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pokefa.stage.options import CommandLine
 
 
 def run_header(stage: str, run_id: str, line: CommandLine) -> dict[str, Any]:
-    """Describe a run for the first line of its journal. Secrets are redacted."""
+    """Return the first line of a run's journal, with secrets redacted."""
     return {
         "run_id": run_id,
         "stage": stage,
@@ -36,7 +36,7 @@ def run_header(stage: str, run_id: str, line: CommandLine) -> dict[str, Any]:
 
 
 def recorded(value: Any) -> Any:
-    """Return a setting as JSON holds it, secrets redacted."""
+    """Return a setting as a JSON value, with secrets redacted."""
     if isinstance(value, Mapping):
         return {str(name): recorded(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -45,7 +45,7 @@ def recorded(value: Any) -> Any:
 
 
 def _code_version() -> str:
-    """Return the version of the code, with the commit where it runs from a git checkout."""
+    """Return the version of the code, with the commit if it runs from a git checkout."""
     try:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty"],

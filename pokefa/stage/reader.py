@@ -1,6 +1,6 @@
-"""Running a script: errors become one line and an exit code, and a JSON line ends its stdout.
+"""Running a script: errors become one line and an exit code, and stdout ends with a JSON line.
 
-`run_reading` is for scripts that change nothing in the ledger; `pokefa.stage.runner` builds on it for those that do.
+`run_reading` is for scripts that do not change the ledger; `pokefa.stage.runner` extends it for those that do.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Reading:
         self._started = time.monotonic()
 
     def summary(self, **more: Any) -> dict[str, Any]:
-        """Return the JSON summary that ends the run's stdout, with `more` behind the usual counts."""
+        """Return the JSON summary that ends the run's stdout, with `more` after the usual counts."""
         counts = {"seen": self.seen, "done": self.done, "errors": self.errors}
         seconds = round(time.monotonic() - self._started, 3)
         return {"stage": self.stage, "run_id": self.run_id, **counts, **more, **self.extra, "seconds": seconds}
@@ -59,7 +59,7 @@ def run_reading(
     """Open the ledger, run `body`, print the JSON summary, and return the process's exit code.
 
     Args:
-        alone: the body writes files, of pictures even, so another run of it and a takedown are kept away.
+        alone: the body writes files, so another run of it and a takedown are locked out.
     """
 
     def read() -> int:

@@ -1,8 +1,7 @@
-"""Which rows a step works on: eligible (no earlier step dropped them) and pending (not done yet).
+"""The rows that a step works on: eligible (not dropped by an earlier step) and pending (not done yet).
 
-`pokefa.setup.steps` names the conditions; here they are expressions.
-
-Frames hold the cell texts of the ledger; null is an empty cell.
+`pokefa.setup.steps` names the conditions, which are expressions here. Frames contain the ledger's cell texts; null is
+an empty cell.
 """
 
 from __future__ import annotations
@@ -23,31 +22,35 @@ def filled(name: str) -> pl.Expr:
 
 
 def leads_out(column: str) -> pl.Expr:
-    """Tell, of a column of paths, which ones `pokefa.files.fault_of` would name; an empty cell is none."""
+    """Match paths that `pokefa.files.fault_of` refuses; an empty cell does not match."""
     return pl.col(column).str.contains(r"^/|\x00|(^|/)\.\.(/|$)").fill_null(False)
 
 
-# What a person decided outranks what a model said: an unflagged image counts as clean.
+# A person's decision overrides a model's flag: an unflagged image counts as clean.
 FLAGGED_NSFW = is_true("is_nsfw") & pl.col("nsfw_override").is_null()
-HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").is_null()
-# Painted over, an image that is mostly text would be mostly the inpainter's work: it goes on as it is.
-TO_PAINT_OVER = HAS_TEXT & ~is_true("ocr_text_dominated")
+HAS_TEXT = is_true("has_ocr") & pl.col("ocr_override").ne_missing(pl.lit("unflagged"))
+# An image that is mostly text is not inpainted, because the result would be mostly the inpainter's.
+MASKED = HAS_TEXT & ~is_true("ocr_text_dominated")
+# Part of a figure may be masked: a person decides, and until then no later stage takes the image.
+DOUBTFUL = MASKED & filled("ocr_doubt") & pl.col("ocr_override").is_null()
+TO_INPAINT = MASKED & ~DOUBTFUL
 SCREENED = filled("is_nsfw") & ~FLAGGED_NSFW
-TEXT_CHECKED = filled("has_ocr") & (~TO_PAINT_OVER | filled("ocr_inpainted_path"))
+TEXT_CHECKED = filled("has_ocr") & (~MASKED | filled("ocr_inpainted_path"))
 RESIZED = SCREENED & TEXT_CHECKED & filled("path_resized")
 ANY_ROW = pl.lit(True)
 
 
-# A list of ids in a one-line message: the first few tell what went wrong.
+# One-line messages list the first few ids only.
 MOST_IDS_NAMED = 10
 
-# The conditions that steps name beside columns, each with the columns that it reads.
+# The conditions that steps can name in addition to columns, each with the columns that it reads.
 _SCREEN = ("is_nsfw", "nsfw_override")
 _TEXT = (*_SCREEN, "has_ocr", "ocr_override", "ocr_inpainted_path")
 CONDITIONS: Mapping[str, tuple[pl.Expr, tuple[str, ...]]] = {
     "screened": (SCREENED, _SCREEN),
     "text_checked": (TEXT_CHECKED, _TEXT),
-    "to_inpaint": (TO_PAINT_OVER, _TEXT),
+    "masked": (MASKED, _TEXT),
+    "to_inpaint": (TO_INPAINT, _TEXT),
     "nsfw": (is_true("is_nsfw"), ("is_nsfw",)),
     "has_text": (is_true("has_ocr"), ("has_ocr",)),
 }
@@ -59,7 +62,7 @@ def all_of(names: Iterable[str]) -> pl.Expr:
 
 
 def needed_columns(step: Step) -> tuple[str, ...]:
-    """Return the columns that a step's choice of rows reads, and those that it needs besides."""
+    """Return the columns that a step reads to choose rows, and the others that it needs."""
     read = (column for name in step.rows for column in (CONDITIONS[name][1] if name in CONDITIONS else (name,)))
     return tuple(dict.fromkeys((*read, *step.needs)))
 
@@ -106,19 +109,19 @@ def pending_rows(frame: pl.DataFrame, step: Step, *, redo: bool = False, retry_e
 
 
 def choose_ids(frame: pl.DataFrame, ids: Sequence[str] | None, limit: int | None) -> pl.DataFrame:
-    """Return the rows with these ids, or all where None, and of those the first `limit`."""
+    """Return the rows with these ids, or all where None, limited to the first `limit`."""
     if ids is not None:
         frame = frame.filter(pl.col(KEY).is_in(list(ids)))
     return frame if limit is None else frame.head(limit)
 
 
 def find_ids(named: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the ids that `named` stands for, in order and without repeats, and the names that stand for none.
+    """Return the ids that `named` means, in order and without repeats, and the names that match none.
 
-    A name is an id, or the beginning of exactly one.
+    A name is an id, or a unique prefix of one.
 
     Raises:
-        InputError: a name is the beginning of several ids.
+        InputError: a name is a prefix of several ids.
     """
     ordered = sorted(known)
     found: list[str] = []
@@ -131,7 +134,7 @@ def find_ids(named: Sequence[str], known: Sequence[str]) -> tuple[list[str], lis
         elif len(matches) == 1 or matches[0] == name:
             found.append(matches[0])
         else:
-            raise InputError(f"{name} is the beginning of several ids, of {' and '.join(matches)}: write more of it")
+            raise InputError(f"{name} is a prefix of several ids, such as {' and '.join(matches)}: use a longer prefix")
     return list(dict.fromkeys(found)), list(dict.fromkeys(unknown))
 
 
@@ -142,7 +145,7 @@ def name_some(names: Sequence[str]) -> str:
 
 
 def stale_columns(stage: str, *, after: str) -> list[str]:
-    """Return the images.csv columns of `stage` that hold nothing true once a decision of `after` was overturned."""
+    """Return the images.csv columns of `stage` that are outdated once a decision of `after` is overridden."""
     if stage not in STEPS or stage in (*steps_before(after), after):
         raise ValueError(f"{stage} does not come after {after}")
     return SCHEMAS["images"].owned_by(STEPS[stage].owner)

@@ -1,8 +1,8 @@
-"""The stage runner: what happens around a stage's own work, the same for every script.
+"""The stage runner, which every script uses.
 
-A script's `main` parses its arguments and calls `run_stage` with a body. The body asks the `StageRun` for rows, maps
-them and records each result; the runner opens the ledger, handles signals, merges every so often, prints the summary
-and turns errors into one line and an exit code.
+A script's `main` parses its arguments and calls `run_stage` with a body. The body gets rows from the `StageRun`, maps
+them and records each result. The runner opens the ledger, handles signals, merges regularly, prints the summary and
+turns errors into one line and an exit code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from pokefa.stage.rows import choose_ids, find_ids, name_some, pending_rows, req
 Row = dict[str, Value]
 Result = TypeVar("Result")
 
-# A merge reads and writes the whole table, so it may take this share of the time, and no more.
+# A merge reads and writes the complete table, so merging is limited to this share of the time.
 MERGE_EVERY_S = 30.0
 MERGE_SHARE = 0.05
 
@@ -56,7 +56,7 @@ log = logging.getLogger("pokefa")
 class StageRun(Reading):
     """One run of one step: its rows, its journal, its counts.
 
-    `settings` are those of the journal's first line; a body that reads more of them adds it before its first result.
+    `settings` are those of the journal's first line; a body may add more before its first result.
     """
 
     run_id: str
@@ -65,7 +65,7 @@ class StageRun(Reading):
         super().__init__(step.name, options.root, ledger)
         self.step = step
         self.options = options
-        # The folder under which the paths of images begin.
+        # The folder that image paths are relative to.
         self.data = data_folder(options.data_root, options.root)
         self.run_id = new_run_id(step.owner)
         self.counts: Counter[str] = Counter()
@@ -79,7 +79,7 @@ class StageRun(Reading):
     # -- choosing rows ------------------------------------------------------------------------------------------
 
     def table(self, step: Step | None = None) -> pl.DataFrame:
-        """Return the whole table of `step`, as cell texts, with the images.csv columns that selection needs.
+        """Return the table of `step` as cell texts, with the images.csv columns that selection needs.
 
         Raises:
             InputError: the table, or a column that the step reads, is missing.
@@ -101,10 +101,10 @@ class StageRun(Reading):
     def rows(self, columns: Sequence[str], step: Step | None = None) -> list[Row]:
         """Return the rows to work on, as typed values of `columns` and the key.
 
-        With --dry-run they are only counted and named on stderr, and none is returned.
+        With --dry-run they are only counted and logged, and none is returned.
 
         Raises:
-            InputError: a column is missing, one of its cells is not of its type, or an id is unknown.
+            InputError: a column is missing, a cell is invalid, or an id is unknown.
         """
         step = step or self.step
         table = self.table(step)
@@ -123,7 +123,7 @@ class StageRun(Reading):
         return [row for row in decode_rows(frame, columns, step) if self._has_good_paths(row)]
 
     def _has_good_paths(self, row: Row) -> bool:
-        """Tell whether every file that a row names lies in the data folder; a row of which one does not has failed."""
+        """Tell whether all files of a row are in the data folder; if not, record the row as failed."""
         try:
             for name in SCHEMAS[self.step.table].path_names:
                 if row.get(name) is not None:
@@ -134,10 +134,10 @@ class StageRun(Reading):
         return True
 
     def named_ids(self, table: pl.DataFrame) -> list[str] | None:
-        """Return the ids that --ids and --ids-file stand for, or None where neither was given.
+        """Return the ids given by --ids and --ids-file, or None if neither was given.
 
         Raises:
-            InputError: one is not in the table, or is the beginning of several ids.
+            InputError: one is not in the table, or is a prefix of several ids.
         """
         if self.options.ids is None:
             return None
@@ -161,15 +161,15 @@ class StageRun(Reading):
         durable: bool = False,
         usage: Mapping[str, Any] | None = None,
     ) -> None:
-        """Journal one finished result; the tables follow with the next merge.
+        """Journal one finished result; the next merge writes it to the tables.
 
         Args:
             values: the stage's own columns; None empties a cell.
-            reason: slug that is counted in the summary and kept in the journal.
+            reason: slug counted in the summary and kept in the journal.
             drop: reason slug of a row for drops.csv, with `detail`.
             table: `images` or `base`; the step's own by default.
-            durable: the result is paid for: it reaches the disk before this returns.
-            usage: what the result cost, kept in the journal.
+            durable: write the result to disk before returning, because it was paid for.
+            usage: the cost of the result, kept in the journal.
 
         Raises:
             ValueError: a column belongs to another stage.
@@ -203,7 +203,7 @@ class StageRun(Reading):
         self._append({"table": table, KEY: image_id, "set": encoded, "ts": utc_now()})
 
     def record_row(self, values: Mapping[str, Value], *, reason: str) -> None:
-        """Journal a new row of images.csv; `values` holds its image_id."""
+        """Journal a new row of images.csv; `values` includes its image_id."""
         cells = SCHEMAS["images"].encode_cells(self.step.owner, values)
         entry = {"table": "images", KEY: cells[KEY], "add": True, "set": cells, "reason": reason, "ts": utc_now()}
         self.counts[reason] += 1
@@ -211,9 +211,9 @@ class StageRun(Reading):
         self.done += 1
 
     def replace_rows(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
-        """Journal the new set of rows of a table, in order; columns of later stages are kept for rows that stay.
+        """Journal the new rows of a table, in order; rows that remain keep the columns of later stages.
 
-        A stage that owns none of the columns gives the keys of the rows that stay, and nothing else of them changes.
+        A stage that owns none of the columns gives the keys of the rows to keep unchanged.
         """
         schema = SCHEMAS[table]
         owned = schema.owned_by(self.step.owner)
@@ -221,10 +221,10 @@ class StageRun(Reading):
         self._append({"table": table, "rows": encoded, "columns": owned or [KEY], "ts": utc_now()})
 
     def fail(self, image_id: str, message: str, *, usage: Mapping[str, Any] | None = None) -> None:
-        """Record that an image failed: its error column says why, and the run goes on.
+        """Record that an image failed: its error column says why, and the run continues.
 
         Args:
-            usage: what the failure cost, kept in the journal; it reaches the disk before this returns.
+            usage: the cost of the failure, kept in the journal and written to disk before returning.
         """
         message = redact(" ".join(message.split()).replace("\0", ""))
         log.warning("%s: %s", image_id, message)
@@ -239,7 +239,7 @@ class StageRun(Reading):
         self._append(entry | ({"usage": dict(usage)} if usage else {}), durable=bool(usage))
 
     def clear(self, image_id: str, stages: Sequence[str], *, reason: str) -> None:
-        """Empty the images.csv cells of later stages that a manual decision has made stale; they become pending."""
+        """Empty the images.csv cells of later stages that a manual decision makes stale; they become pending."""
         cells = {name: None for stage in stages for name in stale_columns(stage, after=self.step.name)}
         self._append({"table": "images", KEY: image_id, "set": cells, "reason": reason, "ts": utc_now()})
 
@@ -248,7 +248,7 @@ class StageRun(Reading):
         self._append({"note": dict(entry), "ts": utc_now()}, durable=durable)
 
     def save(self) -> None:
-        """Merge what is journalled into the tables."""
+        """Merge the journal into the tables."""
         self._journal.sync()
         began = time.monotonic()
         if self._journal.started:
@@ -273,7 +273,7 @@ class StageRun(Reading):
         """Yield (row, result) as workers finish; a row that fails is recorded as an error and not yielded.
 
         Raises:
-            Interrupted: a signal asked to stop, and all that was in flight has been yielded.
+            Interrupted: a signal asked to stop; all finished results have been yielded.
         """
         with self.progress(len(rows)) as advance:
             for outcome in run_batches(make_work, rows, self.spread(pool), self.stop_asked):
@@ -285,7 +285,7 @@ class StageRun(Reading):
         self.check_stop()
 
     def spread(self, pool: Pool) -> Pool:
-        """Return a stage's pool as --engine and --batch-size want it; a cluster has other cores than this machine."""
+        """Return a stage's pool with --engine and --batch-size applied."""
         cluster = self.options.cluster
         return replace(
             pool,
@@ -296,7 +296,7 @@ class StageRun(Reading):
 
     @contextmanager
     def progress(self, total: int) -> Iterator[Callable[[], object]]:
-        """Show a progress bar on a terminal; yields the function that moves it on by one."""
+        """Show a progress bar on a terminal; yields the function that advances it by one."""
         hidden = self.options.quiet or not sys.stderr.isatty()
         with logging_redirect_tqdm(), tqdm(total=total, desc=self.step.name, unit="img", disable=hidden) as bar:
             self._bar = bar
@@ -312,12 +312,12 @@ class StageRun(Reading):
         return self._stop_asked
 
     def check_stop(self) -> None:
-        """Raise Interrupted if a signal has asked the run to stop: call it between pieces of work."""
+        """Raise Interrupted if a signal has asked the run to stop; call it between units of work."""
         if self._stop_asked:
-            way_on = "; run the same command again to go on"
+            way_on = "; run the same command again to continue"
             if self.options.redo:
-                way_on = "; the same command would start over, since --redo takes finished images too"
-            raise Interrupted(f"interrupted: what was finished is saved{way_on}")
+                way_on = "; the same command would start over, because --redo includes finished images"
+            raise Interrupted(f"interrupted: finished work is saved{way_on}")
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
@@ -327,7 +327,7 @@ class StageRun(Reading):
             if self._stop_asked:
                 raise KeyboardInterrupt
             self._stop_asked = True
-            log.warning("%s: stopping; what is finished will be saved", signal.Signals(number).name)
+            log.warning("%s: stopping; finished work will be saved", signal.Signals(number).name)
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -363,10 +363,10 @@ def run_stage(
     """Run `body` as the step `name` and return the process's exit code.
 
     Args:
-        args: the parsed command line, or the shared options where there is none.
-        create: start a ledger where there is none.
-        reads_only: the body changes nothing, as with --dry-run, so other runs of the step are not in its way.
-        keeps_away: other steps that must not run meanwhile.
+        args: the parsed command line, or the shared options if there is none.
+        create: create a missing ledger.
+        reads_only: the body changes nothing, as with --dry-run, so it needs no lock.
+        keeps_away: other steps that must not run at the same time.
     """
     started: list[StageRun] = []
 
@@ -413,7 +413,7 @@ def decode_rows(frame: pl.DataFrame, columns: Iterable[str], step: Step) -> list
 
 
 def set_up_logging(options: Options) -> None:
-    """Log to stderr, secrets redacted."""
+    """Log to stderr, with secrets redacted."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     log.handlers = [handler]

@@ -4,9 +4,9 @@ Reads   images.csv: path_resized
 Writes  images.csv: phash64, phash_contrast, phash_variants, phash_run_id, phash_error
 
 `phash64` is `imagehash.phash` of the opened image as 16 hex digits: near-duplicates differ in few of its 64 bits.
-`phash_contrast` tells by how many grey levels the picture varies as far as the hash sees it; rm_dups.py takes no notice
-of hashes of nearly flat images. --with-variants adds the hashes of the image mirrored and turned, to images hashed
-before as well: rm_dups.py --with-variants finds mirrored and turned copies by them.
+`phash_contrast` is the contrast of the image in the frequencies of the hash, in grey levels; rm_dups.py ignores the
+hashes of nearly flat images. --with-variants adds the hashes of the mirrored and rotated image, also for images hashed
+before, so that rm_dups.py --with-variants finds mirrored and rotated copies.
 
     python preprocess/dup/phash.py
     python preprocess/dup/phash.py --with-variants
@@ -25,7 +25,7 @@ from pokefa.stage.runner import run_stage
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, workers=True)
-    parser.add_argument("--with-variants", action="store_true", help="also hash the image mirrored and turned")
+    parser.add_argument("--with-variants", action="store_true", help="also hash the mirrored and rotated image")
     add_data_option(parser)
     add_decoding_options(parser)
     add_cluster_options(parser, "dup", batches=True)

@@ -1,17 +1,18 @@
-"""Stage 6, second half: of images that look the same, keep the best one.
+"""Stage 6, second half: keep the best image of each group of near-duplicates.
 
-Two images are near-duplicates when their hashes differ in at most --threshold of 64 bits; every such pair is found.
-The best of a group is kept: highest ae_aesthetic (a missing score is lowest), then most pixels in the raw file, then
-earliest ts, then image_id. With --linkage star an image goes only if it lies within the threshold of the one kept
-for it; with single, near-duplicates of near-duplicates go too. A flat or nearly flat image, whose hash says nothing,
-is a duplicate only of the same bytes. Nothing is deleted, and a run changes only rows whose answer has changed.
+Two images are near-duplicates if their hashes differ in at most --threshold of 64 bits; every such pair is found. The
+best of a group is kept: one that was not inpainted, then highest ae_aesthetic (a missing score is lowest), then most
+pixels in the raw file, then earliest ts, then image_id. With --linkage star, an image is removed only if it is within
+the threshold of the kept one. With single, near-duplicates of near-duplicates are removed too. The hash of a flat or
+nearly flat image is not meaningful: such an image is a duplicate only of an identical file. No file is deleted, and
+only changed rows are written.
 
---with-variants finds mirrored and turned copies too. --embeddings takes vectors that you have made with a model of
-yours, and also counts images as near whose vectors have a cosine of at least --min-cosine: crops, say.
+--with-variants finds mirrored and rotated copies too. With --embeddings, vectors from your own model, images are also
+near-duplicates if their vectors have a cosine of at least --min-cosine, for example crops.
 
-Reads   images.csv: phash64, phash_contrast, phash_variants, sha256, ae_aesthetic, w, h, ts
+Reads   images.csv: phash64, phash_contrast, phash_variants, sha256, resize_source, ae_aesthetic, w, h, ts
 Writes  images.csv: dupe_group, dupe_rep_image, dupe_distance, dupe_flag, dupe_removed, dupe_keep_reason, dupe_run_id
-        drops.csv: a row for each image that goes; metadata/audit/dups-<run_id>.csv: a row for each member of a group
+        drops.csv: a row for each removed image; metadata/audit/dups-<run_id>.csv: a row for each member of a group
 
     python preprocess/dup/rm_dups.py --dry-run
     python preprocess/dup/rm_dups.py
@@ -74,7 +75,7 @@ def remove_duplicates(run: StageRun, rules: Rules) -> None:
         return
     run.check_stop()
     if changes:
-        # Before the decisions: killed in between, the next run finds the same changes and writes its own audit.
+        # Before the decisions: after a kill in between, the next run finds the same changes and writes its own audit.
         write_audit(run, table, decided, [str(cells[KEY]) for _, cells in changes])
     for before, row in changes:
         image_id, flag = str(row[KEY]), row["dupe_flag"]
@@ -93,9 +94,9 @@ def as_texts(decided: pl.DataFrame) -> pl.DataFrame:
 
 
 def changed_rows(table: pl.DataFrame, decided: pl.DataFrame) -> list[tuple[bool, Mapping[str, Value]]]:
-    """Return (was it removed before, image_id and new values) of the rows whose cells differ, in table order.
+    """Return (removed before, image_id and new values) of the changed rows, in table order.
 
-    Rows without a decision, being eligible no longer, have theirs emptied.
+    Rows that are no longer eligible have their decision emptied.
     """
     before = table.select(KEY, *DECIDED)
     after = before.select(KEY).join(as_texts(decided), on=KEY, how="left", maintain_order="left")
@@ -106,13 +107,15 @@ def changed_rows(table: pl.DataFrame, decided: pl.DataFrame) -> list[tuple[bool,
 
 
 def describe(cells: Mapping[str, Value]) -> str:
-    """Return why an image goes, as `near: 3 bits from <image_id>, which is kept for its aesthetic`."""
+    """Return why an image is removed, such as `near: 3 bits from <image_id>, which is kept for its aesthetic`."""
     flag, distance, kept = cells["dupe_flag"], cells["dupe_distance"], cells["dupe_rep_image"]
-    return f"{flag}: {distance} bits from {kept}, which is kept for its {cells['dupe_keep_reason']}"
+    reason = cells["dupe_keep_reason"]
+    merit = "was not painted over" if reason == "unpainted" else f"is kept for its {reason}"
+    return f"{flag}: {distance} bits from {kept}, which {merit}"
 
 
 def write_audit(run: StageRun, table: pl.DataFrame, decided: pl.DataFrame, changed: Sequence[str]) -> None:
-    """Write metadata/audit/dups-<run_id>.csv: all groups as they are now, each with the kept image first."""
+    """Write metadata/audit/dups-<run_id>.csv: all current groups, each with the kept image first."""
     members = as_texts(decided.filter(pl.col("dupe_group").is_not_null()))
     members = members.join(table.select(KEY, *FACTS), on=KEY).sort("dupe_group", "dupe_removed", KEY)
     marked = boolean_cells(pl.col(KEY).is_in(list(changed)))
@@ -127,24 +130,24 @@ def build_parser() -> argparse.ArgumentParser:
         type=whole_number(0, HIGHEST_THRESHOLD),
         default=THRESHOLD,
         metavar="BITS",
-        help="most bits that near hashes differ in",
+        help="largest Hamming distance of near-duplicates",
     )
-    parser.add_argument("--linkage", choices=["star", "single"], default="star", help="how pairs become groups")
+    parser.add_argument("--linkage", choices=["star", "single"], default="star", help="how pairs form groups")
     parser.add_argument(
         "--with-variants",
         action="store_true",
-        help="count mirrored and turned copies as near; phash.py --with-variants writes what it takes",
+        help="also find mirrored and rotated copies; run phash.py --with-variants first",
     )
     parser.add_argument(
-        "--embeddings", type=Path, metavar="FILE.npy", help="an (N, D) array of floats, one row an image"
+        "--embeddings", type=Path, metavar="FILE.npy", help="an (N, D) array of floats, one row per image"
     )
-    parser.add_argument("--embedding-ids", type=Path, metavar="FILE", help="the image_id of each row, one a line")
+    parser.add_argument("--embedding-ids", type=Path, metavar="FILE", help="the image_id of each row, one per line")
     parser.add_argument(
         "--min-cosine",
         type=number(0, 1),
         default=MIN_COSINE,
         metavar="X",
-        help="least cosine at which embeddings count as near",
+        help="smallest cosine of near-duplicates",
     )
     return parser
 
@@ -156,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--embeddings and --embedding-ids go together: give both")
     min_cosine = args.min_cosine
     if args.embeddings is None:
-        args.min_cosine = None  # nothing is compared with it
+        args.min_cosine = None  # unused, so not recorded as a setting
 
     def body(run: StageRun) -> None:
         from pokefa.duplicates.embeddings import read_embeddings

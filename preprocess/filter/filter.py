@@ -1,13 +1,12 @@
-"""Stage 7: rank what passes the gates, keep the best, and export the final set.
+"""Stage 7: rank the images that pass the thresholds, keep the best, and export the final set.
 
 Every row of the ledger gets one decision, the first that applies: taken_down, placeholder (the scraper set it aside),
-nsfw, error, duplicate, not_scored (a stage before this one has not finished with it), below_relevance,
-below_aesthetic; what is left is ranked by
-aesthetic × (0.85 + 0.15 × clamp((relevance - 60) / 40, 0, 1)), and is kept up to --top-n, else beyond_top_n. Nothing
-is deleted but exports of images that left the set. Run it again with other gates at any time: captions of images
-that stay are kept.
+nsfw, error, duplicate, not_scored (an earlier stage has not finished it), below_relevance, below_aesthetic. The rest
+are ranked by aesthetic × (0.85 + 0.15 × clamp((relevance - 60) / 40, 0, 1)). The first --top-n are kept; the others are
+beyond_top_n. Only exports of images that left the set are deleted. Run it again with other thresholds at any time:
+images that stay in the set keep their captions.
 
-Reads   images.csv: the results of all stages before; the files in path_resized
+Reads   images.csv: the results of all earlier stages; the files in path_resized
 Writes  images.csv: filter_decision, filter_score, filter_rank, filter_run_id
         metadata/base.csv, best first; data_clean/base/<image_id>.<ext>; drops.csv
 
@@ -41,13 +40,13 @@ from pokefa.stage.runner import Row, StageRun, decode_rows, log, run_stage
 
 FOLDER = "data_clean/base"
 
-# The drops that this stage decides itself; the others were written to drops.csv by the stage that decided them.
+# Drops decided by this stage; the deciding stage writes the others to drops.csv.
 OWN_DROPS = ("below_relevance", "below_aesthetic", "beyond_top_n")
 
-# An exported file, and nothing that a person may have put beside it.
+# Matches exported files only, and no files that a person added.
 EXPORTED = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(SUFFIXES[form] for form in KEPT_FORMATS)})")
 
-# The steps before, each with its name, its error column, and what holds of a row that it has finished with.
+# The earlier steps: name, error column, and the condition that a row is finished.
 WAITS_FOR = [(step.owner, step.error, all_of(step.finished)) for step in STEPS.values() if step.finished]
 
 READ = ("species", "source_url", "path_resized", "resized_w", "resized_h", "ae_relevance", "ae_aesthetic", "phash64")
@@ -55,8 +54,8 @@ DECIDED = ("filter_decision", "filter_score", "filter_rank")
 
 
 @dataclass(frozen=True)
-class Gates:
-    """What a picture must reach, and how many are kept."""
+class Thresholds:
+    """The scores that an image must reach, and how many images are kept."""
 
     min_relevance: int = 60
     min_aesthetic: int = 60
@@ -66,7 +65,7 @@ class Gates:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one image; score and rank only where it passed the gates."""
+    """The decision about one image; it has a score and a rank only if it passed the thresholds."""
 
     decision: str
     score: float | None = None
@@ -79,7 +78,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Scored:
-    """An image that every stage has finished with, ready for the gates."""
+    """An image finished by every earlier stage."""
 
     image_id: str
     species: str | None
@@ -93,15 +92,15 @@ class Scored:
 
 
 def score_times_800(relevance: int, aesthetic: int) -> int:
-    """Return 800 times the effective score, a whole number, so that ties are ties and no rounding decides.
+    """Return 800 times the effective score, which is an integer, so that ties are exact.
 
     aesthetic × (0.85 + 0.15 × c / 40) = aesthetic × (680 + 3 c) / 800, where c = clamp(relevance - 60, 0, 40).
     """
     return aesthetic * (680 + 3 * min(40, max(0, relevance - 60)))
 
 
-def decide_before_gates(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the table with a column `decision`: of the rows that never reach the gates; null for the others."""
+def decide_before_thresholds(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with a column `decision`, which is null for rows that the thresholds decide."""
     failed = pl.any_horizontal(filled(error) & ~finished for _, error, finished in WAITS_FOR if error)
     failed |= leads_out("path_resized")
     unfinished = pl.any_horizontal(~finished for _, _, finished in WAITS_FOR)
@@ -122,10 +121,10 @@ def decide_before_gates(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def decide_by_gates(images: Sequence[Scored], gates: Gates) -> dict[str, Decision]:
-    """Return the decision for every scored image, whatever their order.
+def decide_by_thresholds(images: Sequence[Scored], thresholds: Thresholds) -> dict[str, Decision]:
+    """Return the decision for every scored image, independent of their order.
 
-    The best `per_species_floor` of each species are kept first, and the places that are left go by rank.
+    The best `per_species_floor` of each species are kept first; the remaining places are filled by rank.
 
     Raises:
         InputError: the floors alone need more than `top_n` places.
@@ -133,13 +132,13 @@ def decide_by_gates(images: Sequence[Scored], gates: Gates) -> dict[str, Decisio
     decisions: dict[str, Decision] = {}
     passing: list[Scored] = []
     for image in sorted(images, key=lambda image: image.order):
-        if image.relevance < gates.min_relevance:
+        if image.relevance < thresholds.min_relevance:
             decisions[image.image_id] = Decision("below_relevance")
-        elif image.aesthetic < gates.min_aesthetic:
+        elif image.aesthetic < thresholds.min_aesthetic:
             decisions[image.image_id] = Decision("below_aesthetic")
         else:
             passing.append(image)
-    kept = kept_of(passing, gates)
+    kept = kept_of(passing, thresholds)
     for rank, image in enumerate(passing, start=1):
         decision = "kept" if image.image_id in kept else "beyond_top_n"
         score = score_times_800(image.relevance, image.aesthetic) / 800
@@ -147,20 +146,20 @@ def decide_by_gates(images: Sequence[Scored], gates: Gates) -> dict[str, Decisio
     return decisions
 
 
-def kept_of(passing: Sequence[Scored], gates: Gates) -> set[str]:
-    """Return the ids to keep of images that are sorted best first."""
+def kept_of(passing: Sequence[Scored], thresholds: Thresholds) -> set[str]:
+    """Return the ids to keep, given images sorted best first."""
     seen: Counter[str] = Counter()
     kept: set[str] = set()
     for image in passing:
-        if image.species is not None and seen[image.species] < gates.per_species_floor:
+        if image.species is not None and seen[image.species] < thresholds.per_species_floor:
             seen[image.species] += 1
             kept.add(image.image_id)
-    if len(kept) > gates.top_n:
+    if len(kept) > thresholds.top_n:
         raise InputError(
-            f"--per-species-floor {gates.per_species_floor} alone keeps {len(kept)} images, over --top-n "
-            f"{gates.top_n}: lower the floor or raise --top-n"
+            f"--per-species-floor {thresholds.per_species_floor} alone keeps {len(kept)} images, over --top-n "
+            f"{thresholds.top_n}: lower the floor or raise --top-n"
         )
-    free = gates.top_n - len(kept)
+    free = thresholds.top_n - len(kept)
     rest = [image.image_id for image in passing if image.image_id not in kept]
     return kept | set(rest[:free])
 
@@ -178,37 +177,37 @@ def base_row(row: Row) -> dict[str, Value]:
     }
 
 
-def describe(decision: Decision, row: Row, gates: Gates) -> str:
-    """Return the values that decided, for drops.csv."""
+def describe(decision: Decision, row: Row, thresholds: Thresholds) -> str:
+    """Return the values behind a decision, for drops.csv."""
     if decision.decision == "below_relevance":
-        return f"ae_relevance {row['ae_relevance']} < {gates.min_relevance}"
+        return f"ae_relevance {row['ae_relevance']} < {thresholds.min_relevance}"
     if decision.decision == "below_aesthetic":
-        return f"ae_aesthetic {row['ae_aesthetic']} < {gates.min_aesthetic}"
-    return f"rank {decision.rank}, score {decision.score}, of {gates.top_n} places"
+        return f"ae_aesthetic {row['ae_aesthetic']} < {thresholds.min_aesthetic}"
+    return f"rank {decision.rank}, score {decision.score}, of {thresholds.top_n} places"
 
 
-def filter_images(run: StageRun, gates: Gates) -> None:
-    """Decide over all rows at once, export the kept ones, and record what has changed."""
-    table = decide_before_gates(run.table())
+def filter_images(run: StageRun, thresholds: Thresholds) -> None:
+    """Decide over all rows at once, export the kept ones, and record the changes."""
+    table = decide_before_thresholds(run.table())
     rows = {str(row[KEY]): row for row in decode_rows(table.filter(pl.col("decision").is_null()), READ, run.step)}
-    by_gates = decide_by_gates([scored(row) for row in rows.values()], gates)
-    before_gates = table.filter(pl.col("decision").is_not_null()).select(KEY, "decision").iter_rows()
-    decisions = {image_id: Decision(slug) for image_id, slug in before_gates} | by_gates
+    by_thresholds = decide_by_thresholds([scored(row) for row in rows.values()], thresholds)
+    before_thresholds = table.filter(pl.col("decision").is_not_null()).select(KEY, "decision").iter_rows()
+    decisions = {image_id: Decision(slug) for image_id, slug in before_thresholds} | by_thresholds
     count(run, table, decisions)
     kept = [
         rows[name]
-        for name, each in sorted(by_gates.items(), key=lambda item: item[1].rank or 0)
+        for name, each in sorted(by_thresholds.items(), key=lambda item: item[1].rank or 0)
         if each.decision == "kept"
     ]
     base = [base_row(row) for row in kept]
     if run.options.dry_run:
         show_plan(run, base)
         return
-    # Files first, so that base.csv never names one that is not there; decisions and base.csv next, in one merge;
-    # files that left the set last, so that a reader of the old base.csv still finds all of its own. A run that is
-    # killed anywhere in between is completed by the next, which finds the difference again in files and cells.
+    # First write files, so that base.csv never names a missing one. Then write the decisions and base.csv in one merge.
+    # Last, remove files that left the set, so that the old base.csv stays valid until then. After a kill in between,
+    # the next run finds the remaining differences.
     export(run, base, kept)
-    record(run, table, decisions, rows, gates)
+    record(run, table, decisions, rows, thresholds)
     if not base_is(run, base):
         run.replace_rows("base", base)
     run.save()
@@ -216,7 +215,7 @@ def filter_images(run: StageRun, gates: Gates) -> None:
 
 
 def scored(row: Row) -> Scored:
-    """Return a ledger row for the gates; its stages have finished with it, so the numbers are there."""
+    """Return a finished ledger row as `Scored`."""
     relevance, aesthetic, species = row["ae_relevance"], row["ae_aesthetic"], row["species"]
     assert isinstance(relevance, int) and isinstance(aesthetic, int)
     return Scored(str(row[KEY]), None if species is None else str(species), relevance, aesthetic)
@@ -229,16 +228,16 @@ def count(run: StageRun, table: pl.DataFrame, decisions: Mapping[str, Decision])
     run.extra["decisions"] = {name: counts[name] for name in DECISIONS}
     waiting = table.filter(pl.col("decision") == "not_scored")
     if len(waiting):
-        # A stage waits for the one before, so the first that has not finished is the one to run.
+        # Each stage waits for the one before, so the first unfinished one has to run.
         unfinished = pl.coalesce(pl.when(~finished).then(pl.lit(name)) for name, _, finished in WAITS_FOR)
         first = Counter(waiting.select(unfinished.alias("stage"))["stage"].to_list())
         run.extra["unfinished"] = {name: first[name] for name, _, _ in WAITS_FOR if first[name]}
         stages = ", ".join(f"{name} {number}" for name, number in run.extra["unfinished"].items())
-        log.warning("%d images count as not_scored, because a stage has yet to work on them: %s", len(waiting), stages)
+        log.warning("%d images are not_scored, because earlier stages have not finished: %s", len(waiting), stages)
 
 
 def show_plan(run: StageRun, base: Sequence[Mapping[str, Value]]) -> None:
-    """Print what --dry-run shows: the counts, and who would join and leave the set."""
+    """Print the output of --dry-run: the counts, and how many images would join and leave the set."""
     for name, number in run.extra["decisions"].items():
         print(f"{name:>16} {number}")
     now = set(run.ledger.base.read_keyed()[KEY])
@@ -247,10 +246,10 @@ def show_plan(run: StageRun, base: Sequence[Mapping[str, Value]]) -> None:
 
 
 def export(run: StageRun, base: Sequence[Mapping[str, Value]], kept: Sequence[Row]) -> None:
-    """Give each kept image its name in data_clean/base.
+    """Export each kept image to data_clean/base.
 
     Raises:
-        InputError: a resized file is not there; nothing has been changed.
+        InputError: a resized file is missing; nothing was changed.
     """
     sources = [locate(run.data, row["path_resized"]) for row in kept]
     missing = [str(row[KEY]) for row, source in zip(kept, sources, strict=True) if not source.is_file()]
@@ -262,7 +261,7 @@ def export(run: StageRun, base: Sequence[Mapping[str, Value]], kept: Sequence[Ro
     folder = run.data / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
-    place = copy_file if is_remote(folder) else place_file  # here the folder is synced once, at the end
+    place = copy_file if is_remote(folder) else place_file  # a local folder is synced once, at the end
     with run.progress(len(base)) as advance:
         for row, source in zip(base, sources, strict=True):
             written += place(source, run.data / str(row["path"]))
@@ -274,7 +273,11 @@ def export(run: StageRun, base: Sequence[Mapping[str, Value]], kept: Sequence[Ro
 
 
 def record(
-    run: StageRun, table: pl.DataFrame, decisions: Mapping[str, Decision], rows: Mapping[str, Row], gates: Gates
+    run: StageRun,
+    table: pl.DataFrame,
+    decisions: Mapping[str, Decision],
+    rows: Mapping[str, Row],
+    thresholds: Thresholds,
 ) -> None:
     """Record the decisions that differ from the table's."""
     for before in table.select(KEY, *DECIDED).iter_rows(named=True):
@@ -283,14 +286,14 @@ def record(
         if IMAGES.encode_cells("filter", decision.cells) == before:
             continue
         if decision.decision in OWN_DROPS and before["filter_decision"] != decision.decision:
-            detail = describe(decision, rows[image_id], gates)
+            detail = describe(decision, rows[image_id], thresholds)
             run.record(image_id, decision.cells, drop=decision.decision, detail=detail)
         else:
             run.record(image_id, decision.cells, reason=decision.decision)
 
 
 def base_is(run: StageRun, base: Sequence[Mapping[str, Value]]) -> bool:
-    """Tell whether base.csv has these rows already, in this order, with these cells."""
+    """Tell whether base.csv already has these rows in this order."""
     owned = BASE.owned_by("filter")
     frame = run.ledger.base.read_keyed()
     if not run.ledger.base.exists() or not set(owned) <= set(frame.columns):
@@ -299,7 +302,7 @@ def base_is(run: StageRun, base: Sequence[Mapping[str, Value]]) -> bool:
 
 
 def remove_exports(folder: Path, keep: set[str]) -> int:
-    """Remove exported images that are not in the set any more; return how many."""
+    """Remove exported images that are no longer in the set; return how many."""
     stale = [path for path in folder.iterdir() if EXPORTED.fullmatch(path.name) and path.name not in keep]
     for path in stale:
         path.unlink()
@@ -309,7 +312,7 @@ def remove_exports(folder: Path, keep: set[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
     add_data_option(parser)
-    default = Gates()
+    default = Thresholds()
     parser.add_argument(
         "--min-relevance",
         type=whole_number(0, 100),
@@ -324,18 +327,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SCORE",
         help="lowest ae_aesthetic",
     )
-    parser.add_argument("--top-n", type=positive_int, default=default.top_n, metavar="N", help="most images to keep")
+    parser.add_argument("--top-n", type=positive_int, default=default.top_n, metavar="N", help="images to keep")
     parser.add_argument(
         "--per-species-floor", type=whole_number(0), default=default.per_species_floor, metavar="N",
-        help="keep the best N of each species that pass the gates, whatever their rank; 0 = off",
+        help="keep the best N of each species that pass the thresholds, regardless of rank; 0 = off",
     )  # fmt: skip
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    gates = Gates(args.min_relevance, args.min_aesthetic, args.top_n, args.per_species_floor)
-    return run_stage("filter", args, lambda run: filter_images(run, gates))
+    thresholds = Thresholds(args.min_relevance, args.min_aesthetic, args.top_n, args.per_species_floor)
+    return run_stage("filter", args, lambda run: filter_images(run, thresholds))
 
 
 if __name__ == "__main__":

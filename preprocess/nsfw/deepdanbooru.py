@@ -1,6 +1,6 @@
-"""DeepDanbooru projects: find or download one, prepare pictures for its model, and ask it for tag scores.
+"""DeepDanbooru projects: find or download one, prepare images, and get tag scores from its model.
 
-A project is a folder with `project.json`, `tags.txt` (one tag a line, in the order of the model's outputs) and
+A project is a folder with `project.json`, `tags.txt` (one tag per line, in the order of the model's outputs) and
 `model-<name>.h5` or `.keras`, where <name> is `model` in project.json. The package `deepdanbooru` is not needed.
 """
 
@@ -47,20 +47,20 @@ V3 = ModelArchive(
 
 _importing = threading.Lock()
 
-MOST_NAME = 100  # letters of a project's name in the ledger
+MOST_NAME = 100  # longest project name in the ledger, in characters
 
 WAYS_OUT = (
-    "without a connection, fetch and unpack that zip elsewhere and name its folder with --model-dir, or copy the cache "
-    "folder of a machine that has it and name it in POKEFA_CACHE"
+    "without a connection, download and unpack that zip elsewhere and name its folder with --model-dir, or copy the "
+    "cache folder from a machine that has it and set POKEFA_CACHE to it"
 )
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project folder that has been looked at, but whose model is not loaded yet.
+    """A checked project folder, whose model is not loaded yet.
 
     Args:
-        confined: nobody has checked the model: it runs in a process that cannot write.
+        confined: the model is not trusted, and runs in a process that cannot write.
     """
 
     name: str
@@ -72,21 +72,21 @@ class Project:
 
     @property
     def label(self) -> str:
-        """What the ledger calls the model: backend, name, first 12 digits of the SHA-256 of its weights."""
+        """The model's name in the ledger: backend, name, first 12 digits of the SHA-256 of its weights."""
         name = f"deepdanbooru:{self.name}"
         return f"{name}:{self.sha256[:12]}" if self.pinned else f"{name}:sha256:{self.sha256[:12]}:unpinned"
 
     def load(self, threads: int) -> TagModel:
-        """Load the model, on a GPU where TensorFlow sees one.
+        """Load the model, on a GPU if TensorFlow finds one.
 
         Raises:
-            InputError: the file is no model, or does not fit the tags.
+            InputError: the file is not a model, or does not match the tags.
         """
         return load_model(self, threads)
 
 
 def find_project(model_dir: Path | None, trust: Trust, archive: ModelArchive = V3) -> Project:
-    """Return the project in `model_dir`, or where None that of `archive`, downloaded once.
+    """Return the project in `model_dir`, or if None that of `archive`, downloaded once.
 
     Raises:
         InputError: the folder is not a project, or its model is not that of `archive` and not trusted.
@@ -128,11 +128,11 @@ def open_project(folder: Path) -> Project:
 
 
 def prepare(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """Return a picture as DeepDanbooru's own `load_image_for_evaluate` hands it to a model.
+    """Return an image prepared like DeepDanbooru's own `load_image_for_evaluate`.
 
-    Aspect kept, scaled to fit into width x height by area averaging (small pictures are enlarged, as there), laid in
-    the middle, its edges repeated outwards. Where the margin is an odd number of pixels, the middle lies between two
-    pixels and the mean of both is taken: that is what a bilinear shift by half a pixel gives. Alpha is laid on white.
+    It is scaled to fit into width x height by area averaging, with its aspect ratio kept and small images enlarged. It
+    is centred, and its edge pixels fill the margins. If a margin is an odd number of pixels, the result is the mean of
+    two neighbours, like a bilinear shift by half a pixel. Alpha is composited on white.
 
     Returns:
         (height, width, 3) float32, RGB, 0 to 1.
@@ -142,7 +142,7 @@ def prepare(image: Image.Image, width: int, height: int) -> np.ndarray:
     tf = import_tensorflow()
     pixels = np.asarray(flatten(image))
     sides = np.array(pixels.shape[:2], np.float32)
-    # tf.image.resize(preserve_aspect_ratio=True) has these sizes, but would round a thin picture's side to 0.
+    # tf.image.resize(preserve_aspect_ratio=True) gives the same sizes, but rounds a thin image's side to 0.
     fitted = np.maximum(np.round(sides * np.min(np.array([height, width], np.float32) / sides)), 1).astype(int)
     with tf.device("CPU:0"):  # the operation has no GPU kernel
         scaled = tf.image.resize(pixels, fitted, method=tf.image.ResizeMethod.AREA).numpy()
@@ -152,7 +152,7 @@ def prepare(image: Image.Image, width: int, height: int) -> np.ndarray:
 
 
 def _centre(pixels: np.ndarray, length: int, axis: int) -> np.ndarray:
-    """Return `pixels` with `length` places along an axis, centred, the first and last place repeated outwards."""
+    """Return `pixels` centred in `length` places along an axis, with the edges repeated."""
     import numpy as np
 
     have = pixels.shape[axis]
@@ -163,13 +163,13 @@ def _centre(pixels: np.ndarray, length: int, axis: int) -> np.ndarray:
 
 
 def load_model(project: Project, threads: int) -> TagModel:
-    """Return the project's model, on a GPU where TensorFlow sees one.
+    """Return the project's model, on a GPU if TensorFlow finds one.
 
     Args:
-        threads: that TensorFlow computes with, where this process has not used it before.
+        threads: number of TensorFlow's threads, if this process has not used it before.
 
     Raises:
-        InputError: the file is no model, or does not fit the tags.
+        InputError: the file is not a model, or does not match the tags.
     """
     if project.confined:
         return load_confined_model(project, threads)
@@ -179,10 +179,10 @@ def load_model(project: Project, threads: int) -> TagModel:
 
 
 def load_confined_model(project: Project, threads: int) -> TagModel:
-    """Return what `load_model` returns, for a file that runs in a process of its own."""
+    """Return the same as `load_model`, for a file that runs in a confined process."""
     import numpy as np
 
-    tf = import_tensorflow()  # which prepares the pictures here, on the CPU
+    tf = import_tensorflow()  # prepares the images in this process, on the CPU
     set_threads(tf, threads)
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
@@ -196,7 +196,7 @@ def load_confined_model(project: Project, threads: int) -> TagModel:
     def scores(batch: np.ndarray) -> np.ndarray:
         found = model(batch)
         if [(array.shape, array.dtype) for array in found] != [((len(batch), len(project.tags)), np.float32)]:
-            raise PokefaError("the model's process gave something else than a score for each tag")
+            raise PokefaError("the model's process did not return one score per tag")
         return found[0]
 
     return TagModel(partial(prepare, width=width, height=height), scores)
@@ -205,32 +205,32 @@ def load_confined_model(project: Project, threads: int) -> TagModel:
 def serve_model(
     weights: str, threads: int
 ) -> tuple[Callable[[Sequence[np.ndarray]], list[np.ndarray]], dict[str, Any]]:
-    """Load a model in a confined process: pictures (N, height, width, 3) to scores (N, tags), float32."""
+    """Load a model in a confined process: images (N, height, width, 3) to scores (N, tags), float32."""
     call, shapes = load_keras(Path(weights), threads)
     return lambda arrays: [call(arrays[0])], dict(zip(("input", "output"), shapes, strict=True))
 
 
 def check_shapes(project: Project, taken: object, given: object) -> tuple[int, int]:
-    """Return height and width of the pictures that a model takes.
+    """Return height and width of a model's input images.
 
     Raises:
-        InputError: it takes something else, or its scores are not those of the tags.
+        InputError: its input or output has another shape.
     """
     _, height, width, channels = _shape(taken, 4)
     _, outputs = _shape(given, 2)
     if channels != 3 or height is None or width is None or outputs != len(project.tags):
         raise InputError(
-            f"{project.weights} turns {taken} into {given}: not pictures in RGB of a fixed size into one score for "
-            f"each of the {len(project.tags)} lines of tags.txt"
+            f"{project.weights} has the input {taken} and the output {given}: name a model that takes RGB images of a "
+            f"fixed size and returns one score for each of the {len(project.tags)} lines of tags.txt"
         )
     return height, width
 
 
 def load_keras(weights: Path, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[object, object]]:
-    """Return a function of a batch of pictures, and the shapes that it takes and gives.
+    """Return a function of a batch of images, and the shapes of its input and output.
 
     Raises:
-        InputError: the file is no model.
+        InputError: the file is not a model.
     """
     tf = import_tensorflow()
     import keras
@@ -240,7 +240,7 @@ def load_keras(weights: Path, threads: int) -> tuple[Callable[[np.ndarray], np.n
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
     try:
-        # Safe mode refuses files that carry code.
+        # Safe mode refuses files that contain code.
         model = keras.models.load_model(weights, compile=False, safe_mode=True)
     except Exception as error:
         raise InputError(f"{weights} cannot be loaded as a Keras model: {first_line(error)}") from None
@@ -258,15 +258,15 @@ def load_keras(weights: Path, threads: int) -> tuple[Callable[[np.ndarray], np.n
 
 
 def set_threads(tf: ModuleType, threads: int) -> None:
-    """Have TensorFlow compute with so many threads, unless it is in use already and keeps its settings."""
+    """Set the number of TensorFlow's threads, unless it is already in use."""
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def import_tensorflow() -> ModuleType:
-    """Import TensorFlow, without the lines on oneDNN that it writes to stderr before it reads its log level."""
-    with _importing:  # while one thread imports it, another would find half of it in sys.modules
+    """Import TensorFlow without the oneDNN messages that it writes to stderr before it reads its log level."""
+    with _importing:  # during an import, other threads would find a partial module in sys.modules
         return sys.modules["tensorflow"] if "tensorflow" in sys.modules else _import_quietly()
 
 
@@ -284,14 +284,14 @@ def _import_quietly() -> ModuleType:
 
 
 def _shape(shape: object, length: int) -> Sequence[int | None]:
-    """Return a shape of `length` numbers; anything else, such as that of several inputs, as unknown numbers."""
+    """Return a shape of `length` numbers; for anything else, such as several inputs, all are None."""
     if isinstance(shape, tuple) and len(shape) == length and not isinstance(shape[0], tuple):
         return shape
     return (None,) * length
 
 
 def _as_shape(fact: object) -> object:
-    """Return a shape that a confined process has told; anything else as None."""
+    """Return a shape reported by a confined process; None for anything else."""
     if isinstance(fact, list) and all(length is None or type(length) is int for length in fact):
         return tuple(fact)
     return None
@@ -311,4 +311,4 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {first_line(error)}; a DeepDanbooru project has it") from None
+        raise InputError(f"{path} cannot be read: {first_line(error)}; complete the DeepDanbooru project") from None

@@ -1,20 +1,20 @@
-"""Stage 2: screen every raw image for NSFW content with DeepDanbooru, or by hand with another model.
+"""Stage 2: screen every raw image for NSFW content with DeepDanbooru, or on request with another model.
 
 Reads   images.csv: path_raw; the raw files; a DeepDanbooru project (project.json, tags.txt, model-*.h5 or .keras)
 Writes  images.csv: is_nsfw, nsfw_score, nsfw_tags, nsfw_threshold, nsfw_model, nsfw_run_id, nsfw_error; drops.csv
 
-An image is flagged when one of the tags of a table reaches its threshold. Without --model-dir the author's release v3
-is downloaded once (650 MB) and checked; another model needs --trust-model-file, and runs in a process that cannot
-write. Flagged images leave the later stages; nsfw_unflag.py brings back those that a person has cleared. With --tags
-FILE the table is a JSON object, as {"rating:explicit": 0.5, "nude": 0.9}.
+An image is flagged if the score of a tag in the table reaches its threshold. Later stages skip flagged images;
+nsfw_unflag.py restores those that a person has cleared. Without --model-dir, the author's release v3 is downloaded once
+(650 MB) and checked. Another model needs --trust-model-file, and runs in a process that cannot write. --tags FILE gives
+another table as a JSON object, such as {"rating:explicit": 0.5, "nude": 0.9}.
 
-Scores over 0.05 of the table are recorded: --redecide applies other thresholds without the model. A tag that its table
-leaves out stays in nsfw_threshold as "unused", with its score in nsfw_tags: a later --redecide can name it again. Where
-no tag of its table has a score on record, nsfw_score is at most 0.05, and says no more than that.
+Scores over 0.05 are recorded, so --redecide can apply other thresholds without the model. A tag that its table does not
+name stays in nsfw_threshold as "unused", and a later --redecide can use it. If no tag of its table has a recorded
+score, nsfw_score is an upper limit, at most 0.05.
 
---backend opennsfw needs no download: Yahoo's open_nsfw comes with the packages of this stage. It has one tag, "nsfw",
-and was trained on photographs: its authors say that sketches and cartoons are not what it is for. Nothing falls back on
-it, and nsfw_model says which of the two has judged an image.
+--backend opennsfw needs no download: Yahoo's open_nsfw is in this stage's packages. It has one tag, "nsfw", and was
+trained on photographs: its authors say that it is not for sketches and cartoons. It is used only on request, and
+nsfw_model records which model screened an image.
 
     python preprocess/nsfw/nsfw_filter.py
     python preprocess/nsfw/nsfw_filter.py --root my-dataset --model-dir models/deepdanbooru-v3 --batch-size 32
@@ -51,8 +51,8 @@ from preprocess.nsfw.deepdanbooru import V3, WAYS_OUT, find_project
 from preprocess.nsfw.opennsfw import TAG, find_weights
 from preprocess.nsfw.screening import Screen, ScreenRows, spread_work
 
-# rating:explicit at the threshold that DeepDanbooru itself reports tags from. rating:questionable also means swimsuits
-# and tight clothes, and "nude" an undressed trainer as much as a creature that never wore anything: both must be surer.
+# rating:explicit has DeepDanbooru's own threshold for reporting tags. rating:questionable includes swimsuits and tight
+# clothes, and "nude" includes creatures that never wear clothes, so both need a higher confidence.
 TAG_THRESHOLDS = {
     "rating:explicit": 0.5,
     "rating:questionable": 0.8,
@@ -64,23 +64,23 @@ TAG_THRESHOLDS = {
     "sex": 0.5,
 }
 
-# Where the README of open_nsfw begins to call an image NSFW with high probability.
+# The README of open_nsfw calls scores from here on NSFW with high probability.
 OPENNSFW_THRESHOLDS = {TAG: 0.8}
 
-# Of a node of a Ray cluster: more of them speed up one model by ever less.
+# Per worker on a Ray cluster: more cores speed up one model less and less.
 CPUS_PER_WORKER = 4
 
 TABLES = {"deepdanbooru": TAG_THRESHOLDS, "opennsfw": OPENNSFW_THRESHOLDS}
 
 RECORDED_OVER = 0.05
-DIGITS = 4  # a batch of another size changes a score in its seventh digit; the record and the decision must not change
+DIGITS = 4  # another batch size changes the seventh digit of a score, but must not change the record or the decision
 
 log = logging.getLogger("pokefa")
 
-UNUSED = "unused"  # the image was screened for the tag, and the table that decided leaves it out
+UNUSED = "unused"  # the image was screened for the tag, but the deciding table does not name it
 
 Scores = Mapping[str, float]
-Thresholds = Mapping[str, float | str | None]  # UNUSED, or None: the model does not know the tag
+Thresholds = Mapping[str, float | str | None]  # UNUSED, or None if the model does not know the tag
 
 
 def reached(scores: Scores, thresholds: Thresholds) -> list[str]:
@@ -91,10 +91,10 @@ def reached(scores: Scores, thresholds: Thresholds) -> list[str]:
 
 
 def describe_scores(scores: Scores, thresholds: Thresholds) -> dict[str, Value]:
-    """Return the cells that record the scores of one image and what they decide.
+    """Return the cells with the scores of one image and the decision.
 
     Args:
-        scores: of every tag of the table that the model knows, 0 to 1.
+        scores: score of every tag of the table that the model knows, 0 to 1.
     """
     scores = {tag: round(float(score), DIGITS) for tag, score in scores.items()}
     return {
@@ -109,19 +109,19 @@ def known_thresholds(table: Mapping[str, float], tags: Sequence[str]) -> tuple[d
     """Return the table with None for tags that the model does not know, and those tags.
 
     Raises:
-        InputError: it knows none of them.
+        InputError: it knows none of the tags.
     """
     known = set(tags)
     unknown = sorted(tag for tag in table if tag not in known)
     if len(unknown) == len(table):
-        raise InputError(f"the model knows no tag of the table ({', '.join(unknown)}): name others with --tags FILE")
+        raise InputError(f"the model knows none of these tags ({', '.join(unknown)}): name others with --tags FILE")
     return {tag: threshold if tag in known else None for tag, threshold in table.items()}, unknown
 
 
 def redecide_row(row: Row, table: Mapping[str, float]) -> dict[str, Value] | None:
-    """Return the new cells of a screened row, or None where its record lacks a tag of the table.
+    """Return the new cells of a screened row, or None if its record lacks a tag of the table.
 
-    Tags that the table leaves out stay on record, so that another table can decide by them again.
+    Tags that the table does not name stay on record, so that another table can use them.
 
     Raises:
         InputError: the record is damaged.
@@ -134,7 +134,7 @@ def redecide_row(row: Row, table: Mapping[str, float]) -> dict[str, Value] | Non
     if unknown.keys() >= table.keys():
         return None
     after: Thresholds = {**dict.fromkeys(before, UNUSED), **table, **unknown}
-    # Scores that are not on record are RECORDED_OVER at most; where none is, the highest of them is in the cell.
+    # Scores that are not on record are at most RECORDED_OVER; if none is, the cell has the highest of them.
     highest = RECORDED_OVER if row["nsfw_score"] is None else min(float(row["nsfw_score"]), RECORDED_OVER)
     return {
         "is_nsfw": bool(reached(scores, after)),
@@ -144,7 +144,7 @@ def redecide_row(row: Row, table: Mapping[str, float]) -> dict[str, Value] | Non
 
 
 def recorded_scores(row: Row) -> dict[str, float]:
-    """Return the scores on record, of any tag that the image was screened for.
+    """Return the recorded scores of all tags that the image was screened for.
 
     Raises:
         InputError: the record is damaged.
@@ -156,7 +156,7 @@ def read_record(row: Row, column: str, *words: str) -> dict[str, float | str | N
     """Return a JSON cell {tag: number, null or one of `words`}.
 
     Raises:
-        InputError: the cell holds something else.
+        InputError: the cell has another shape.
     """
     try:
         record = json.loads(str(row[column]))
@@ -179,7 +179,7 @@ def screen_images(
     """Screen every pending image.
 
     Args:
-        find_screen: finds the model and checks it; called only where there is an image to screen.
+        find_screen: finds and checks the model; called only if there is an image to screen.
     """
     rows = run.rows(["path_raw", "nsfw_override"])
     if not rows:
@@ -187,7 +187,7 @@ def screen_images(
     screen = find_screen()
     thresholds, unknown = known_thresholds(table, screen.tags)
     if unknown:
-        log.warning("the model does not know these tags of the table: %s", ", ".join(unknown))
+        log.warning("the model does not know these tags: %s", ", ".join(unknown))
     run.extra |= {"model": screen.label, "unknown_tags": unknown}
     tags = tuple(tag for tag in thresholds if tag not in unknown)
     pool, threads = spread_work(batch_size, run.options.workers or 1, run.options.node_threads)
@@ -199,41 +199,41 @@ def screen_images(
 
 
 def redecide(run: StageRun, table: Mapping[str, float], backend: str) -> None:
-    """Apply the table to what `backend` has recorded of every screened image; rows that stay the same are not written.
+    """Apply the table to the scores that `backend` recorded for every screened image; only changed rows are written.
 
-    The scores of two models mean different things, also under one name: what the other recorded stays as it is.
+    Scores of two models are not comparable, even for the same tag, so rows of the other backend stay unchanged.
     """
     columns = ["is_nsfw", "nsfw_score", "nsfw_tags", "nsfw_threshold", "nsfw_model", "nsfw_override"]
     screened = filled("is_nsfw") & filled("nsfw_tags") & filled("nsfw_threshold")
-    whole = run.table()
-    frame = choose_ids(eligible_rows(whole, run.step).filter(screened), run.named_ids(whole), run.options.limit)
+    table_now = run.table()
+    frame = choose_ids(eligible_rows(table_now, run.step).filter(screened), run.named_ids(table_now), run.options.limit)
     run.seen = len(frame)
-    lacking = others = 0
+    incomplete = others = 0
     for row in decode_rows(frame, columns, run.step):
         if not str(row["nsfw_model"]).startswith(f"{backend}:"):
             others += 1
             continue
         values = redecide_row(row, table)
         if values is None:
-            lacking += 1
+            incomplete += 1
         elif all(row[name] == value for name, value in values.items()):
             run.counts["unchanged"] += 1
         else:
             record_decision(run, row, values, recorded_scores(row))
-    if lacking:
-        run.counts["not_recorded"] = lacking
+    if incomplete:
+        run.counts["not_recorded"] = incomplete
         log.warning(
-            "%d images stay as they are: not all of these tags are on record (%s), screen the images again with --redo",
-            lacking,
+            "%d images are unchanged: not all of these tags are on record (%s), screen the images again with --redo",
+            incomplete,
             ", ".join(table),
         )
     if others:
         run.counts["other_backend"] = others
-        log.warning("%d images stay as they are: they were screened with another --backend than %s", others, backend)
+        log.warning("%d images are unchanged: they were screened with another --backend than %s", others, backend)
 
 
 def record_decision(run: StageRun, row: Row, values: Mapping[str, Value], scores: Scores) -> None:
-    """Record one decision; a flagged image that no person has cleared is a drop."""
+    """Record one decision; a flagged image is a drop, unless a person has cleared it."""
     image_id = str(row["image_id"])
     if not values["is_nsfw"]:
         run.record(image_id, values, reason="clean")
@@ -246,7 +246,7 @@ def record_decision(run: StageRun, row: Row, values: Mapping[str, Value], scores
 
 
 def read_table(path: Path | None, threshold: float | None, backend: str = "deepdanbooru") -> dict[str, float]:
-    """Return the table of tags: that of `path`, or the backend's with `threshold` for all tags where it is given.
+    """Return the table in `path`, or the backend's, with `threshold` for all tags if given.
 
     Raises:
         InputError: the file is not a JSON object of thresholds.
@@ -266,7 +266,7 @@ def read_table(path: Path | None, threshold: float | None, backend: str = "deepd
 
 
 def threshold_of(text: str) -> float:
-    """Parse a threshold, for argparse; lower ones than the recorded scores could not be decided again."""
+    """Parse a threshold over RECORDED_OVER, below which no scores are recorded, for argparse."""
     try:
         number = float(text)
     except ValueError:
@@ -286,21 +286,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model-dir", type=Path, metavar="DIR", help="DeepDanbooru project folder (default: download)")
     table = parser.add_mutually_exclusive_group()
-    table.add_argument("--threshold", type=threshold_of, metavar="X", help="one threshold for every tag of the table")
+    table.add_argument(
+        "--threshold", type=threshold_of, metavar="X", help="the same threshold for every tag of the table"
+    )
     table.add_argument("--tags", type=Path, metavar="FILE", help="another table: a JSON object {tag: threshold}")
     parser.add_argument(
         "--batch-size",
         type=positive_int,
         default=8,
         metavar="N",
-        help="images in one call of the model; fewer need less memory",
+        help="images per call of the model; fewer need less memory",
     )
     parser.add_argument(
         "--workers",
         type=positive_int,
         metavar="N",
-        help="processes, each with a model of its own and its share of the cores (default: 1, and on a Ray cluster as "
-        "many as it has room for)",
+        help="processes, each with its own model and a share of the cores (default: 1, and on a Ray cluster as many as "
+        "fit)",
     )
     parser.for_one_run("redecide")
     parser.add_argument("--redecide", action="store_true", help="decide again from recorded scores, without the model")
@@ -312,10 +314,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check_model(args: argparse.Namespace) -> None:
-    """Check that the model is there, or can be downloaded, before an earlier stage begins.
+    """Check that the model exists or can be downloaded.
 
     Raises:
-        PokefaError: it is not, or it needs --trust-model-file.
+        PokefaError: it cannot, or it needs --trust-model-file.
     """
     if args.backend == "opennsfw":
         find_weights()
@@ -332,9 +334,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.redecide and (args.redo or args.retry_errors or args.model_dir):
-        parser.error("--redecide runs no model: leave out --redo, --retry-errors and --model-dir")
+        parser.error("--redecide runs no model: remove --redo, --retry-errors and --model-dir")
     if args.backend == "opennsfw" and args.model_dir:
-        parser.error("--model-dir is a DeepDanbooru project: leave it out with --backend opennsfw")
+        parser.error("--model-dir is for DeepDanbooru: remove it, or --backend opennsfw")
     trust = trust_from(parser, args)
     find_screen = find_weights if args.backend == "opennsfw" else partial(find_project, args.model_dir, trust)
 

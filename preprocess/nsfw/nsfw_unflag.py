@@ -1,12 +1,12 @@
-"""Stage 2, by hand: clear images that the NSFW screen flagged and a person found harmless.
+"""Stage 2, manual: clear images that the NSFW screen flagged and a person found harmless.
 
 Reads   images.csv: is_nsfw
 Writes  images.csv: nsfw_override, and empties the columns of rm_dups and filter
 
-The override outranks the model everywhere and survives every re-run of nsfw_filter.py; `is_nsfw` stays as the model
-said. What rm_dups.py and filter.py decided about the image as a flagged one is emptied, and the later stages find it
-pending: the summary's `run_again` names them. Ids may be shortened to what is unique. Ids that the ledger does not hold
-change nothing and exit 2, unless --ignore-unknown.
+The override takes precedence over the model and survives every run of nsfw_filter.py; `is_nsfw` is unchanged. The
+decisions of rm_dups.py and filter.py about the flagged image are emptied, and the image is pending for the later
+stages, which the summary lists as `run_again`. Unique prefixes of ids are enough. An unknown id stops the command with
+exit code 2 and no change, unless --ignore-unknown is given.
 
     python preprocess/nsfw/nsfw_unflag.py --ids 0cc175b9 92eb5ffe --note "pink flowers"
     python preprocess/nsfw/nsfw_unflag.py --ids-file harmless.txt --dry-run
@@ -23,9 +23,9 @@ UNFLAG = Overrule(
     step="nsfw_unflag",
     flag="is_nsfw",
     override="nsfw_override",
-    stale=("rm_dups", "filter"),  # they decide over all images at once; the others' results are as true as before
+    stale=("rm_dups", "filter"),  # they decide over all images at once; other results stay valid
     again="ocr_detect",
-    again_undone="rm_dups",
+    again_restored="rm_dups",
 )
 
 

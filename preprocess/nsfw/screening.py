@@ -1,4 +1,4 @@
-"""What a worker of the NSFW screen does: open pictures in threads, one batch ahead of the model that scores them."""
+"""A worker of the NSFW screen: it opens images in threads, one batch ahead of the model that scores them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-# Batches that one call of the work brings. The model waits only for the first of them to be opened; but the results of
-# a call come all at once, so more of them are lost when a run is killed.
+# Batches per call of the work. The model waits only for the first to be opened. But the results of a call arrive
+# together, so a larger number loses more when a run is killed.
 BATCHES_PER_CALL = 2
 LEAST_PER_CALL = 16
 
-# A call cannot be stopped in its middle, so what it was at may as well be kept.
+# A call cannot be interrupted, so its results are waited for.
 GRACE_S = 300.0
 
 Item = TypeVar("Item")
@@ -38,8 +38,8 @@ class TagModel:
     """A loaded model.
 
     Args:
-        prepare: turns a picture into (height, width, 3) float32 as the model takes it; called in several threads.
-        scores: turns (N, height, width, 3) float32 of them into (N, tags) float32 of 0 to 1; called in one thread.
+        prepare: converts an image to the model's input, (height, width, 3) float32; called in several threads.
+        scores: returns (N, tags) float32 from 0 to 1 for (N, height, width, 3) float32; called in one thread.
     """
 
     prepare: Callable[[Image.Image], np.ndarray]
@@ -47,28 +47,28 @@ class TagModel:
 
 
 class Screen(Protocol):
-    """A model that has been found and checked, but is not loaded: it can be sent to another process."""
+    """A model that is found and checked but not loaded, so that it can be sent to another process."""
 
     @property
     def label(self) -> str:
-        """What the ledger calls the model: backend, name, first 12 digits of the SHA-256 of its weights."""
+        """The model's name in the ledger: backend, name, first 12 digits of the SHA-256 of its weights."""
 
     @property
     def tags(self) -> tuple[str, ...]:
         """The tags, in the order of the model's scores."""
 
     def load(self, threads: int) -> TagModel:
-        """Load the model, to work in so many threads on a CPU."""
+        """Load the model, with so many threads on a CPU."""
 
 
 @dataclass(frozen=True)
 class ScreenRows:
-    """The work of one process: it opens the files of its rows, and asks the model for the scores of `tags`.
+    """The work of one process: open the files of its rows, and get the model's scores of `tags`.
 
     Args:
-        data: the folder under which the paths of images begin.
-        batch_size: pictures in one call of the model.
-        threads: for the model, and as many for opening files.
+        data: the folder that image paths are relative to.
+        batch_size: images per call of the model.
+        threads: number for the model, and the same number for opening files.
     """
 
     data: Path
@@ -85,7 +85,7 @@ class ScreenRows:
         threads = ThreadPoolExecutor(self.threads)
 
         def prepare(row: Row) -> np.ndarray | ImageError:
-            # A file that cannot be opened is a result: raised, it would make the engine redo its neighbours.
+            # The error is a result: raised, it would make the engine redo the other images of the batch.
             try:
                 return model.prepare(in_decoder(open_image, readable(self.data / str(row["path_raw"]))))
             except ImageError as error:
@@ -115,10 +115,10 @@ class ScreenRows:
 
 
 def spread_work(batch_size: int, workers: int, threads: int | None = None) -> tuple[Pool, int]:
-    """Return the pool for so many processes, and the threads of each: together as many as there are cores.
+    """Return the pool for so many processes, and the threads of each, which together use all cores.
 
     Args:
-        threads: of each, where it is not this machine's cores that they share.
+        threads: threads of each process on a cluster; None = a share of this machine's cores.
     """
     images = max(BATCHES_PER_CALL * batch_size, LEAST_PER_CALL)
     pool = Pool("process", workers=workers, batch_size=images, grace=GRACE_S)
@@ -128,10 +128,10 @@ def spread_work(batch_size: int, workers: int, threads: int | None = None) -> tu
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], executor: Executor, ahead: int
 ) -> Iterator[Result]:
-    """Yield function(item) for every item, in order, while the executor is at work on the `ahead` items that follow.
+    """Yield function(item) for every item, in order, while the executor works on the next `ahead` items.
 
     Raises:
-        Exception: whatever the function raised about the item whose turn it is.
+        Exception: any error of the function for the current item.
     """
     remaining = iter(items)
     waiting: deque[Future[Result]] = deque(executor.submit(function, item) for item in islice(remaining, ahead))

@@ -6,9 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
@@ -19,19 +19,35 @@ from pokefa.images.files import flatten, open_image, to_png
 from pokefa.images.storage import write_file
 from pokefa.stage.runner import Row
 from preprocess.ocr.models import Detector, Reader, load_detector, load_reader
-from preprocess.ocr.polygons import TextPolygon, area_frac, contains, draw_mask, measure, merge
+from preprocess.ocr.plausibility import AREA_FRAC, describe_reading, describe_shapes, plausibility, shares
+from preprocess.ocr.polygons import TextPolygon, area_frac, contains, draw_mask, merge
 from preprocess.ocr.views import Looks
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BOXES_FOLDER = "data_stage/OCR_detection/boxes"
 MASKS_FOLDER = "data_stage/OCR_detection/masks"
 
+Verify = Literal["none", "all"]
+Doubt = Literal["large_mask", "unsure"]
 
-Verify = Literal["none", "doubtful", "all"]
+# The detector's own score below which nothing is looked at: 2 % of the marks of benchmarks/text_set.py lie there.
+LEAST_SCORE = 0.4
 
-# A drawn page may hold hundreds of doubtful marks, or as many short words. The surest are read, which takes about a
-# second; where more than this share of them is text, those left are text too if they are sure by their score.
+# What is less likely than this by score and shape alone is not read: that spares a third of the readings.
+LEAST_LIKELY = 0.05
+
+# A drawn page may hold hundreds of likely marks. The likeliest are read, which takes about a second; of those left,
+# score and shape decide alone.
 MOST_READ = 100
-MOSTLY_TEXT = 0.5
+
+# Polygons of two looks that share this much of both are in one place.
+SAME_PLACE = 0.5
+
+# Words that the reader is this sure of are kept for the ledger.
+LEAST_READABLE = 0.6
 
 # One call of the work brings the results of so many pictures for each thread. All threads wait for the last picture,
 # which costs less the more there are; but what a killed run was at is lost.
@@ -40,55 +56,28 @@ PICTURES_PER_THREAD = 8
 # A call cannot be stopped in its middle, so what it was at may as well be kept.
 GRACE_S = 120.0
 
-# What is not long and covers more than this much of an image is the creature or the pattern that it shows. One short
-# word of that size would not be painted over either: see max_text_frac.
-MOST_AREA_FRAC = 0.5
-
-# These sizes are no text's, whatever the reader would see in them.
-NOT_READ = ("too_small", "too_large")
-
-# What says something holds this many different signs, not counting round ones: with one of them the reader also sees
-# "O7" in two feet, so "Go" and "Oh!" are not found where the detector alone is not sure of them.
-LEAST_LETTERS = 2
-ROUND = frozenset("0689DOQo")
-
 
 @dataclass(frozen=True)
 class TextRules:
-    """What counts as text, and how far around it the mask reaches.
-
-    A polygon is sure by its confidence and shape, or else doubtful: then it counts if the reader can read it.
+    """What counts as text, how far around it the mask reaches, and which masks a person has to look at.
 
     Args:
-        min_confidence: mean text probability inside a sure polygon, 0 to 1.
-        min_aspect: longer by shorter side of a sure polygon: eyes, dots and whole figures are round, words are not, and
-            two eyes make no long line.
-        min_doubtful: least confidence of a doubtful polygon.
+        min_plausible: plausibility (preprocess/ocr/plausibility.py) of what is text, 0 to 1.
+        min_doubtful: plausibility of what may be text: it is masked, and the image is doubtful.
+        max_mask_frac: an image is doubtful when the mask covers more than this share of it.
         min_area_frac: area of the polygon divided by that of the image.
-        verify: which polygons the reader is asked about.
-        min_readable: how sure the reader must be of what it reads, 0 to 1.
-        dilate: how far the mask reaches over the polygon, as a share of the text's height.
+        verify: whether the reader is asked.
+        dilate: how far the mask may reach over the polygon, as a share of the text's height.
         max_text_frac: an image is dominated by text when the mask covers more than this share of it.
     """
 
-    min_confidence: float = 0.65
-    min_aspect: float = 3.0
-    min_doubtful: float = 0.4
+    min_plausible: float = 0.95
+    min_doubtful: float = 0.75
+    max_mask_frac: float = 0.05
     min_area_frac: float = 0.0
-    verify: Verify = "doubtful"
-    min_readable: float = 0.65
+    verify: Verify = "all"
     dilate: float = 0.2
     max_text_frac: float = 0.35
-
-    @property
-    def least_score(self) -> float:
-        """The least confidence at which a polygon is looked at."""
-        return self.min_confidence if self.verify == "none" else min(self.min_confidence, self.min_doubtful)
-
-
-# Without the reader, what is only likely has to count, or too much text would be missed. On the labelled set that finds
-# 96 % of the writings of 16 px and more, but takes something for text in 11 % of the text-free pictures.
-UNREAD = TextRules(verify="none", min_confidence=0.6, min_aspect=1.75)
 
 
 @dataclass(frozen=True)
@@ -99,77 +88,97 @@ class Detection:
         has_text: whether any polygon counts as text.
         area_frac: masked pixels divided by all pixels.
         model: the detector and its version.
+        dominated: whether so much is text that nothing is painted over.
+        doubt: why a person has to look before anything is.
+        words: what was read, line by line.
         rejected: polygons that do not count as text, by reason.
     """
 
     has_text: bool
     area_frac: float
     model: str
+    dominated: bool = False
+    doubt: Doubt | None = None
+    words: tuple[str, ...] = ()
     rejected: Counter[str] = field(default_factory=Counter)
-
-
-def rejection(polygon: TextPolygon, size: tuple[int, int], rules: TextRules) -> str | None:
-    """Return why a polygon is not sure to be text, as a slug, or None where it is.
-
-    Args:
-        size: (width, height) of the image.
-    """
-    longer, shorter, area = measure(polygon.points)
-    if area < rules.min_area_frac * size[0] * size[1]:
-        return "too_small"
-    if area > MOST_AREA_FRAC * size[0] * size[1] and longer < rules.min_aspect * shorter:
-        return "too_large"
-    if polygon.score < rules.min_confidence:
-        return "low_confidence"
-    if longer < rules.min_aspect * shorter:
-        return "not_elongated"
-    return None
-
-
-def says_something(text: str, sureness: float, rules: TextRules) -> bool:
-    """Tell whether what was read is text: two different letters or digits that are not as round as an eye.
-
-    In eyes the reader sees 00, 88 or 69, in checks a row of X.
-    """
-    letters = {sign for sign in text if sign.isalnum()} - ROUND
-    return sureness >= rules.min_readable and len(letters) >= LEAST_LETTERS
 
 
 def find_text(
     image: Image.Image, detector: Detector, rules: TextRules, reader: Reader | None
 ) -> tuple[list[TextPolygon], Counter[str]]:
-    """Return the polygons around the text of an RGB image, the surest first, and how many were rejected, by reason.
+    """Return the polygons around what is or may be text in an RGB image, the most plausible first, and how many were
+    rejected, by reason.
 
     They are judged before they are merged, so that none is lost in a larger one that is no text.
 
     Args:
-        reader: needed where `rules.verify` is not `none`.
+        reader: None: score and shape decide alone.
     """
-    sure: list[TextPolygon] = []
-    doubtful: list[TextPolygon] = []
-    rejected: Counter[str] = Counter()
-    for polygon in detector(image):
-        reason = rejection(polygon, image.size, rules)
-        if reason is None:
-            sure.append(polygon)
-        elif rules.verify != "none" and reason not in NOT_READ and polygon.score >= rules.min_doubtful:
-            doubtful.append(polygon)
+    seen = sorted(detector(image), key=lambda polygon: (-polygon.score, polygon.scale, polygon.points))
+    polygons = [polygon for polygon in seen if polygon.score >= LEAST_SCORE]
+    rejected: Counter[str] = Counter(low_confidence=len(seen) - len(polygons))
+    shared = shares(polygons)
+    shapes = describe_shapes(polygons, shared, image.size)
+    by_shape = [plausibility(shape) for shape in shapes]
+    least = rules.min_doubtful if reader is None else min(LEAST_LIKELY, rules.min_doubtful)
+    likely = []
+    for place in sorted(range(len(polygons)), key=lambda place: (-by_shape[place], place)):
+        if shapes[place][AREA_FRAC] < rules.min_area_frac:
+            rejected["too_small"] += 1
+        elif by_shape[place] < least:
+            rejected["implausible"] += 1
         else:
-            rejected[reason] += 1
-    sure = merge(sure)
-    if reader is None:
-        return sure, rejected
-    if rules.verify == "all":
-        sure, doubtful = [], [*sure, *doubtful]
-    doubtful = [polygon for polygon in merge(doubtful) if not any(contains(other, polygon) for other in sure)]
-    read, unread = doubtful[:MOST_READ], doubtful[MOST_READ:]
-    lines = zip(read, reader(image, read), strict=True)
-    text = [polygon for polygon, (words, sureness) in lines if says_something(words, sureness, rules)]
-    rejected["unreadable"] += len(read) - len(text)
-    mostly_text = len(text) > MOSTLY_TEXT * len(read)
-    likely = [polygon for polygon in unread if mostly_text and polygon.score >= rules.min_confidence]
-    rejected["unread"] += len(unread) - len(likely)
-    return merge([*sure, *text, *likely]), +rejected
+            likely.append(place)
+    lines = {} if reader is None else read_once(image, polygons, likely, shared, reader)
+    text: list[TextPolygon] = []
+    for place in likely:
+        plausible, words = by_shape[place], ""
+        if place in lines:
+            plausible = plausibility(shapes[place] + describe_reading(*lines[place], shapes[place]))
+            words = lines[place][0] if lines[place][1] >= LEAST_READABLE else ""
+        if plausible >= rules.min_doubtful:
+            text.append(replace(polygons[place], plausible=round(plausible, 4), words=words))
+        else:
+            rejected["unreadable" if place in lines else "implausible"] += 1
+    sure = merge(polygon for polygon in text if polygon.plausible >= rules.min_plausible)
+    unsure = [polygon for polygon in text if polygon.plausible < rules.min_plausible]
+    unsure = [polygon for polygon in unsure if not any(contains(other, polygon) for other in sure)]
+    return merge([*sure, *unsure]), +rejected
+
+
+def read_once(
+    image: Image.Image,
+    polygons: Sequence[TextPolygon],
+    likely: Sequence[int],
+    shared: NDArray[np.float64],
+    reader: Reader,
+) -> dict[int, tuple[str, float]]:
+    """Return what the reader says of polygons, by their place, and how sure that is; of the likeliest MOST_READ.
+
+    What two looks see in one place is read once.
+
+    Args:
+        likely: places of polygons, the likeliest first.
+        shared: as `shares` returns it.
+    """
+    same: dict[int, int] = {}
+    asked: list[int] = []
+    for place in likely:
+        twin = next((other for other in asked if shared[place, other] >= SAME_PLACE), None)
+        if twin is None and len(asked) < MOST_READ:
+            asked.append(place)
+            twin = place
+        if twin is not None:
+            same[place] = twin
+    lines = dict(zip(asked, reader(image, [polygons[place] for place in asked]), strict=True)) if asked else {}
+    return {place: lines[twin] for place, twin in same.items()}
+
+
+def doubt_about(polygons: Sequence[TextPolygon], masked: float, rules: TextRules) -> Doubt | None:
+    """Return why a person has to look before these are painted over, or None; `masked` is the mask's share."""
+    if masked > rules.max_mask_frac:
+        return "large_mask"
+    return "unsure" if any(polygon.plausible < rules.min_plausible for polygon in polygons) else None
 
 
 def boxes_path(image_id: str) -> str:
@@ -206,7 +215,7 @@ class DetectRows:
     confined: bool = True
 
     def __call__(self) -> Work[Row, Detection | ImageError]:
-        detector, model = load_detector(self.det_model, self.rules.least_score, self.looks, confined=self.confined)
+        detector, model = load_detector(self.det_model, LEAST_SCORE, self.looks, confined=self.confined)
         reader = load_reader() if self.rules.verify != "none" else None
         threads = ThreadPoolExecutor(self.threads)
 
@@ -229,8 +238,12 @@ class DetectRows:
         image = flatten(in_decoder(open_image, readable(self.data / str(row["path_raw"]))))
         polygons, rejected = find_text(image, detector, self.rules, reader)
         if not polygons:
-            return Detection(False, 0.0, model, rejected)
-        mask = draw_mask(polygons, image.size, self.rules.dilate)
+            return Detection(False, 0.0, model, rejected=rejected)
+        mask = draw_mask(polygons, image.size, self.rules.dilate, image)
+        masked = area_frac(mask)
+        dominated = masked > self.rules.max_text_frac
+        doubt = None if dominated else doubt_about(polygons, masked, self.rules)
+        words = tuple(dict.fromkeys(polygon.words for polygon in polygons if polygon.words))
         boxes = {
             "image_id": image_id,
             "width": image.width,
@@ -240,9 +253,8 @@ class DetectRows:
         }
         write_file(self.data / boxes_path(image_id), json.dumps(boxes, sort_keys=True).encode() + b"\n")
         write_file(self.data / mask_path(image_id), to_png(mask))
-        return Detection(True, area_frac(mask), model, rejected)
+        return Detection(True, masked, model, dominated, doubt, words, rejected)
 
 
 def _as_json(polygon: TextPolygon) -> dict[str, object]:
-    described: dict[str, object] = {"points": polygon.points, "score": polygon.score, "scale": polygon.scale}
-    return described | ({"turned": True} if polygon.turned else {})
+    return {name: value for name, value in asdict(polygon).items() if name not in ("turned", "words") or value}

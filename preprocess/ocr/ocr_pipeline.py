@@ -1,11 +1,13 @@
 """Stage 3: text is found (detect) and painted over (inpaint); `run` does both.
 
 Text drops no image: it is painted over, and the resize stage takes the inpainted image where there is one. An image of
-which text covers more than --max-text-frac is left as it is: painted over, little of it would be the artist's.
+which text covers more than --max-text-frac is left as it is: painted over, little of it would be the artist's. One that
+is doubtful, because the mask is large or the text may be none, waits: metadata/review.py --stage ocr shows it, and
+ocr_unflag.py says whether its original is used or it is painted over.
 
 Reads   images.csv: is_nsfw, nsfw_override, path_raw
 Writes  images.csv: has_ocr, ocr_boxes_path, ocr_mask_path, ocr_area_frac, ocr_text_dominated, ocr_model,
-        ocr_inpainted_path, ocr_inpainter, ocr_run_id, ocr_error
+        ocr_doubt, ocr_text, ocr_inpainted_path, ocr_inpainter, ocr_run_id, ocr_error
         data_stage/OCR_detection/boxes/<image_id>.json and masks/<image_id>.png, where there is text
         data_stage/OCR_inpainted/<image_id>.png, where there is text
 
@@ -14,13 +16,15 @@ names others. A model file other than the pinned ones, and any --det-model, need
 process that cannot write. Each worker holds a model of its own (1 GB and more), and the workers share the cores evenly.
 
     python preprocess/ocr/ocr_pipeline.py run
-    python preprocess/ocr/ocr_pipeline.py detect --scales 1 0.5 1.5 --verify-text all --limit 100
+    python preprocess/ocr/ocr_pipeline.py detect --scales 1 0.5 1.5 --limit 100
+    python preprocess/ocr/ocr_pipeline.py inpaint --paint-doubtful
     LAMA_MODEL=weights/big-lama.pt python preprocess/ocr/ocr_pipeline.py inpaint --workers 2
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,8 +47,9 @@ from pokefa.stage.options import (
     trust_from,
     whole_number,
 )
+from pokefa.stage.rows import DOUBTFUL, SCREENED, filled
 from pokefa.stage.runner import StageRun, run_stage
-from preprocess.ocr.detect import UNREAD, DetectRows, TextRules, Verify, boxes_path, mask_path, spread_rows
+from preprocess.ocr.detect import Detection, DetectRows, TextRules, Verify, boxes_path, mask_path, spread_rows
 from preprocess.ocr.inpaint import InpaintRows, inpainted_path
 from preprocess.ocr.inpainters import BIG_LAMA, WAYS_OUT, InpainterModel, Kind, find_inpainter, find_named_weights
 from preprocess.ocr.models import DETECTOR, READER, embedded_file
@@ -62,6 +67,7 @@ class Plan:
         halves: `detect`, `inpaint` or both, in this order.
         det_model: a detector that PaddleOCR downloads; None for the embedded one.
         inpainter: which one paints over the text.
+        paint_doubtful: whether doubtful masks are painted over before a person has looked.
         trust: what model files may do that are not the pinned ones.
     """
 
@@ -70,6 +76,7 @@ class Plan:
     rules: TextRules
     det_model: str | None
     inpainter: Kind
+    paint_doubtful: bool
     trust: Trust
 
 
@@ -99,6 +106,10 @@ def do_halves(run: StageRun, plan: Plan) -> None:
         if "detect" in plan.halves:
             run.save()  # what was just found is pending for the other half once it stands in the table
         inpaint_text(run, plan, named)
+    if not run.options.dry_run:
+        run.save()
+        waiting = DOUBTFUL & ~filled("ocr_inpainted_path")
+        run.extra["waiting_for_review"] = len(run.table(STEPS["ocr_detect"]).filter(SCREENED & waiting))
 
 
 def unchecked(det_model: str) -> str:
@@ -111,6 +122,7 @@ def detect_text(run: StageRun, plan: Plan) -> None:
     confined = plan.det_model is not None and check_trust(unchecked(plan.det_model), plan.trust)
     work = DetectRows(run.data, plan.det_model, plan.looks, plan.rules, threads, confined)
     rejected: Counter[str] = Counter()
+    doubts: Counter[str] = Counter()
     rows = run.rows(["path_raw"], STEPS["ocr_detect"])
     for row, found in run.map(work, rows, spread_rows(len(rows), workers, threads)):
         image_id = str(row["image_id"])
@@ -118,7 +130,8 @@ def detect_text(run: StageRun, plan: Plan) -> None:
             run.fail(image_id, str(found))
             continue
         rejected += found.rejected
-        dominated = found.area_frac > plan.rules.max_text_frac
+        if found.doubt:
+            doubts[found.doubt] += 1
         files = [boxes_path(image_id), mask_path(image_id)]
         run.record(
             image_id,
@@ -127,20 +140,30 @@ def detect_text(run: StageRun, plan: Plan) -> None:
                 "ocr_boxes_path": files[0] if found.has_text else None,
                 "ocr_mask_path": files[1] if found.has_text else None,
                 "ocr_area_frac": round(found.area_frac, 6) if found.has_text else None,
-                "ocr_text_dominated": dominated if found.has_text else None,
+                "ocr_text_dominated": found.dominated if found.has_text else None,
+                "ocr_doubt": found.doubt,
+                "ocr_text": json.dumps(found.words, ensure_ascii=False) if found.words else None,
                 "ocr_model": found.model,
                 # What an earlier run painted over followed another mask.
                 "ocr_inpainted_path": None,
                 "ocr_inpainter": None,
             },
-            reason="text_dominated" if dominated else "text_found" if found.has_text else "no_text",
+            reason=reason_for(found),
         )
         stale = [] if found.has_text else files
-        if dominated or not found.has_text:
+        if found.dominated or found.doubt or not found.has_text:
             stale = [*stale, inpainted_path(image_id)]
         for path in stale:
             (run.data / path).unlink(missing_ok=True)
     run.extra["rejected_polygons"] = dict(sorted(rejected.items()))
+    run.extra["doubtful"] = dict(sorted(doubts.items()))
+
+
+def reason_for(found: Detection) -> str:
+    """Return the reason slug of what was found in an image."""
+    if not found.has_text:
+        return "no_text"
+    return "text_dominated" if found.dominated else "text_doubtful" if found.doubt else "text_found"
 
 
 def inpaint_text(run: StageRun, plan: Plan, named: InpainterModel | None) -> None:
@@ -151,6 +174,8 @@ def inpaint_text(run: StageRun, plan: Plan, named: InpainterModel | None) -> Non
     """
     step = STEPS["ocr_inpaint"]
     both = "detect" in plan.halves
+    if plan.paint_doubtful:
+        step = replace(step, rows=("screened", "masked"))
     if both:
         step = replace(step, needs=())  # the other half has just been here; it made no columns if it had no rows
     rows = run.rows(["path_raw", "ocr_mask_path", "ocr_inpainted_path"], step)
@@ -178,6 +203,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_detect_flags(parser.add_argument_group("detect"))
     inpaint = parser.add_argument_group("inpaint")
     inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="what paints over the text")
+    inpaint.add_argument(
+        "--paint-doubtful",
+        action="store_true",
+        help="paint over doubtful masks too, before a person has looked at them",
+    )
     add_trust_options(parser)
     add_data_option(parser)
     add_decoding_options(parser)
@@ -215,33 +245,25 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--turns", action="store_true", help="look again after a quarter turn; takes twice the time")
     for flag, default, letter, text in (
-        ("--min-doubtful", rules.min_doubtful, "P", "least score of a polygon that is text if it can be read"),
-        ("--min-readable", rules.min_readable, "P", "how sure the reader has to be of what it reads"),
+        ("--min-plausible", rules.min_plausible, "P", "least plausibility of a polygon that is text"),
+        (
+            "--min-doubtful",
+            rules.min_doubtful,
+            "P",
+            "least plausibility of one that may be text: the image is doubtful",
+        ),
+        ("--max-mask-frac", rules.max_mask_frac, "F", "an image more of which is masked is doubtful"),
         ("--min-area-frac", rules.min_area_frac, "F", "least area of a polygon, as a share of the image"),
-        ("--dilate", rules.dilate, "F", "how far the mask reaches around the text, as a share of the text's height"),
+        ("--dilate", rules.dilate, "F", "how far the mask may reach around the text, as a share of the text's height"),
         ("--max-text-frac", rules.max_text_frac, "F", "an image more of which is masked is left as it is"),
     ):
         group.add_argument(flag, type=number(0, 1), default=default, metavar=letter, help=text)
     group.add_argument(
-        "--min-confidence",
-        type=number(0, 1),
-        metavar="P",
-        help="least score of a polygon that is text for sure "
-        f"(default: {rules.min_confidence}, and {UNREAD.min_confidence} with --verify-text none)",
-    )
-    group.add_argument(
-        "--min-aspect",
-        type=number(1),
-        metavar="R",
-        help="least ratio of longer to shorter side of what is text for sure: eyes and dots are round, words are not "
-        f"(default: {rules.min_aspect:g}, and {UNREAD.min_aspect:g} with --verify-text none)",
-    )
-    group.add_argument(
         "--verify-text",
         choices=get_args(Verify),
         default=rules.verify,
-        help="what has to be readable to count as text: nothing (faster, but eyes become text), what is doubtful by "
-        "score or shape, or everything",
+        help="what is read before it counts as text: all that is likely, or nothing, which is faster: score and shape "
+        "decide",
     )
 
 
@@ -278,21 +300,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     trust = trust_from(parser, args)
     halves = ("detect", "inpaint") if args.halves == "run" else (args.halves,)
     looks = Looks(tuple(args.scales), args.max_side, args.tile, turns=args.turns)
-    usual = UNREAD if args.verify_text == "none" else TextRules()
-    for name in ("min_confidence", "min_aspect"):
-        if getattr(args, name) is None:
-            setattr(args, name, getattr(usual, name))
     rules = TextRules(
-        min_confidence=args.min_confidence,
-        min_aspect=args.min_aspect,
-        min_doubtful=args.min_doubtful,
+        min_plausible=args.min_plausible,
+        min_doubtful=min(args.min_plausible, args.min_doubtful),
+        max_mask_frac=args.max_mask_frac,
         min_area_frac=args.min_area_frac,
         verify=args.verify_text,
-        min_readable=args.min_readable,
         dilate=args.dilate,
         max_text_frac=args.max_text_frac,
     )
-    plan = Plan(halves, looks, rules, args.det_model, args.inpainter, trust)
+    plan = Plan(halves, looks, rules, args.det_model, args.inpainter, args.paint_doubtful, trust)
     return run_stage(f"ocr_{halves[0]}", args, lambda run: do_halves(run, plan))
 
 

@@ -1,14 +1,16 @@
-"""Overrule the text detector: the original of these images is used, whatever it found in them.
+"""Overrule the text detector: the original of these images is used, whatever it found in them; or, with --paint,
+what looks doubtful is painted over.
 
-The detector's own word stays in has_ocr; `ocr_override` outranks it and survives every re-run of the detector. What
-was made from the inpainted image is emptied, so the stages from resize on do these images again, from the original.
-An image that went on as it was, being mostly text, keeps what was made of it.
+The detector's own word stays in has_ocr and ocr_doubt; `ocr_override` outranks it and survives every re-run of the
+detector. What was made from an image's other picture is emptied, so the stages from resize on do it again. An image
+that went on as it was, being mostly text, keeps what was made of it. A doubtful image waits for one of the two words.
 
 Reads   images.csv: has_ocr
 Writes  images.csv: ocr_override, and empties the columns of resize, score, phash, rm_dups and filter
 
     python preprocess/ocr/ocr_unflag.py --ids 0cc175b9c0f1b6a831c399e269772661 --note "the letters are the picture"
     python preprocess/ocr/ocr_unflag.py --ids-file cleared.txt
+    python preprocess/ocr/ocr_unflag.py --paint --ids 0cc175b9
     python preprocess/ocr/ocr_unflag.py --ids 0cc175b9 --undo
 """
 
@@ -27,9 +29,10 @@ UNFLAG = Overrule(
     override="ocr_override",
     # All that was made of the image itself; captions and splits follow from the filter's new base.csv.
     stale=("resize", "score", "phash", "rm_dups", "filter"),
-    again_undone="ocr_inpaint",  # an image that was cleared before it was painted over
+    again_restored="ocr_inpaint",  # an image that was cleared before it was inpainted
     stale_where=pl.col("resize_source").ne_missing(pl.lit("raw")),
-    stale_where_undone=~is_true("ocr_text_dominated"),
+    stale_where_restored=pl.col("resize_source").ne_missing(pl.lit("inpainted")) & ~is_true("ocr_text_dominated"),
+    upholding=("paint", "these images have text, although the detector doubts it: inpaint it"),
 )
 
 

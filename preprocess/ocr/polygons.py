@@ -26,6 +26,9 @@ LEAST_INSIDE = 0.8
 # Glyphs reach a little over the polygon: outlines, shadows and the blur of scaling.
 LEAST_DILATION_PX = 2
 
+# What is seen beyond the dilated polygon, to tell glyphs from their ground.
+RIM_PX = 2
+
 
 @dataclass(frozen=True)
 class TextPolygon:
@@ -36,12 +39,16 @@ class TextPolygon:
         score: the detector's mean text probability inside, 0 to 1.
         scale: at how many times its size the image was looked at.
         turned: whether it was looked at after a quarter turn.
+        plausible: how plausible it is that this is text, 0 to 1, once that has been judged.
+        words: what was read in it, if anything.
     """
 
     points: tuple[tuple[int, int], ...]
     score: float
     scale: float = 1.0
     turned: bool = False
+    plausible: float = 0.0
+    words: str = ""
 
 
 def measure(points: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
@@ -79,7 +86,7 @@ def merge(polygons: Iterable[TextPolygon]) -> list[TextPolygon]:
 
 
 def _surest_first(polygon: TextPolygon) -> tuple[object, ...]:
-    return -polygon.score, polygon.scale, polygon.turned, polygon.points
+    return -polygon.plausible, -polygon.score, polygon.scale, polygon.turned, polygon.points
 
 
 def _merged(first: TextPolygon, second: TextPolygon) -> TextPolygon | None:
@@ -102,9 +109,9 @@ def _merged(first: TextPolygon, second: TextPolygon) -> TextPolygon | None:
     best = min(first, second, key=_surest_first)
     closer, farther = sorted((first, second), key=lambda polygon: -polygon.scale)
     if closer.scale > farther.scale and measure(closer.points)[0] >= LEAST_LENGTH * max(around[1]):
-        return replace(closer, score=best.score)
+        return replace(best, points=closer.points, scale=closer.scale, turned=closer.turned)
     corners = tuple((round(float(x)), round(float(y))) for x, y in cv2.boxPoints(around))
-    return TextPolygon(corners, best.score, best.scale, best.turned)
+    return replace(best, points=corners)
 
 
 def contains(outer: TextPolygon, inner: TextPolygon) -> bool:
@@ -116,25 +123,38 @@ def contains(outer: TextPolygon, inner: TextPolygon) -> bool:
     return bool(shared >= LEAST_INSIDE * cv2.contourArea(corners))
 
 
-def draw_mask(polygons: Sequence[TextPolygon], size: tuple[int, int], dilate: float) -> Image.Image:
-    """Return a mask of mode L and the given (width, height): 255 on and around the polygons, else 0.
+def draw_mask(
+    polygons: Sequence[TextPolygon], size: tuple[int, int], dilate: float, image: Image.Image | None = None
+) -> Image.Image:
+    """Return a mask of mode L and the given (width, height): 255 on and around the text, else 0.
 
-    Each polygon is filled and dilated by a disc whose radius is `dilate` times the height of its text.
+    Each polygon is filled and dilated by a disc whose radius is `dilate` times the height of its text. Of what that
+    covers, only the strokes are masked where they can be told from their ground.
+
+    Args:
+        image: the RGB image of this size; without it polygons stay filled.
     """
     import cv2
     import numpy as np
 
+    from preprocess.ocr.strokes import find_strokes
+
     mask = np.zeros((size[1], size[0]), np.uint8)
+    pixels = None if image is None else np.asarray(image)
     for polygon in polygons:
         corners = _corners(polygon.points)
-        radius = max(LEAST_DILATION_PX, round(dilate * measure(polygon.points)[1]))
+        tall = max(1.0, measure(polygon.points)[1])
+        radius = max(LEAST_DILATION_PX, round(dilate * tall))
         x, y, width, height = cv2.boundingRect(corners)
-        left, top = max(0, x - radius), max(0, y - radius)
-        part = mask[top : max(0, y + height + radius), left : max(0, x + width + radius)]
-        if part.size:
-            outside = np.full(part.shape, 255, np.uint8)
+        reach = 2 * radius + RIM_PX
+        left, top = max(0, x - reach), max(0, y - reach)
+        part = np.s_[top : max(0, y + height + reach), left : max(0, x + width + reach)]
+        if mask[part].size:
+            outside = np.full(mask[part].shape, 255, np.uint8)
             cv2.fillPoly(outside, [corners - np.array([left, top], np.int32)], 0)
-            part[distances(outside) <= radius] = 255
+            inside = distances(outside) <= radius
+            strokes = None if pixels is None else find_strokes(pixels[part], inside, tall)
+            mask[part][inside if strokes is None else strokes] = 255
     return Image.fromarray(mask)
 
 

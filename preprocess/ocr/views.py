@@ -1,7 +1,8 @@
 """How an image is looked at: at which scales, in which tiles, and turned or not.
 
 A detector sees text of about 12 to 100 pixels. So an image is looked at twice, the second time shrunk for large text; a
-third look may enlarge it for small text. What is large is cut into tiles that overlap, since memory grows with what is
+third look may enlarge it for small text. What is shrunk loses its dots: screentone and grain hide large faint writing
+and look like writing themselves. What is large is cut into tiles that overlap, since memory grows with what is
 looked at in one piece.
 """
 
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+# The median over so many pixels takes away dots, and leaves strokes that are as wide.
+DOTS_PX = 3
 
 # The network halves its input five times.
 SIDE_STEP = 32
@@ -66,6 +70,8 @@ class View:
             shrinks = self.size[0] * self.size[1] < (right - left) * (bottom - top)
             # Averaging keeps thin strokes that sampling would step over.
             part = cv2.resize(part, self.size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            if self.scale < 1:
+                part = cv2.medianBlur(part, DOTS_PX)
         return np.ascontiguousarray(np.rot90(part) if self.turned else part)
 
     def place(self, points: Sequence[Sequence[float]]) -> tuple[tuple[int, int], ...]:

@@ -1,7 +1,7 @@
-"""From the bytes of an image file to those of the resized one: what a decoder does for stage 4.
+"""From the bytes of an image file to the resized file: the work of a decoder for stage 4.
 
-The resized file has the format of its source where that is JPEG, PNG or WebP. GIF, BMP and TIFF become PNG, which loses
-nothing; AVIF becomes WebP, which is lossy like it and has alpha like it.
+The resized file has the format of its source if that is JPEG, PNG or WebP. GIF, BMP and TIFF become PNG, which is
+lossless. AVIF becomes WebP, which is also lossy and supports alpha.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from preprocess.resize.resampling import as_image, load_vips, resized_image
 if TYPE_CHECKING:
     import numpy as np
 
-# JPEG: at 95 the loss cannot be seen, and 4:4:4 keeps the edges of line art clean. WebP: method 4 takes less than half
-# the time of method 6, at a tenth more bytes. PNG: level 3 of zlib-ng takes a fifth of the time of Pillow's level 6,
-# at as many bytes; benchmarks/resize.py measures them.
+# JPEG: at 95 the loss is invisible, and 4:4:4 keeps the edges of line art clean. WebP: method 4 takes less than half
+# the time of method 6, for 10 % more bytes. PNG: level 3 of zlib-ng takes a fifth of the time of Pillow's level 6, for
+# the same number of bytes; benchmarks/resize.py measures this.
 ENCODERS: dict[str, dict[str, int | str]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95, "method": 4},
@@ -34,7 +34,7 @@ PNG_LEVEL = 3
 
 
 def load_libraries() -> None:
-    """Load what `make_file` will need."""
+    """Load the libraries of `make_file`."""
     import cv2  # noqa: F401
     import numpy  # noqa: F401
     from zlib_ng import zlib_ng  # noqa: F401
@@ -44,9 +44,9 @@ def load_libraries() -> None:
 
 @loads_first(load_libraries)
 def make_file(source: Path | bytes, max_bytes: int, bounds: Bounds) -> tuple[bytes | None, str, Target, str]:
-    """Return the bytes of the resized file (None: those of the source), its format, its size and what was done.
+    """Return the bytes of the resized file (None = the source), its format, its target and the reason slug.
 
-    That is `up` or `down`, or of an image that stays as large `kept`, `stripped`, or why it was converted.
+    The slug is `up` or `down`; for an image of the same size `kept`, `stripped`, or why it was converted.
 
     Raises:
         ImageError: the source cannot be opened.
@@ -64,7 +64,7 @@ def make_file(source: Path | bytes, max_bytes: int, bounds: Bounds) -> tuple[byt
 
 
 def keep_size(data: bytes, form: str) -> tuple[bytes | None, str]:
-    """Return the bytes of an image that stays as large as it is, None if `data` will do, and the reason slug.
+    """Return the bytes of an image that keeps its size (None = `data` itself), and the reason slug.
 
     Args:
         form: the format of the resized file.
@@ -85,7 +85,7 @@ def keep_size(data: bytes, form: str) -> tuple[bytes | None, str]:
 
 
 def encode(picture: Image.Image | np.ndarray, form: str) -> bytes:
-    """Return the file of a picture, as `resized_image` returns it, in the format `form`, without metadata."""
+    """Return an image from `resized_image` encoded as `form`, without metadata."""
     if form == "PNG":
         return encode_png(picture, PNG_LEVEL)
     stream = io.BytesIO()

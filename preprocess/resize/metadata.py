@@ -1,7 +1,7 @@
-"""Taking the metadata out of an image file without touching its pixels.
+"""Removing the metadata from an image file without changing its pixels.
 
-What a decoder needs stays, byte for byte, and so does the colour profile. Everything else goes: EXIF with its places
-and cameras, XMP, IPTC, comments, thumbnails, and whatever stands behind the end of the image.
+The parts that a decoder needs and the colour profile are kept byte for byte. Everything else is removed: EXIF with
+locations and cameras, XMP, IPTC, comments, thumbnails, and any data after the end of the image.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import struct
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# PNG, third edition, table 7: the chunks that say how the pixels look; those with a capital initial are critical.
+# PNG, third edition, table 7: the chunks that affect the pixels; names with a capital initial are critical.
 _PNG_CHUNKS = {b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"mDCV", b"cLLI", b"sBIT", b"bKGD", b"pHYs"}
 _WEBP_CHUNKS = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ICCP"}
 _WEBP_EXIF_AND_XMP = 0x08 | 0x04  # flags in the first byte of VP8X
 
 _SCAN, _END, _COMMENT = 0xDA, 0xD9, 0xFE
 _NO_MARKER = {0x00, 0xFF, *range(0xD0, 0xD8)}  # after FF in a scan: a stuffed byte, a fill byte, a restart
-# Application segments that decide how the pixels look: the resolution, the profile, and the kind of colours.
+# Application segments that affect the pixels: the resolution, the profile, and the colour space.
 _JPEG_KEPT = {0xE0: b"JFIF\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
 
 
 def strip_metadata(data: bytes) -> bytes:
-    """Return the file without metadata; the very same bytes where it has none.
+    """Return the file without metadata; the same bytes if it has none.
 
     Args:
-        data: a whole JPEG, PNG or WebP file with one frame.
+        data: a complete JPEG, PNG or WebP file with one frame.
 
     Raises:
-        ValueError: the structure of the file is not understood.
+        ValueError: the structure of the file is unknown.
     """
     try:
         if data.startswith(b"\xff\xd8"):
@@ -52,7 +52,7 @@ def _strip_jpeg(data: bytes) -> bytes:
             at += 1
             continue
         if marker in _NO_MARKER:
-            raise ValueError(f"marker {marker:02X} at byte {at} belongs into a scan")
+            raise ValueError(f"marker {marker:02X} at byte {at} belongs in a scan")
         if marker == _END:
             kept.append(data[at : at + 2])
             return b"".join(kept)
@@ -68,7 +68,7 @@ def _strip_jpeg(data: bytes) -> bytes:
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
-    """Return where the marker behind a scan's entropy-coded bytes begins."""
+    """Return the offset of the marker after a scan's entropy-coded bytes."""
     while True:
         at = data.find(b"\xff", at)
         if at < 0:

@@ -1,4 +1,4 @@
-"""Which size an image gets: the policy of stage 4, by exact fractions."""
+"""The target size of an image: the policy of stage 4, in exact fractions."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from fractions import Fraction
 
 from pokefa.errors import InputError
 
-# Below this factor bicubic gives no better picture than the plain mean of the covered area, and takes longer.
+# Below this factor, bicubic is no better than the mean of the covered area, and slower.
 AREA_BELOW = Fraction(1, 2)
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The sizes that are wanted, in pixels.
+    """The bounds of the target size, in pixels.
 
     Raises:
-        InputError: no size meets them all.
+        InputError: they contradict each other.
     """
 
     min_side: int = 1024
@@ -27,13 +27,13 @@ class Bounds:
         if not self.min_side <= self.max_short <= self.max_long:
             raise InputError(
                 f"--min-side {self.min_side}, --max-short {self.max_short} and --max-long {self.max_long} do not "
-                "rise: give sizes from small to large"
+                "increase: give sizes from small to large"
             )
 
 
 @dataclass(frozen=True)
 class Target:
-    """The size that an image gets: both sides by `factor`, and whether the shorter one stays under the minimum."""
+    """The target size of an image: both sides scaled by `factor`; `strip`: the shorter stays under the minimum."""
 
     size: tuple[int, int]
     factor: Fraction
@@ -49,10 +49,10 @@ class Target:
 
 
 def target_size(width: int, height: int, bounds: Bounds) -> Target:
-    """Return the size that the policy gives to an image of `width` x `height` pixels.
+    """Return the target size of an image of `width` x `height` pixels.
 
-    One exact factor serves both sides. The side that decides gets its bound; the other is rounded to the nearest
-    pixel, half up, and is at least 1, so neither side is off by more than half a pixel from the image's shape.
+    Both sides have one exact factor. The side that determines it gets its bound exactly. The other is rounded to the
+    nearest pixel, half up, and is at least 1, so neither side is off by more than half a pixel.
     """
     short, long = min(width, height), max(width, height)
     factor = min(

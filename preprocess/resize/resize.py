@@ -1,10 +1,10 @@
-"""Stage 4: bring every image to a size to train on, or leave it as it is.
+"""Stage 4: resize every image for training, or keep it unchanged.
 
-The source is the inpainted PNG where text was painted over, else the raw file. A shorter side under --min-side is
-enlarged to it. A shorter side over --max-short or a longer one over --max-long is brought down to the largest size
-within both. Where a long strip cannot have both --min-side and --max-long, the longer side's bound wins. An image
-that needs nothing is hard-linked, not encoded again; metadata is taken out without touching the pixels. GIF, BMP and
-TIFF become PNG, AVIF becomes WebP.
+The source is the inpainted PNG if text was inpainted, else the raw file. An image with a shorter side under --min-side
+is enlarged to it. One with a shorter side over --max-short or a longer side over --max-long is reduced to the largest
+size within both. If a long strip cannot satisfy both --min-side and --max-long, --max-long wins. An image that needs no
+change is hard-linked, not encoded again. Metadata is removed without changing the pixels. GIF, BMP and TIFF become PNG,
+AVIF becomes WebP.
 
 Reads   images.csv: path_raw, has_ocr, ocr_override, ocr_inpainted_path
 Writes  images.csv: path_resized, resized_*, resize_*
@@ -37,21 +37,22 @@ from pokefa.stage.options import (
     positive_int,
     stage_parser,
 )
+from pokefa.stage.overrides import UNFLAGGED
 from pokefa.stage.runner import Row, StageRun, run_stage
 from preprocess.resize.convert import make_file
 from preprocess.resize.policy import Bounds, Target
 
 FOLDER = "data_stage/resized"
 
-# An inpainted PNG is ours and has no loss, so it may be longer than the cap for strangers' files.
+# An inpainted PNG is our own and lossless, so it may be larger than the cap for untrusted files.
 MAX_INPAINTED_BYTES = 4 * MAX_PIXELS + MAX_BYTES
 
-ACTIONS = {"kept": "keep", "stripped": "strip", "up": "up", "down": "down"}  # all else is a reason to convert
+ACTIONS = {"kept": "keep", "stripped": "strip", "up": "up", "down": "down"}  # any other slug is a reason to convert
 
 
 @dataclass(frozen=True)
 class Resized:
-    """What became of one image: its new file and size, what was done, and the reason slug."""
+    """The result for one image: its new file and size, the action, and the reason slug."""
 
     path: str
     width: int
@@ -68,7 +69,7 @@ class ResizeRows:
     """The worker: writes the resized files of a batch of rows.
 
     Args:
-        data: the folder under which the paths of images begin.
+        data: the folder that image paths are relative to.
     """
 
     data: Path
@@ -78,14 +79,16 @@ class ResizeRows:
         return self.resize_batch
 
     def resize_batch(self, rows: Sequence[Row]) -> list[Resized]:
-        with ThreadPoolExecutor(1) as disk:  # a file reaches the disk while the next image is worked on
+        with ThreadPoolExecutor(1) as disk:  # writes a file while the next image is processed
             results, written = zip(*(self.resize_row(row, disk) for row in rows), strict=True)
             for one in written:
                 one.result()
         return list(results)
 
     def resize_row(self, row: Row, disk: Executor) -> tuple[Resized, Future[None]]:
-        inpainted = row["has_ocr"] is True and row["ocr_override"] is None and row["ocr_inpainted_path"] is not None
+        inpainted = (
+            row["has_ocr"] is True and row["ocr_override"] != UNFLAGGED and row["ocr_inpainted_path"] is not None
+        )
         raw = PurePosixPath(str(row["path_raw"]))
         source = self.data / (str(row["ocr_inpainted_path"]) if inpainted else raw)
         max_bytes = MAX_INPAINTED_BYTES if inpainted else MAX_BYTES
@@ -101,10 +104,10 @@ class ResizeRows:
 
 
 def write_result(path: Path, data: bytes | None, source: Path) -> None:
-    """Put `data`, or where it is None the source itself, in the place of `path`.
+    """Write `data` to `path`, or link the source if it is None.
 
     Raises:
-        RunError: the disk is full or cannot be written, which is no fault of the image.
+        RunError: the disk is full or not writable.
     """
     try:
         if data is None:
@@ -139,11 +142,11 @@ def resize_images(run: StageRun, bounds: Bounds) -> None:
 
 
 def remove_others(path: Path, before: Value) -> None:
-    """Remove the image's file of an earlier run with another ending, as a JPEG leaves it that has become a PNG.
+    """Remove the image's file of an earlier run with another extension, for example after a JPEG became a PNG.
 
     Args:
-        before: what the row said of its file. An unflagged image says nothing; on object storage such a file stays,
-            for to look for it would cost a request or two for every image.
+        before: the row's earlier path. On object storage only this file is removed, because a search would cost
+            requests for every image; the old file of an unflagged image, which has no earlier path, stays.
     """
     others = {path.with_suffix(f".{suffix}") for suffix in (SUFFIXES[form] for form in KEPT_FORMATS)} - {path}
     if is_remote(path):
@@ -156,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, workers=True)
     default = Bounds()
     for flag, pixels, meaning in (
-        ("--min-side", default.min_side, "enlarge a shorter side under this"),
+        ("--min-side", default.min_side, "enlarge images whose shorter side is under this"),
         ("--max-short", default.max_short, "largest shorter side"),
         ("--max-long", default.max_long, "largest longer side"),
     ):

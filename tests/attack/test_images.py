@@ -178,12 +178,12 @@ def test_a_file_without_ballast_is_not_copied() -> None:
 
 @pytest.mark.parametrize("name", images.NOT_READ)
 def test_an_image_that_is_not_read_is_named(name: str) -> None:
-    assert refusal(images.NOT_READ[name]) == f"unsupported_format: {name} is not read"
+    assert refusal(images.NOT_READ[name]) == f"unsupported_format: {name} is not supported"
 
 
 @pytest.mark.parametrize("kind", images.NO_IMAGE)
 def test_what_is_no_image_is_not_taken_for_one(kind: str) -> None:
-    assert refusal(images.NO_IMAGE[kind]) == "not_an_image: the bytes are in no known image format"
+    assert refusal(images.NO_IMAGE[kind]) == "not_an_image: the bytes match no known image format"
 
 
 def test_a_pipe_or_a_folder_is_no_file(tmp_path: Path) -> None:
@@ -217,9 +217,9 @@ def failure(decoders: Decoders, function: Callable[..., object], *args: object) 
     return str(caught.value)
 
 
-KILLED = "decode_memory: the decoder was killed, most likely for want of memory"
+KILLED = "decode_memory: the decoder was killed, most likely because memory ran out"
 OVER = {
-    "time": (calls.spin, "decode_timeout: not decoded within 0.5 seconds of processor time"),
+    "time": (calls.spin, "decode_timeout: not decoded within 0.5 seconds of CPU time"),
     "crash": (calls.crash, "decode_crash: the decoder crashed (SIGABRT)"),
     "killed twice": (calls.die, KILLED),
     "an error of another library": (calls.raise_what_cannot_travel, "Local: of a library that the caller lacks"),

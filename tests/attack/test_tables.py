@@ -71,7 +71,7 @@ def test_a_spreadsheets_spelling_of_a_flag_is_the_flag(victim: Victim, true: str
         ("nsfw_score", "0,97", "a number from 0 to 1"),
         ("phash64", "1.5E+15", "16 hex digits"),
         ("image_id", "../../evil", "32 hex digits"),
-        ("drop_reason", "gone", "a stage and a reason, as scrape:reason"),
+        ("drop_reason", "gone", "a stage and a reason, such as scrape:reason"),
     ],
 )
 def test_any_other_text_stops_every_script_and_names_the_cell(
@@ -229,7 +229,7 @@ def test_a_taken_down_image_cannot_be_edited_back_in(victim: Victim) -> None:
     victim.edit("dull", drop_reason="")
     finished = victim.script("preprocess/filter/filter.py")
     assert finished.code == 2
-    assert f"image {victim.ids['dull']} was taken down and its drop_reason no longer says so" in finished.stderr
+    assert f"image {victim.ids['dull']} was taken down, but its drop_reason was changed" in finished.stderr
     assert list(victim.script("metadata/verify.py", "--json").summary["findings"]) == ["table_damaged"]
 
 

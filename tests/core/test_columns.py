@@ -54,8 +54,8 @@ def test_an_empty_text_is_an_empty_cell():
         (integer(0, 100), 101, "c: 101 is not a whole number from 0 to 100"),
         (decimal(0), math.nan, "c: nan is not a finite number"),
         (TEXT, 7, "c: 7 is not of type text"),
-        (TEXT, "a\0b", r"c: 'a\x00b' holds a NUL character, which a CSV cannot store"),
-        (TEXT, "\ud800", r"c: '\ud800' holds a lone surrogate, which UTF-8 cannot store"),
+        (TEXT, "a\0b", r"c: 'a\x00b' contains a NUL character, which a CSV cannot store"),
+        (TEXT, "\ud800", r"c: '\ud800' contains a lone surrogate, which UTF-8 cannot store"),
         (MD5, "../../evil", "c: '../../evil' is not 32 hex digits"),
         (one_of("train", "val"), "test", "c: 'test' is not train or val"),
     ],
@@ -105,7 +105,7 @@ def test_other_spellings_are_read_as_the_value_and_written_in_ours(cell_type: Ce
         (MD5, "../../evil", "32 hex digits"),
         (hex_digits(16, times=2), "0" * 16, "2 times 16 hex digits"),
         (one_of("unflagged"), "no", "unflagged"),
-        (reason_of("species", "takedown"), "takendown:x", "a stage and a reason, as species:reason"),
+        (reason_of("species", "takedown"), "takendown:x", "a stage and a reason, such as species:reason"),
     ],
 )
 def test_a_text_that_is_no_value_is_named_and_comes_empty(cell_type: CellType, text, expected):

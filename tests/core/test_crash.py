@@ -105,7 +105,7 @@ def test_sigterm_saves_what_is_finished_and_exits_130(dataset):
     process.terminate()
     rest, errors = rest_of(process)
     assert process.returncode == 130
-    assert "interrupted: what was finished is saved; run the same command again to go on" in errors
+    assert "interrupted: finished work is saved; run the same command again to continue" in errors
     done = {line for line in [*announced, *rest.splitlines()] if len(line) == 32}
     table = dataset.images()
     assert {image_id for image_id, row in table.items() if row["phash64"]} == done

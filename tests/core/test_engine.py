@@ -82,7 +82,7 @@ def test_a_worker_that_dies_between_two_batches_costs_nothing():
 
 
 def test_workers_that_always_die_end_the_run():
-    with pytest.raises(PokefaError, match=r"^5 worker processes died one after the other: give them more memory"):
+    with pytest.raises(PokefaError, match=r"^5 worker processes died in a row: give them more memory"):
         list(run_batches(make_squares, [99] * 8, Pool(workers=1)))
 
 
@@ -107,7 +107,7 @@ def test_a_missing_library_is_named_with_the_way_out():
         list(run_batches(lack_a_library, range(5), Pool(workers=1)))
     assert str(caught.value) == (
         "a worker could not start: the library a_library_that_is_not_there is not installed here: install the stage's "
-        "file of requirements/, or run it through pipeline.py"
+        "file in requirements/, or run the script through pipeline.py"
     )
 
 

@@ -136,7 +136,7 @@ def test_cmyk_in_a_tiff() -> None:
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_a_tiff_of_32_bits_says_not_what_it_looks_like(mode: str) -> None:
     data = encoded(corners().convert("L").convert(mode), "TIFF")
-    assert refusal(data) == "unsupported_format: TIFF with 32 bits in each sample is not read"
+    assert refusal(data) == "unsupported_format: TIFF with 32 bits per sample is not supported"
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
@@ -398,12 +398,12 @@ def test_bomb_is_refused_by_its_header(width: int, height: int) -> None:
 def test_text_named_jpg(tmp_path: Path) -> None:
     path = tmp_path / "page.jpg"
     path.write_text("<!doctype html><title>Not found</title>")
-    assert refusal(path) == "not_an_image: the bytes are in no known image format"
+    assert refusal(path) == "not_an_image: the bytes match no known image format"
 
 
 def test_a_pillow_without_avif_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(images._BUILT, "AVIF", False)
-    assert refusal(encoded(corners(), "AVIF")) == "unsupported_format: AVIF is not read by this build of Pillow"
+    assert refusal(encoded(corners(), "AVIF")) == "unsupported_format: AVIF is not supported by this Pillow"
 
 
 def noise(form: str) -> bytes:

@@ -86,7 +86,7 @@ def test_a_table_written_by_the_csv_module_reads_the_same(rows):
 
 def test_nul_is_refused_with_an_error(dataset):
     run = stage_run(dataset.root, "scrape")
-    with pytest.raises(InputError, match=r"^title: 'a\\x00' holds a NUL character, which a CSV cannot store$"):
+    with pytest.raises(InputError, match=r"^title: 'a\\x00' contains a NUL character, which a CSV cannot store$"):
         run.record_row({"image_id": "a" * 32, "title": "a\0"}, reason="saved")
     run.finish()
     assert not (dataset.root / "metadata/images.csv").exists()
@@ -249,26 +249,26 @@ A, B = "a" * 32, "b" * 32
     ("content", "message"),
     [
         (f"id,title\n{A},2\n", "has no column image_id: restore the header line"),
-        (f"image_id,title\n{A},1\n{A.upper()},2\n", f"holds image_id {A} more than once: remove one of the rows"),
+        (f"image_id,title\n{A},1\n{A.upper()},2\n", f"has image_id {A} more than once: remove one of the rows"),
         (f"image_id,mine,mine\n{A},1,2\n", "has two columns called mine: rename one of them"),
         (f"image_id,title\n{A},1\n{B},2,3\n", "record 3 has 3 cells of 2: restore it, or correct the line"),
         (f"image_id,title,query\n{A},1,2\n{B},2\n", "record 3 has 2 cells of 3: restore it, or correct the line"),
         (f"image_id,title\n{A},1\n,2\n", "record 3 has no image_id: complete or remove it"),
         (
             f"image_id,title\n{A},1\n{B},2",
-            "line 3 has no line end, so the file may have been cut there: restore it, or add the line end if the row "
+            "line 3 has no line end, so the file may be truncated: restore it, or add the line end if the row "
             "is complete",
         ),
-        (f"image_id,title\n{A},\0\n", "line 2 holds a NUL character: restore it, or correct the line"),
+        (f"image_id,title\n{A},\0\n", "line 2 contains a NUL character: restore it, or correct the line"),
         (f"image_id,title\n{A},\udcff\n", "is not UTF-8 (invalid start byte): save it as UTF-8"),
         ("\ufeff".encode("utf-16").decode("latin-1"), "is UTF-16: save it as CSV with commas, in UTF-8"),
         (
             f"image_id;title\n{A};1\n",
-            "has semicolons between its cells: save it as CSV with commas, in UTF-8",
+            "separates its cells with semicolons: save it as CSV with commas, in UTF-8",
         ),
         (
             "sep=,\nimage_id,title\n",
-            "begins with the line 'sep=' of a spreadsheet: remove that line, and save it as CSV with commas, in UTF-8",
+            "begins with the spreadsheet line 'sep=': remove that line, and save it as CSV with commas, in UTF-8",
         ),
         ("", "is empty: restore it"),
     ],

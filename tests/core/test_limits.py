@@ -37,7 +37,7 @@ def test_too_little_address_space_is_one_line_that_says_how_much_is_needed(datas
     done = run_limited(*script, limit=LEAST_BYTES * 3 // 4)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: this process may have 1.1 GB of address space, and needs ")
+    assert line.startswith("error: this process needs ") and "its limit is 1.1 GB: raise" in line
     assert done.stdout == ""
     enough = run_limited("-c", CHECK, limit=10 * LEAST_BYTES + 2**30 * (os.cpu_count() or 1))
     assert (enough.returncode, enough.stderr) == (0, "")

@@ -18,7 +18,7 @@ from pokefa.stage.options import Options
 from pokefa.stage.runner import StageRun, run_stage
 from tests.conftest import CHECKOUT
 
-WAY_OUT = "wait until it has ended, or stop it with Ctrl-C, which saves what it has finished"
+WAY_OUT = "wait until it ends, or stop it with Ctrl-C, which saves its finished work"
 
 HOLD = """
 import sys, time
@@ -49,7 +49,7 @@ def test_a_second_run_of_a_stage_is_refused_and_changes_nothing(ready, capsys):
     with holding(ready.root, "phash"):
         assert run_phash(ready) == 2
     captured = capsys.readouterr()
-    assert captured.err == f"error: phash.py or takedown.py is at work on {ready.root}: {WAY_OUT}\n"
+    assert captured.err == f"error: phash.py or takedown.py is running on {ready.root}: {WAY_OUT}\n"
     assert captured.out == ""
     assert not ready.images()["a" * 32].get("phash64")
     assert run_phash(ready) == 0
@@ -72,7 +72,7 @@ def test_the_scripts_that_build_the_final_set_keep_one_another_away(dataset):
     first, second = (holding(dataset.root, name) for name in ("filter", "webdataset"))
     with first, pytest.raises(InputError) as refused, second:
         pass
-    assert str(refused.value).startswith("filter.py or split.py or webdataset.py or takedown.py is at work on ")
+    assert str(refused.value).startswith("filter.py or split.py or webdataset.py or takedown.py is running on ")
 
 
 @pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.lock])
@@ -83,9 +83,9 @@ def test_a_takedown_and_any_other_run_keep_each_other_away(dataset, name):
     def other() -> AbstractContextManager[None]:
         return holding(dataset.root, name)
 
-    with other(), pytest.raises(InputError, match=r"\.py is at work on "), takedown():
+    with other(), pytest.raises(InputError, match=r"\.py is running on "), takedown():
         pass
-    with takedown(), pytest.raises(InputError, match=r"takedown\.py is at work on "), other():
+    with takedown(), pytest.raises(InputError, match=r"takedown\.py is running on "), other():
         pass
     with takedown():
         pass  # whoever was refused has let go of what it had
@@ -95,7 +95,7 @@ def test_the_lock_goes_with_a_killed_process(ready, capsys):
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     with subprocess.Popen([sys.executable, "-c", HOLD, ready.root], env=environment, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        refused = pytest.raises(InputError, match=r"^score\.py or takedown\.py is at work on ")
+        refused = pytest.raises(InputError, match=r"^score\.py or takedown\.py is running on ")
         with refused, holding(ready.root, "score"):
             pass
         holder.send_signal(signal.SIGKILL)

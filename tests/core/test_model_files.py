@@ -113,7 +113,7 @@ def pinned(server: FileServer, data: bytes = DATA) -> ModelFile:
 def test_an_unpinned_file_is_refused_confined_or_let_run() -> None:
     what = unpinned_file(Path("model.pt"), "a" * 64, "b" * 64)
     assert what == f"model.pt is not the pinned model file (its SHA-256 is {'a' * 64}, expected {'b' * 64})"
-    with pytest.raises(InputError, match=r"a model file is a program: add --trust-model-file if you trust who made it"):
+    with pytest.raises(InputError, match=r"a model file is a program: if you trust its author, add --trust-model-file"):
         check_trust(what, Trust())
     with pytest.raises(InputError, match=r"a model file is a program"):
         check_trust(what, Trust(unconfined=True))
@@ -145,7 +145,7 @@ def test_unconfined_alone_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as wrong:
         trust_from(parser, parser.parse_args(["--unconfined-model-file"]))
     assert wrong.value.code == 2
-    assert "--unconfined-model-file is for a file that you trust: add --trust-model-file" in capsys.readouterr().err
+    assert "--unconfined-model-file needs --trust-model-file: add it" in capsys.readouterr().err
 
 
 def test_a_file_is_downloaded_once(server: FileServer, cache: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_line_that_always_breaks_off_names_the_sizes(server: FileServer) -> No
     server.cuts = [10] * model_files.ATTEMPTS
     with pytest.raises(PokefaError) as caught:
         fetch(pinned(server), ways_out=WAYS_OUT)
-    assert str(caught.value) == f"cannot download {server.url} (50 bytes came, {len(DATA)} expected); {WAYS_OUT}"
+    assert str(caught.value) == f"cannot download {server.url} (got 50 of {len(DATA)} bytes); {WAYS_OUT}"
     assert len(server.ranges) == model_files.ATTEMPTS
 
 
@@ -362,8 +362,8 @@ def test_names_inside_an_archive_choose_no_place(server: FileServer, cache: Path
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"model.h5": WEIGHTS}, "it holds 0 files called tags.txt"),
-        ({"a/model.h5": WEIGHTS, "b/model.h5": b"", "tags.txt": b""}, "it holds 2 files called model.h5"),
+        ({"model.h5": WEIGHTS}, "it has 0 files called tags.txt"),
+        ({"a/model.h5": WEIGHTS, "b/model.h5": b"", "tags.txt": b""}, "it has 2 files called model.h5"),
         (
             {"model.h5": WEIGHTS, "tags.txt": b"x" * 101},
             "tags.txt has 101 bytes, at most 100 are expected",

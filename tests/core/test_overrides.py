@@ -26,7 +26,7 @@ def test_a_name_stands_for_the_only_id_that_it_begins(known: set[str], named: li
         for name in named
     }
     if any(len(candidates) > 1 for candidates in meant.values()):
-        with pytest.raises(InputError, match="is the beginning of several ids, of "):
+        with pytest.raises(InputError, match="is a prefix of several ids, such as "):
             find_ids(named, list(known))
         return
     found, unknown = find_ids(named, list(known))
@@ -59,7 +59,7 @@ def test_a_stage_whose_cells_would_be_emptied_must_not_run_meanwhile(dataset, ca
         assert unflag_ocr(dataset, "--ids", "aa", "--dry-run") == 0
         capsys.readouterr()
         assert unflag_ocr(dataset, "--ids", "aa") == 2
-    assert capsys.readouterr().err.startswith(f"error: resize.py or takedown.py is at work on {dataset.root}: ")
+    assert capsys.readouterr().err.startswith(f"error: resize.py or takedown.py is running on {dataset.root}: ")
     assert not dataset.images()[AA].get("ocr_override")
     with holding(dataset.root, "nsfw_filter"):
         assert unflag_ocr(dataset, "--ids", "aa") == 0
@@ -81,8 +81,13 @@ def test_an_image_that_went_on_as_it_was_keeps_what_was_made_of_it(dataset) -> N
     done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "aa", "--undo")
     assert (done.code, done.summary["run_again"]) == (0, [])
     assert filled(dataset.images()[AA]) == filled(dominated)
-    for override, flags in (("", []), ("unflagged", ["--undo"])):
-        dataset.write_images([dominated, painted | {"ocr_override": override}])
+    for override, source, flags in (
+        ("", "inpainted", []),
+        ("unflagged", "raw", ["--undo"]),
+        ("unflagged", "raw", ["--paint"]),
+        ("paint", "inpainted", []),
+    ):
+        dataset.write_images([dominated, painted | {"ocr_override": override, "resize_source": source}])
         done = dataset.run("preprocess/ocr/ocr_unflag.py", "--ids", "bb", *flags)
         assert done.code == 0 and "score" in done.summary["run_again"]
         assert dataset.images()[BB]["ae_aesthetic"] == ""

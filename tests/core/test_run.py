@@ -228,8 +228,8 @@ def test_unknown_ids_are_named_and_nothing_is_done(dataset, capsys):
 @pytest.mark.parametrize(
     ("redo", "way_on"),
     [
-        (False, "run the same command again to go on"),
-        (True, "the same command would start over, since --redo takes finished images too"),
+        (False, "run the same command again to continue"),
+        (True, "the same command would start over, because --redo includes finished images"),
     ],
 )
 def test_an_interrupted_run_says_how_to_go_on(dataset, capsys, redo, way_on):
@@ -241,7 +241,7 @@ def test_an_interrupted_run_says_how_to_go_on(dataset, capsys, redo, way_on):
 
     code, _, errors = run_body(dataset, capsys, body, redo=redo)
     assert code == 130
-    assert errors.endswith(f"error: interrupted: what was finished is saved; {way_on}\n")
+    assert errors.endswith(f"error: interrupted: finished work is saved; {way_on}\n")
 
 
 def test_a_limit_of_nothing_is_wrong_usage(capsys):

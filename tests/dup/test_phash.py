@@ -144,7 +144,7 @@ def test_nearly_flat_images_have_little_contrast(tmp_path: Path, noise: int) -> 
 
 def test_errors_carry_their_slug(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_text("<html>")
-    with pytest.raises(ImageError, match=r"^not_an_image: the bytes are in no known image format$"):
+    with pytest.raises(ImageError, match=r"^not_an_image: the bytes match no known image format$"):
         hash_of(tmp_path / "page.jpg")
 
 
@@ -185,7 +185,7 @@ def test_an_image_that_decodes_for_ever_is_an_error(dataset: Dataset) -> None:
     finished = dataset.run(SCRIPT, "--workers", 1, "--decode-seconds", 0.5)
     assert (finished.summary["counts"], finished.summary["errors"]) == ({"hashed": 1}, 1)
     slow = dataset.images()["a" * 32]["phash_error"]
-    assert slow == "decode_timeout: not decoded within 0.5 seconds of processor time"
+    assert slow == "decode_timeout: not decoded within 0.5 seconds of CPU time"
     again = dataset.run(SCRIPT, "--retry-errors")
     assert again.summary["counts"] == {"hashed": 1}, "with more time it is hashed"
 

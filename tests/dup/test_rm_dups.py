@@ -43,6 +43,7 @@ class Candidate:
     ts: str | None
     contrast: float | None = 40.0
     turned: tuple[int, ...] | None = None
+    painted: bool = False
 
     @property
     def flat(self) -> bool:
@@ -52,7 +53,8 @@ class Candidate:
     def order(self) -> tuple[object, ...]:
         """Sort key, best first; missing values last."""
         aesthetic, ts = self.aesthetic, self.ts
-        return ((aesthetic is None, -(aesthetic or 0)), -self.pixels, (ts is None, ts or ""), self.image_id)
+        merits = (aesthetic is None, -(aesthetic or 0)), -self.pixels, (ts is None, ts or "")
+        return (self.painted, *merits, self.image_id)
 
     def row(self) -> dict[str, Value]:
         return {
@@ -61,6 +63,7 @@ class Candidate:
             "phash_contrast": self.contrast,
             "phash_variants": self.turned and " ".join(f"{turn:016x}" for turn in self.turned),
             "sha256": self.sha256,
+            "resize_source": "inpainted" if self.painted else "raw",
             "ae_aesthetic": self.aesthetic,
             "w": self.pixels,
             "h": 1,
@@ -68,7 +71,7 @@ class Candidate:
         }
 
 
-TYPES = dict.fromkeys(["image_id", "phash64", "phash_variants", "sha256", "ts"], pl.String)
+TYPES = dict.fromkeys(["image_id", "phash64", "phash_variants", "sha256", "ts", "resize_source"], pl.String)
 TYPES |= dict.fromkeys(["ae_aesthetic", "w", "h"], pl.Int64) | {"phash_contrast": pl.Float64}
 
 
@@ -91,8 +94,9 @@ def flip(value: int, *bits: int) -> int:
 def image(
     name: str, phash: int = BASE, aesthetic: int | None = 70, pixels: int = 100, ts: str | None = "2026-01-01",
     sha256: str | None = None, contrast: float | None = 40.0, turned: tuple[int, ...] | None = None,
+    painted: bool = False,
 ) -> Candidate:  # fmt: skip
-    return Candidate(name, phash, sha256 or f"sha of {name}", aesthetic, pixels, ts, contrast, turned)
+    return Candidate(name, phash, sha256 or f"sha of {name}", aesthetic, pixels, ts, contrast, turned, painted)
 
 
 words = st.integers(0, 2**64 - 1)
@@ -114,7 +118,12 @@ candidates_strategy = st.builds(
     related,
     st.lists(
         st.tuples(
-            st.none() | st.integers(0, 3), st.integers(0, 2), st.none() | st.sampled_from(["2026-01-01", "2026-01-02"])
+            st.none() | st.integers(0, 3),
+            st.integers(0, 2),
+            st.none() | st.sampled_from(["2026-01-01", "2026-01-02"]),
+            st.just(40.0),
+            st.none(),
+            st.booleans(),
         ),
         max_size=40,
     ),
@@ -195,6 +204,7 @@ def test_a_chain_drifts_only_with_single() -> None:
 @pytest.mark.parametrize(
     ("better", "worse", "reason"),
     [
+        (image("z", aesthetic=1), image("a", aesthetic=99, painted=True), "unpainted"),
         (image("z", aesthetic=71, pixels=1, ts="2027"), image("a", aesthetic=70), "aesthetic"),
         (image("z", aesthetic=0, pixels=1, ts="2027"), image("a", aesthetic=None), "aesthetic"),
         (image("z", pixels=101, ts="2027"), image("a", pixels=100), "pixels"),
@@ -378,18 +388,18 @@ def test_the_script_with_embeddings(dataset: Dataset) -> None:
     ("names", "vectors", "message"),
     [
         ("ab", [[1.0, 0.0]], "--embeddings has 1 rows and --embedding-ids 2 ids: they must match"),
-        ("ab", [1.0, 0.0], "--embeddings {npy} must hold one (N, D) array of floats, not float64, (2,)"),
-        ("ab", [[1, 0], [0, 1]], "--embeddings {npy} must hold one (N, D) array of floats, not int64, (2, 2)"),
+        ("ab", [1.0, 0.0], "--embeddings {npy} must contain one (N, D) array of floats, not float64, (2,)"),
+        ("ab", [[1, 0], [0, 1]], "--embeddings {npy} must contain one (N, D) array of floats, not int64, (2, 2)"),
         ("aa", [[1.0], [1.0]], "--embedding-ids {ids} names images twice: " + "a" * 32),
         (
             "ab",
             [[1.0], [0.0]],
-            "--embeddings: the row of " + "b" * 32 + " is all zeros or not finite: leave such images out",
+            "--embeddings: the row of " + "b" * 32 + " is zero or not finite: remove such images",
         ),
         (
             "ab",
             [[np.nan], [1.0]],
-            "--embeddings: the row of " + "a" * 32 + " is all zeros or not finite: leave such images out",
+            "--embeddings: the row of " + "a" * 32 + " is zero or not finite: remove such images",
         ),
     ],
 )
@@ -424,7 +434,7 @@ def test_too_many_pairs_end_the_run_before_the_memory(dataset: Dataset, monkeypa
     with pytest.raises(PokefaError) as caught:
         decide([image(str(bit), flip(BASE, bit)) for bit in range(5)], 6, "star")
     assert str(caught.value) == (
-        "over 2 pairs of images are near each other: nothing was changed; lower --threshold, or raise --min-cosine"
+        "over 2 pairs of images are near-duplicates: nothing was changed; lower --threshold, or raise --min-cosine"
     )
 
 
@@ -450,7 +460,7 @@ def row(name: str, phash: int, aesthetic: object = 70, **cells: object) -> dict[
 
 def some_rows() -> list[dict[str, object]]:
     return [
-        row("a", BASE, 60),
+        row("a", BASE, 99, resize_source="inpainted"),
         row("b", flip(BASE, 1, 2), 80),
         row("c", flip(BASE, 1, 2), 70),
         row("d", ~BASE & (2**64 - 1), ""),
@@ -483,7 +493,7 @@ def test_the_script(dataset: Dataset) -> None:
     images = dataset.images()
     assert flags(dataset) == {"a": "near", "b": "kept", "c": "identical", "d": "unique", "e": "unique", "f": ""}
     assert [images["a" * 32][name] for name in (*DECIDED, "dupe_run_id")] == [
-        "b" * 32, "b" * 32, "2", "near", "True", "aesthetic", finished.summary["run_id"],
+        "b" * 32, "b" * 32, "2", "near", "True", "unpainted", finished.summary["run_id"],
     ]  # fmt: skip
     assert [images["d" * 32][name] for name in DECIDED] == ["", "", "", "unique", "False", ""]
     assert finished.summary["seen"] == finished.summary["done"] == 5
@@ -498,7 +508,7 @@ def test_drops_and_audit(dataset: Dataset) -> None:
     drops = [(drop["image_id"][0], drop["stage"], drop["reason"], drop["detail"]) for drop in dataset.rows("drops")]
     kept = "b" * 32
     assert drops == [
-        ("a", "rm_dups", "duplicate", f"near: 2 bits from {kept}, which is kept for its aesthetic"),
+        ("a", "rm_dups", "duplicate", f"near: 2 bits from {kept}, which was not painted over"),
         ("c", "rm_dups", "duplicate", f"identical: 0 bits from {kept}, which is kept for its aesthetic"),
     ]
     assert {drop["source_url"] for drop in dataset.rows("drops")} == {"http://host/a.png", "http://host/c.png"}
@@ -506,7 +516,7 @@ def test_drops_and_audit(dataset: Dataset) -> None:
     with audits(dataset)[0].open(newline="") as stream:
         members = list(csv.DictReader(stream))
     assert [(each["image_id"][0], each["dupe_flag"], each["ae_aesthetic"]) for each in members] == [
-        ("b", "kept", "80"), ("a", "near", "60"), ("c", "identical", "70"),
+        ("b", "kept", "80"), ("a", "near", "99"), ("c", "identical", "70"),
     ]  # fmt: skip
     assert {each["changed"] for each in members} == {"True"}
 
@@ -525,7 +535,7 @@ def test_dry_run_tells_and_changes_nothing(dataset: Dataset) -> None:
     finished = run(dataset, "--dry-run")
     kept = "b" * 32
     assert finished.stdout.splitlines()[:-1] == [
-        f"remove {'a' * 32} near: 2 bits from {kept}, which is kept for its aesthetic",
+        f"remove {'a' * 32} near: 2 bits from {kept}, which was not painted over",
         f"remove {'c' * 32} identical: 0 bits from {kept}, which is kept for its aesthetic",
     ]
     assert finished.summary["flags"]["near"] == 1

@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 
 from pokefa.errors import InputError
 from pokefa.ledger.columns import BASE, IMAGES
-from preprocess.filter.filter import DECISIONS, Gates, Scored, decide_before_gates, decide_by_gates, score_times_800
+from preprocess.filter.filter import (
+    DECISIONS,
+    Scored,
+    Thresholds,
+    decide_before_thresholds,
+    decide_by_thresholds,
+    score_times_800,
+)
 from tests.conftest import CHECKOUT, Dataset, Finished
 
 SCRIPT = "preprocess/filter/filter.py"
@@ -48,8 +55,8 @@ def scored(name: str, relevance: int = 80, aesthetic: int = 80, species: str | N
     return Scored(name, species, relevance, aesthetic)
 
 
-def ranking(*images: Scored, gates: Gates | None = None) -> list[str]:
-    decisions = decide_by_gates(images, gates or Gates())
+def ranking(*images: Scored, thresholds: Thresholds | None = None) -> list[str]:
+    decisions = decide_by_thresholds(images, thresholds or Thresholds())
     ranks = {name: each.rank for name, each in decisions.items() if each.rank is not None}
     assert sorted(ranks.values()) == list(range(1, len(ranks) + 1))
     return sorted(ranks, key=lambda name: ranks[name])
@@ -59,25 +66,25 @@ def test_ties_go_by_aesthetic_then_relevance_then_id() -> None:
     # 100 × 0.85 = 85 × 1.00: the same score, and the higher aesthetic goes first.
     assert ranking(scored("a", 100, 85), scored("b", 60, 100)) == ["b", "a"]
     # No aesthetic, no score: relevance decides.
-    assert ranking(scored("a", 60, 0), scored("b", 61, 0), gates=Gates(min_aesthetic=0)) == ["b", "a"]
+    assert ranking(scored("a", 60, 0), scored("b", 61, 0), thresholds=Thresholds(min_aesthetic=0)) == ["b", "a"]
     assert ranking(scored("b"), scored("a")) == ["a", "b"]
 
 
 def test_gates_count_their_own_value() -> None:
     images = [scored("a", 60, 60), scored("b", 59, 90), scored("c", 90, 59), scored("d", 59, 59)]
-    decisions = {name: each.decision for name, each in decide_by_gates(images, Gates()).items()}
+    decisions = {name: each.decision for name, each in decide_by_thresholds(images, Thresholds()).items()}
     assert decisions == {"a": "kept", "b": "below_relevance", "c": "below_aesthetic", "d": "below_relevance"}
 
 
 def test_score_and_rank_are_for_those_that_pass() -> None:
-    decisions = decide_by_gates([scored("a"), scored("b", 10), scored("c", aesthetic=70)], Gates(top_n=1))
+    decisions = decide_by_thresholds([scored("a"), scored("b", 10), scored("c", aesthetic=70)], Thresholds(top_n=1))
     assert decisions["a"].cells == {"filter_decision": "kept", "filter_score": 74.0, "filter_rank": 1}
     assert decisions["c"].cells == {"filter_decision": "beyond_top_n", "filter_score": 64.75, "filter_rank": 2}
     assert decisions["b"].cells == {"filter_decision": "below_relevance", "filter_score": None, "filter_rank": None}
 
 
-def kept(images: list[Scored], gates: Gates) -> set[str]:
-    return {name for name, each in decide_by_gates(images, gates).items() if each.decision == "kept"}
+def kept(images: list[Scored], thresholds: Thresholds) -> set[str]:
+    return {name for name, each in decide_by_thresholds(images, thresholds).items() if each.decision == "kept"}
 
 
 def test_per_species_floor() -> None:
@@ -88,15 +95,15 @@ def test_per_species_floor() -> None:
         scored("stunky2", 70, 10, "Stunky"),
         scored("nobody", 70, 61, None),
     ]
-    assert kept(images, Gates(top_n=3)) == {"eevee0", "eevee1", "eevee2"}
-    assert kept(images, Gates(top_n=3, per_species_floor=1)) == {"eevee0", "eevee1", "stunky0"}
-    assert kept(images, Gates(top_n=4, per_species_floor=2)) == {"eevee0", "eevee1", "stunky0", "stunky1"}
-    assert kept(images, Gates(top_n=100, per_species_floor=9)) == {each.image_id for each in images} - {"stunky2"}
+    assert kept(images, Thresholds(top_n=3)) == {"eevee0", "eevee1", "eevee2"}
+    assert kept(images, Thresholds(top_n=3, per_species_floor=1)) == {"eevee0", "eevee1", "stunky0"}
+    assert kept(images, Thresholds(top_n=4, per_species_floor=2)) == {"eevee0", "eevee1", "stunky0", "stunky1"}
+    assert kept(images, Thresholds(top_n=100, per_species_floor=9)) == {each.image_id for each in images} - {"stunky2"}
 
 
 def test_floors_over_the_number_of_places_are_refused() -> None:
     with pytest.raises(InputError) as caught:
-        kept([scored("a", species="Eevee"), scored("b", species="Muk")], Gates(top_n=1, per_species_floor=3))
+        kept([scored("a", species="Eevee"), scored("b", species="Muk")], Thresholds(top_n=1, per_species_floor=3))
     assert str(caught.value) == (
         "--per-species-floor 3 alone keeps 2 images, over --top-n 1: lower the floor or raise --top-n"
     )
@@ -106,32 +113,34 @@ many = st.lists(st.tuples(percent, percent, st.sampled_from([None, "Eevee", "Muk
     lambda facts: [Scored(f"{place:032x}", species, a, b) for place, (a, b, species) in enumerate(facts)]
 )
 # Room for the floors: two species with at most 3 each.
-gates = st.builds(Gates, percent, percent, st.integers(6, 50), st.integers(0, 3))
+thresholds = st.builds(Thresholds, percent, percent, st.integers(6, 50), st.integers(0, 3))
 
 
-@given(many, gates, st.randoms(use_true_random=False))
-def test_properties_of_a_selection(images: list[Scored], gates: Gates, rng: random.Random) -> None:
-    decisions = decide_by_gates(images, gates)
+@given(many, thresholds, st.randoms(use_true_random=False))
+def test_properties_of_a_selection(images: list[Scored], thresholds: Thresholds, rng: random.Random) -> None:
+    decisions = decide_by_thresholds(images, thresholds)
     assert decisions.keys() == {each.image_id for each in images}
     shuffled = list(images)
     rng.shuffle(shuffled)
-    assert decide_by_gates(shuffled, gates) == decisions
+    assert decide_by_thresholds(shuffled, thresholds) == decisions
     passing = [
-        each for each in images if each.relevance >= gates.min_relevance and each.aesthetic >= gates.min_aesthetic
+        each
+        for each in images
+        if each.relevance >= thresholds.min_relevance and each.aesthetic >= thresholds.min_aesthetic
     ]
-    chosen = kept(images, gates)
-    assert len(chosen) == min(gates.top_n, len(passing))
+    chosen = kept(images, thresholds)
+    assert len(chosen) == min(thresholds.top_n, len(passing))
     ranks = [decisions[each.image_id].rank for each in passing]
     assert sorted(rank for rank in ranks if rank) == list(range(1, len(passing) + 1))
     for species in ("Eevee", "Muk"):
         alive = [each for each in passing if each.species == species]
-        best = sorted(alive, key=lambda each: decisions[each.image_id].rank or 0)[: gates.per_species_floor]
+        best = sorted(alive, key=lambda each: decisions[each.image_id].rank or 0)[: thresholds.per_species_floor]
         assert {each.image_id for each in best} <= chosen
-    if not gates.per_species_floor:
-        assert all(decisions[name].rank <= gates.top_n for name in chosen)  # type: ignore[operator]
+    if not thresholds.per_species_floor:
+        assert all(decisions[name].rank <= thresholds.top_n for name in chosen)  # type: ignore[operator]
 
 
-# -- decisions before the gates ---------------------------------------------------------------------------------
+# -- decisions before the thresholds ---------------------------------------------------------------------------------
 
 READY: dict[str, str] = {
     "species": "Eevee", "source_url": "http://host/x", "is_nsfw": "False", "has_ocr": "False",
@@ -196,12 +205,12 @@ def test_every_decision(dataset: Dataset) -> None:
     assert finished.summary["seen"] == finished.summary["done"] == 10
     assert finished.summary["unfinished"] == {"score": 1}
     assert {each["filter_run_id"] for each in dataset.rows("images")} == {finished.summary["run_id"]}
-    assert "1 images count as not_scored, because a stage has yet to work on them: score 1" in finished.stderr
+    assert "1 images are not_scored, because earlier stages have not finished: score 1" in finished.stderr
 
 
 def decide(**cells: object) -> str | None:
     full = dict.fromkeys(IMAGES.names) | {name: str(value) or None for name, value in row(0, **cells).items()}
-    return decide_before_gates(pl.DataFrame([full], schema=dict.fromkeys(full, pl.String)))["decision"][0]
+    return decide_before_thresholds(pl.DataFrame([full], schema=dict.fromkeys(full, pl.String)))["decision"][0]
 
 
 @pytest.mark.parametrize(("column", "empty"), ERRORS.items())
@@ -262,7 +271,7 @@ ledger_rows = st.lists(
 @given(ledger_rows)
 def test_every_row_has_one_decision_or_all_that_the_gates_need(rows: list[dict[str, str | None]]) -> None:
     full = [dict.fromkeys(IMAGES.names) | each for each in rows]
-    frame = decide_before_gates(pl.DataFrame(full, schema=dict.fromkeys(IMAGES.names, pl.String)))
+    frame = decide_before_thresholds(pl.DataFrame(full, schema=dict.fromkeys(IMAGES.names, pl.String)))
     assert len(frame) == len(rows)
     assert set(frame["decision"]) <= {None, "taken_down", "nsfw", "error", "duplicate", "not_scored"}
     passed = frame.filter(pl.col("decision").is_null())

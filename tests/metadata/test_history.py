@@ -76,7 +76,7 @@ def test_screen_tells_of_failure_missing_file_and_no_shard(ask: Ask, sample: Any
     next(sample.root.glob(f"data_raw/*/*/{sample.ids['broken']}.jpg")).unlink()
     text = ask("history", sample.ids["broken"][:8]).stdout
     assert "nsfw_filter: error\n    nsfw_error = truncated: image file is truncated\n" in text
-    assert f"{sample.ids['broken']}.jpg  is missing\n" in text
+    assert f"{sample.ids['broken']}.jpg  missing\n" in text
     assert "    not in metadata/base.csv\n    in no shard\n" in text
 
 
@@ -104,8 +104,8 @@ def test_a_takedown_ends_the_life(ask: Ask, sample: Any) -> None:
     text = ask("history", sample.ids["good"][:8]).stdout
     assert "  takedown: the_artist_asked\n    The artist asked\n    drop_reason = takedown:the_artist_asked\n" in text
     assert "  takedown: left base.csv\n" in text
-    assert f"data_stage/resized/{sample.ids['good']}.jpg  is gone: taken down\n" in text
-    assert text.count("is gone: taken down") == 2
+    assert f"data_stage/resized/{sample.ids['good']}.jpg  removed: taken down\n" in text
+    assert text.count("removed: taken down") == 2
     assert "    not in metadata/base.csv\n    in no shard\n" in text
     assert ask("history", sample.ids["good"], "--json").summary["taken_down"] is True
 
@@ -113,7 +113,7 @@ def test_a_takedown_ends_the_life(ask: Ask, sample: Any) -> None:
 def test_unknown_id_is_one_line_and_exit_2(ask: Ask) -> None:
     finished = ask("history", "zzz")
     assert finished.code == 2
-    assert finished.stderr == ("error: no image zzz in metadata/images.csv: give an image_id, or its beginning\n")
+    assert finished.stderr == ("error: no image zzz in metadata/images.csv: give an image_id or a prefix\n")
 
 
 def test_beginning_of_several_ids_is_refused(ask: Ask, sample: Any) -> None:
@@ -122,4 +122,4 @@ def test_beginning_of_several_ids_is_refused(ask: Ask, sample: Any) -> None:
             run.record_row({"image_id": "f" * 31 + last}, reason="saved")
     finished = ask("history", "f" * 31)
     assert finished.code == 2
-    assert "is the beginning of several ids" in finished.stderr
+    assert "is a prefix of several ids" in finished.stderr

@@ -80,4 +80,4 @@ def test_takedown_asks_for_the_data_root_of_earlier_runs(ask_here: Any, sample: 
         path.unlink()
     finished = ask_here("takedown", "--id", sample.ids["good"], "--reason", "asked", "--apply")
     assert finished.code == 2
-    assert "runs of this set had --data-root s3://here: name it here too" in finished.stderr
+    assert "earlier runs used --data-root s3://here: add it" in finished.stderr

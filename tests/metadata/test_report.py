@@ -141,14 +141,14 @@ def test_every_picture_is_described(page: str) -> None:
     ) in described
     funnel = next(text for text in described if text and text.startswith("Images that reached"))
     assert funnel.endswith(
-        "downloaded 9, screened, not NSFW 7, text settled 7, resized 7, scored 6, no duplicate 5, "
+        "downloaded 9, screened, not NSFW 7, text checked 7, resized 7, scored 6, not a duplicate 5, "
         "kept by the filter 4, captioned 3, in train or val 3"
     )
 
 
 def test_gates_are_those_of_the_last_filter_run(page: str) -> None:
-    assert "gate 55</text>" in page
-    assert "gate 60</text>" in page  # the filter's own default
+    assert "threshold 55</text>" in page
+    assert "threshold 60</text>" in page  # the filter's own default
 
 
 def test_nothing_but_its_own_style_has_a_place_in_the_page(page: str) -> None:
@@ -251,6 +251,7 @@ def test_text_in_numbers(page: str) -> None:
     [
         ({"ocr_inpainted_path": None}, "not painted over yet"),
         ({"ocr_inpainted_path": None, "ocr_text_dominated": True}, "mostly text, left as it is"),
+        ({"ocr_inpainted_path": None, "ocr_doubt": "unsure"}, "doubtful, waiting for a person"),
         ({"ocr_override": "unflagged"}, "left as it is by a person"),
     ],
 )
@@ -326,11 +327,11 @@ def test_contact_sheet_has_each_image_once(page: str) -> None:
 def test_borderline_images_are_those_close_to_a_gate(sample: Any) -> None:
     ids = sample.ids
     with sample.run("score") as run:
-        run.record(ids["dull"], {"ae_aesthetic": 53}, reason="scored")  # 2 under the gate of 55
+        run.record(ids["dull"], {"ae_aesthetic": 53}, reason="scored")  # 2 under the threshold of 55
         run.record(ids["good"], {"ae_aesthetic": 65}, reason="scored")  # 10 over it
         run.record(ids["text"], {"ae_aesthetic": 66}, reason="scored")
-    gates = {"relevance": 60.0, "aesthetic": 55.0}
-    kept, borderline, _ = contact_sheets(read_tables(Ledger.open(sample.root)), sample.root, gates, 9)
+    thresholds = {"relevance": 60.0, "aesthetic": 55.0}
+    kept, borderline, _ = contact_sheets(read_tables(Ledger.open(sample.root)), sample.root, thresholds, 9)
     assert [tile.image_id for tile in borderline.tiles] == [ids["dull"], ids["good"]]
     assert (kept.of, borderline.of) == (2, 2)
 
@@ -447,7 +448,7 @@ def test_no_page_is_made_while_a_takedown_removes_pictures(ask: Ask, sample: Any
     with holding(sample.root, "takedown"):
         finished = ask(*words)
     assert finished.code == 2
-    assert finished.stderr.startswith(f"error: {words[0]}.py or takedown.py is at work on {sample.root}: ")
+    assert finished.stderr.startswith(f"error: {words[0]}.py or takedown.py is running on {sample.root}: ")
     assert not list((sample.root / "metadata").glob("*.html"))
 
 

@@ -125,6 +125,21 @@ def test_ocr_page_does_without_boxes(ask: Ask, sample: Any) -> None:
     assert (item["says"], item["score"]) == ("text covers 4.00%", None)
 
 
+def test_a_doubtful_image_comes_first_with_its_mask(ask: Ask, run_script: Ask, sample: Any) -> None:
+    waiting = sample.ids["waiting"]
+    cells = {"has_ocr": True, "ocr_doubt": "large_mask", "ocr_area_frac": 0.2, "ocr_mask_path": "mask.png"}
+    with sample.run("ocr_detect") as run:
+        run.record(waiting, cells)
+    ask("review", "--stage", "ocr")
+    page = page_of(sample.root, "ocr")
+    assert listed(page) == [waiting, sample.ids["text"]]
+    item = page["items"][0]
+    assert item["tags"] == [["doubtful: large mask", ""]]
+    assert [caption for caption, _ in shown(page, item)] == ["before", "mask"]
+    finished = run_script(*words_of(page["actions"][1], waiting))
+    assert (finished.code, finished.summary["counts"]) == (0, {"paint": 1}), finished.stderr
+
+
 def test_dup_page_shows_the_kept_one_and_others_of_the_group(ask: Ask, sample: Any) -> None:
     with sample.run("rm_dups") as run:
         values = {"dupe_group": sample.ids["good"], "dupe_rep_image": sample.ids["good"], "dupe_removed": True}
@@ -246,7 +261,7 @@ def test_an_image_flagged_by_a_later_screening_is_none_to_let_in_or_to_caption(a
     flag(sample, "dull", "{}", "{}")
     flag(sample, "good", "{}", "{}")
     ask("review", "--stage", "filter")
-    assert "Nothing is flagged." in text_of(sample.root, "filter")  # dull is the only one that a gate left out
+    assert "Nothing is flagged." in text_of(sample.root, "filter")  # dull is the only one that a threshold left out
     ask("review", "--stage", "caption")
     assert listed(page_of(sample.root, "caption")) == [sample.ids["text"]]
     for stage, name in (("filter", "dull"), ("caption", "good")):

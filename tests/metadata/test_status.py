@@ -246,7 +246,7 @@ def test_tokens_without_a_price_are_told_apart(ask_here: Ask, sample: Any) -> No
         run.extra |= {"usd": None, "input_tokens": 1000, "output_tokens": 10}
     finished = ask_here("status")
     assert (
-        "  score           1000 input and 10 output tokens, of which 1010 of a model whose price is not known\n"
+        "  score           1000 input and 10 output tokens, 1010 of these from a model without a known price\n"
     ) in finished.stdout
     assert "total  " not in finished.stdout
     assert ask_here("status", "--json").summary["money"]["usd"] is None
@@ -267,7 +267,7 @@ def test_running_stage_is_waited_for(ask_here: Ask, sample: Any) -> None:
         run.note({"text": "its journal is open in this process"})
         finished = ask_here("status")
         assert finished.summary["next"] == []
-        assert "\n  nothing before score ends: it is running\n" in finished.stdout
+        assert "\n  wait until score ends: it is running\n" in finished.stdout
         assert re.search(rf"\n  score +since \S+ \S+, running, process {os.getpid()}\n", finished.stdout)
         details = ask_here("status", "--json").summary
         assert (details["awaited"], details["open_runs"]["score"]["running"]) == (["score"], True)
@@ -296,7 +296,7 @@ def test_killed_process_is_told_from_a_running_one(ask_here: Ask, sample: Any) -
         process.kill()
     killed = ask_here("status").stdout
     assert f", running, process {process.pid}\n" in running and "stopped before its end" not in running
-    assert "\nUnder way\n" not in killed and "  stopped before its end\n" in killed
+    assert "\nRunning\n" not in killed and "  stopped before its end\n" in killed
     assert f"\n  python preprocess/score/score.py --root {sample.root}\n" in killed
 
 
@@ -371,7 +371,7 @@ def test_batches_are_collected_before_more_is_asked(ask_here: Ask, sample: Any) 
     (folder / f"{record.name}.json").write_text(json.dumps(asdict(record)))
     finished = ask_here("status")
     assert finished.summary["next"] == [f"python preprocess/score/score.py --root {sample.root} --batch collect"]
-    assert "  score           1 questions wait in batches: not counted before they are collected\n" in finished.stdout
+    assert "  score           1 requests wait in batches: not counted until they are collected\n" in finished.stdout
     (folder / f"{record.name}.json").write_text(json.dumps(asdict(replace(record, state="done"))))
     assert ask_here("status").summary["next"] == [f"python preprocess/score/score.py --root {sample.root}"]
 

@@ -192,7 +192,7 @@ def test_a_page_is_no_domain(ask: Ask) -> None:
     finished = ask("takedown", "--domain", "https://artist.example/art", "--reason", "asked", "--apply")
     assert finished.code == 2
     assert finished.stderr == (
-        "error: --domain https://artist.example/art is a page: name the host alone, or the page with --artist-page\n"
+        "error: --domain https://artist.example/art is a page: give only the host, or use --artist-page\n"
     )
 
 
@@ -238,13 +238,13 @@ def test_what_only_begins_like_a_page_is_another_page(ask: Ask, page: str) -> No
     finished = ask("takedown", "--artist-page", page, "--reason", "asked", "--apply")
     assert finished.code == 2
     assert finished.stderr == (
-        f"error: no image has artist page {page}; nothing was changed: correct or leave out what is named\n"
+        f"error: no image has artist page {page}; nothing was changed: correct or remove these names\n"
     )
 
 
 def test_a_host_that_is_named_can_be_kept_out(ask: Ask) -> None:
     finished = ask("takedown", "--domain", "artist.example", "--reason", "asked", "--apply")
-    assert "A later scrape can find more images there: name the host in a file for scrape.py --exclude-domains.\n" in (
+    assert "Other images from there may be scraped again: list the host for scrape.py --exclude-domains.\n" in (
         finished.stdout
     )
 
@@ -253,7 +253,7 @@ def test_part_of_a_host_name_is_another_host(ask: Ask) -> None:
     finished = ask("takedown", "--domain", "tist.example", "--reason", "asked", "--apply")
     assert finished.code == 2
     assert finished.stderr == (
-        "error: no image has domain tist.example; nothing was changed: correct or leave out what is named\n"
+        "error: no image has domain tist.example; nothing was changed: correct or remove these names\n"
     )
 
 
@@ -262,7 +262,7 @@ def test_one_unknown_name_stops_all(ask: Ask, sample: Any) -> None:
     finished = ask("takedown", "--id", sample.ids["good"], "zzz", "--url", "https://x", "--reason", "asked", "--apply")
     assert finished.code == 2
     assert finished.stderr == (
-        "error: no image has id zzz, url https://x; nothing was changed: correct or leave out what is named\n"
+        "error: no image has id zzz, url https://x; nothing was changed: correct or remove these names\n"
     )
     assert files(sample.root) == before
 
@@ -459,7 +459,7 @@ def test_usage_errors(ask: Ask) -> None:
     assert finished.stderr.endswith("error: name the images with --id, --url, --domain or --artist-page\n")
     finished = ask("takedown", "--domain", "artist.example", "--reason", " !? ")
     assert finished.code == 2
-    assert finished.stderr == "error: --reason ' !? ' has no letter or digit: write why the images go\n"
+    assert finished.stderr == "error: --reason ' !? ' has no letters or digits: write why the images are removed\n"
 
 
 def test_slug_keeps_letters_of_any_script() -> None:

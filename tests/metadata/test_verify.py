@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from metadata.verify import MENDING, NOTES, TAKE_DOWN_AGAIN, verify
+from metadata.verify import FIXES, NOTES, TAKE_DOWN_AGAIN, verify
 from pokefa.ledger.tables import Ledger
 from pokefa.llm.batch_records import BatchRecord, write_record
 from pokefa.llm.store import Answers, Stored
@@ -271,7 +271,7 @@ def kinds_found(sample: Any, *, fix: bool = False) -> set[str]:
 
 
 def test_every_kind_is_planted_below() -> None:
-    assert {plant.__name__ for plant in PLANTED} == set(MENDING)
+    assert {plant.__name__ for plant in PLANTED} == set(FIXES)
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
@@ -295,11 +295,11 @@ def test_errors_are_listed_with_mending_and_exit_1(ask: Ask, sample: Any) -> Non
     finished = ask("verify")
     assert finished.code == 1
     assert finished.stdout.splitlines()[:-1] == [
-        "missing_file: 1. mark it pending with --fix and run its stage; one of data_clean: run filter.py again",
+        "missing_file: 1. mark it pending with --fix and run its stage; for data_clean, run filter.py again",
         f"    data_stage/resized/{sample.ids['dull']}.jpg (path_resized of {sample.ids['dull']})",
-        "wrong_sha256: 1. the file was changed or damaged: put the original back",
+        "wrong_sha256: 1. the file was changed or damaged: restore the original",
         f"    {raw_of(sample, 'dull').relative_to(sample.root)}",
-        "note: edited_by_hand: 1. nothing to fix: no journal set this value, so a person did",
+        "note: edited_by_hand: 1. nothing to fix: not in any journal, so a person set this value",
         f"    metadata/images.csv, image {sample.ids['dull']}, sha256: {'0' * 64}, journals: {right}",
         "9 images checked: 2 things are wrong",
     ]
@@ -313,7 +313,7 @@ def test_notes_alone_leave_exit_0(ask: Ask, sample: Any) -> None:
     assert finished.summary["findings"]["edited_by_hand"]["found"] == [
         f"metadata/images.csv, image {sample.ids['dull']}, title: a better title, journals: Pikachu <b>fan art</b>"
     ]
-    assert set(NOTES) <= set(MENDING)
+    assert set(NOTES) <= set(FIXES)
 
 
 def test_no_shards_yet_is_no_error(sample: Any) -> None:
@@ -527,7 +527,7 @@ def test_fix_marks_missing_derived_files_as_pending(ask: Ask, sample: Any) -> No
         "preprocess/ocr/ocr_pipeline.py": 1,
         "preprocess/resize/resize.py": 1,
     }
-    assert "fixed: 1 image without their file are pending again: run preprocess/resize/resize.py\n" in finished.stdout
+    assert "fixed: 1 image without a file are pending again: run preprocess/resize/resize.py\n" in finished.stdout
     after = {row["image_id"]: row for row in csv.DictReader(before.read_text().splitlines())}
     changed = {
         (image_id, column)

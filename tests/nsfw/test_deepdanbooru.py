@@ -235,8 +235,8 @@ def test_tags_that_do_not_fit_the_model_are_refused(model_dir: Path, tmp_path: P
     with pytest.raises(InputError) as caught:
         open_project(folder).load(1)
     assert str(caught.value) == (
-        f"{folder / MODEL_FILE} turns (None, 512, 512, 3) into (None, {len(LOGITS)}): not pictures in RGB of a fixed "
-        "size into one score for each of the 1 lines of tags.txt"
+        f"{folder / MODEL_FILE} has the input (None, 512, 512, 3) and the output (None, {len(LOGITS)}): name a model "
+        "that takes RGB images of a fixed size and returns one score for each of the 1 lines of tags.txt"
     )
 
 
@@ -297,7 +297,9 @@ def test_a_confined_model_that_does_not_fit_or_load_is_one_error(model_dir: Path
     folder = tmp_path / "project"
     shutil.copytree(model_dir, folder)
     (folder / "tags.txt").write_text("rating:explicit\n")
-    with pytest.raises(InputError, match=r"turns \(None, 512, 512, 3\) into \(None, \d+\): not pictures in RGB"):
+    with pytest.raises(
+        InputError, match=r"has the input \(None, 512, 512, 3\) and the output \(None, \d+\): name a model"
+    ):
         replace(open_project(folder), confined=True).load(1)
     (folder / MODEL_FILE).write_bytes(b"no model")
     with pytest.raises(InputError, match=r"cannot be loaded as a Keras model: .+"):
@@ -339,13 +341,13 @@ def write_project(folder: Path, project: object) -> None:
         (lambda folder: (folder / "project.json").write_text("{"), "{folder}/project.json is not JSON: Expecting "
          "property name enclosed in double quotes: line 1 column 2 (char 1)"),
         (lambda folder: (folder / "project.json").unlink(), "{folder}/project.json cannot be read: [Errno 2] No such "
-         "file or directory: '{folder}/project.json'; a DeepDanbooru project has it"),
+         "file or directory: '{folder}/project.json'; complete the DeepDanbooru project"),
         (lambda folder: (folder / "project.json").write_text('{"model": "../m"}'), "{folder}/project.json: model is "
          "'../m', not a name such as resnet_custom_v3"),
         (lambda folder: (folder / "model-m.h5").unlink(), "{folder} has neither model-m.h5 nor model-m.keras: complete "
          "the project"),
         (lambda folder: (folder / "tags.txt").unlink(), "{folder}/tags.txt cannot be read: [Errno 2] No such file or "
-         "directory: '{folder}/tags.txt'; a DeepDanbooru project has it"),
+         "directory: '{folder}/tags.txt'; complete the DeepDanbooru project"),
     ],
 )  # fmt: skip
 def test_an_incomplete_project_is_one_error(tmp_path: Path, break_it: Callable[[Path], object], message: str) -> None:

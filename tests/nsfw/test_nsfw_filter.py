@@ -77,7 +77,7 @@ def test_tags_that_the_model_does_not_know_have_no_threshold() -> None:
     )
     with pytest.raises(InputError) as caught:
         known_thresholds({"z": 0.6, "y": 0.7}, ["b", "a"])
-    assert str(caught.value) == "the model knows no tag of the table (y, z): name others with --tags FILE"
+    assert str(caught.value) == "the model knows none of these tags (y, z): name others with --tags FILE"
 
 
 def recorded(tags: str, threshold: str, score: float | None = None) -> dict[str, Any]:
@@ -348,7 +348,7 @@ def test_tags_that_the_model_does_not_know_are_reported(dataset: Dataset, pictur
     finished = dataset.run(SCRIPT, *arguments)
     assert finished.code == 0
     assert finished.summary["unknown_tags"] == ["no_such_tag"]
-    assert "the model does not know these tags of the table: no_such_tag" in finished.stderr
+    assert "the model does not know these tags: no_such_tag" in finished.stderr
     assert cells_of(dataset, "half")["nsfw_threshold"] == '{"no_such_tag":null,"nude":0.5}'
     assert list(json.loads(cells_of(dataset, "half")["nsfw_tags"])) == ["nude"]
     assert cells_of(dataset, "half")["is_nsfw"] == "True"
@@ -363,7 +363,7 @@ def test_a_table_of_unknown_tags_is_refused(dataset: Dataset, pictures: Path, mo
     finished = dataset.run(SCRIPT, "--model-dir", model_dir, *TRUST, "--tags", table)
     assert finished.code == 2
     assert finished.stderr.endswith(
-        "\nerror: the model knows no tag of the table (no_such_tag): name others with --tags FILE\n"
+        "\nerror: the model knows none of these tags (no_such_tag): name others with --tags FILE\n"
     )
     assert files_of(dataset) == before
 
@@ -380,8 +380,8 @@ def test_offline_without_a_cache_names_the_ways_out(dataset: Dataset, pictures: 
         "deepdanbooru-v3-20211112-sgd-e28.zip ("
     )
     assert finished.stderr.endswith(
-        "); without a connection, fetch and unpack that zip elsewhere and name its folder with --model-dir, or copy "
-        "the cache folder of a machine that has it and name it in POKEFA_CACHE\n"
+        "); without a connection, download and unpack that zip elsewhere and name its folder with --model-dir, or copy "
+        "the cache folder from a machine that has it and set POKEFA_CACHE to it\n"
     )
 
 
@@ -392,7 +392,7 @@ def test_a_model_that_is_not_pinned_needs_a_word_of_trust(dataset: Dataset, pict
     assert finished.stderr == (
         f"error: {model_dir}/model-resnet_custom_v3.h5 is not the pinned model file (its SHA-256 is "
         f"{sha256_of(model_dir / 'model-resnet_custom_v3.h5')}, expected {V3.members[0].sha256}); a model file is a "
-        "program: add --trust-model-file if you trust who made it, and it runs where it cannot write\n"
+        "program: if you trust its author, add --trust-model-file to run it in a process that cannot write\n"
     )
     assert not any(row["is_nsfw"] for row in dataset.images().values())
 
@@ -407,7 +407,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_in_one_line(
     finished = dataset.run(SCRIPT, "--model-dir", folder, *TRUST)
     assert finished.code == 2
     (line,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: {folder}/model-resnet_custom_v3.h5 turns (None, 512, 512, 3) into (None, ")
+    assert line.startswith(
+        f"error: {folder}/model-resnet_custom_v3.h5 has the input (None, 512, 512, 3) and the output (None, "
+    )
     assert not any(row["nsfw_error"] for row in dataset.images().values())
 
 
@@ -474,7 +476,7 @@ def test_tags_without_a_record_leave_the_images_as_they_are(screened: Dataset, t
     before = files_of(screened)
     finished = screened.run(SCRIPT, "--redecide", "--tags", table)
     assert finished.summary["counts"] == {"not_recorded": 5}
-    assert "5 images stay as they are: not all of these tags are on record (rating:explicit, solo)" in finished.stderr
+    assert "5 images are unchanged: not all of these tags are on record (rating:explicit, solo)" in finished.stderr
     assert files_of(screened) == before
 
 
@@ -519,7 +521,7 @@ def test_one_models_record_is_not_decided_by_the_others_table(
     table.write_text('{"rating:explicit": 0.3, "nsfw": 0.3}')
     finished = screened.run(SCRIPT, "--redecide", "--backend", "opennsfw", "--tags", table)
     assert finished.summary["counts"] == {"other_backend": 5}
-    assert "5 images stay as they are: they were screened with another --backend than opennsfw" in finished.stderr
+    assert "5 images are unchanged: they were screened with another --backend than opennsfw" in finished.stderr
     assert files_of(screened) == before
     finished = by_the_other.run(SCRIPT, "--redecide", "--threshold", 0.3)
     assert finished.summary["counts"] == {"other_backend": 5}
@@ -553,15 +555,15 @@ def waiting_for_text_detection(dataset: Dataset) -> list[str]:
     [
         (
             ["--backend", "opennsfw", "--model-dir", "x"],
-            "--model-dir is a DeepDanbooru project: leave it out with --backend opennsfw",
+            "--model-dir is for DeepDanbooru: remove it, or --backend opennsfw",
         ),
         (["--threshold", "0.05"], "argument --threshold: '0.05' is not a number over 0.05 and up to 1"),
         (["--threshold", "0.5", "--tags", "t.json"], "argument --tags: not allowed with argument --threshold"),
         (["--batch-size", "0"], "argument --batch-size: '0' is not a whole number of 1 or more"),
-        (["--redecide", "--redo"], "--redecide runs no model: leave out --redo, --retry-errors and --model-dir"),
+        (["--redecide", "--redo"], "--redecide runs no model: remove --redo, --retry-errors and --model-dir"),
         (
             ["--redecide", "--model-dir", "x"],
-            "--redecide runs no model: leave out --redo, --retry-errors and --model-dir",
+            "--redecide runs no model: remove --redo, --retry-errors and --model-dir",
         ),
     ],
 )

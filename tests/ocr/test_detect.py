@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from demo.art.text_set import draw_set, load_font
 from pokefa.errors import PokefaError
 from pokefa.files import sha256_of
-from preprocess.ocr.detect import MOST_READ, UNREAD, TextRules, find_text, rejection, says_something
+from preprocess.ocr.detect import LEAST_SCORE, MOST_READ, TextRules, doubt_about, find_text
 from preprocess.ocr.models import DETECTOR, DETECTOR_SETTINGS, READER, Detector, Reader, embedded_file, load_detector
+from preprocess.ocr.plausibility import describe_reading, describe_shapes, plausibility, shares
 from preprocess.ocr.polygons import TextPolygon, draw_mask
 from preprocess.ocr.views import Looks
 from tests.ocr.drawing import Page, busy_page, creature, flat_page
@@ -94,148 +98,117 @@ def test_the_reader_reads_lines_however_they_run(reader: Reader, text: str, font
     polygon = TextPolygon(tuple((round(place.real), round(place.imag)) for place in places), 0.9)
     ((read, sureness),) = reader(turned.convert("RGB"), [polygon])
     assert read.replace(" ", "") == text.replace(" ", "")
-    assert says_something(read, sureness, RULES)
+    assert sureness >= 0.6
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------
 
 
-def rectangle(width: int, height: int, score: float = 0.9) -> TextPolygon:
-    return TextPolygon(((10, 10), (10 + width, 10), (10 + width, 10 + height), (10, 10 + height)), score)
+def rectangle(left: int, top: int, width: int, height: int, score: float = 0.85, scale: float = 1.0) -> TextPolygon:
+    right, bottom = left + width, top + height
+    return TextPolygon(((left, top), (right, top), (right, bottom), (left, bottom)), score, scale)
 
 
-@pytest.mark.parametrize(
-    ("polygon", "reason"),
-    [
-        (rectangle(100, 20, score=0.75), None),
-        (rectangle(100, 20, score=0.7499), "low_confidence"),
-        (rectangle(20, 10), None),
-        (rectangle(19, 10), "too_small"),
-        (rectangle(36, 20), None),
-        (rectangle(20, 36), None),
-        (rectangle(35, 20), "not_elongated"),
-        (rectangle(20, 35), "not_elongated"),
-        (rectangle(800, 600), "not_elongated"),
-        (rectangle(900, 600), "too_large"),
-        (rectangle(900, 600, score=0.5), "too_large"),
-        (rectangle(980, 540), None),
-    ],
-)
-def test_what_is_sure_to_be_text(polygon: TextPolygon, reason: str | None) -> None:
-    rules = TextRules(min_confidence=0.75, min_aspect=1.8, min_area_frac=0.0002)
-    assert rejection(polygon, (1000, 1000), rules) == reason
-
-
-@pytest.mark.parametrize(
-    ("text", "sureness", "says"),
-    [
-        ("Mew", 0.7, True),
-        ("Mew", 0.69, False),
-        ("青い海", 0.9, True),
-        ("", 1.0, False),
-        ("!", 1.0, False),
-        ("X", 1.0, False),
-        ("XX", 1.0, False),
-        ("00", 1.0, False),
-        ("68.90", 1.0, False),
-        ("oO", 1.0, False),
-        ("Co°", 1.0, False),
-        ("17", 1.0, True),
-        ("O7", 1.0, False),  # two feet of a drawn creature
-        ("Go", 1.0, False),
-        ("Got", 1.0, True),
-    ],
-)
-def test_what_was_read_says_something(text: str, sureness: float, says: bool) -> None:
-    assert says_something(text, sureness, TextRules(min_readable=0.7)) is says
-
-
-SURE = rectangle(100, 20)
-FAINT = TextPolygon(((10, 100), (110, 100), (110, 120), (10, 120)), 0.5)
-ROUND = TextPolygon(((200, 100), (260, 100), (260, 160), (200, 160)), 0.9)
-FAINTEST = TextPolygon(((10, 200), (110, 200), (110, 220), (10, 220)), 0.1)
 PAPER = Image.new("RGB", (400, 300))
+LINE = rectangle(10, 10, 120, 20)
+FAINT = rectangle(10, 100, 120, 20, score=0.5)
+EYE = rectangle(200, 100, 60, 60, score=0.6)
+FAINTEST = rectangle(10, 200, 120, 20, score=0.3)
+SEEN = [FAINT, EYE, LINE, FAINTEST]
+WORDS = {LINE: ("do not repost", 0.99), FAINT: ("Umbreon", 0.97)}
 
 
-def judged(rules: TextRules, texts: dict[TextPolygon, str]) -> tuple[set[TextPolygon], dict[str, int]]:
-    """What is kept of the four polygons, and the reasons for the others, where the reader reads `texts`."""
-    kept, rejected = find_text(
-        PAPER,
-        lambda image: [FAINT, ROUND, SURE, FAINTEST],
-        rules,
-        None if rules.verify == "none" else lambda image, asked: [(texts.get(one, ""), 0.9) for one in asked],
-    )
-    return set(kept), dict(rejected)
+def judged(
+    rules: TextRules, words: dict[TextPolygon, tuple[str, float]] | None, seen: list[TextPolygon] = SEEN
+) -> tuple[dict[tuple[tuple[int, int], ...], TextPolygon], dict[str, int]]:
+    """What is kept of some polygons, by its corners, and the reasons for the others, where the reader reads `words`."""
+    read = None if words is None else lambda image, asked: [words.get(each, ("O", 0.3)) for each in asked]
+    kept, rejected = find_text(PAPER, lambda image: seen, rules, read)
+    return {polygon.points: polygon for polygon in kept}, dict(rejected)
 
 
-def test_without_the_reader_what_is_likely_counts_too() -> None:
-    likely = rectangle(40, 20, score=0.62)
-    assert rejection(likely, (1000, 1000), RULES) == "low_confidence"
-    assert rejection(likely, (1000, 1000), UNREAD) is None
-    assert UNREAD.least_score == 0.6 and RULES.least_score == 0.4
+def test_what_can_be_read_is_text_and_an_eye_is_none() -> None:
+    kept, rejected = judged(RULES, WORDS)
+    assert kept.keys() == {LINE.points, FAINT.points}
+    assert {name: polygon.words for name, polygon in kept.items()} == {
+        LINE.points: "do not repost",
+        FAINT.points: "Umbreon",
+    }
+    assert all(polygon.plausible >= RULES.min_plausible for polygon in kept.values())
+    assert sum(rejected.values()) == 2 and rejected["low_confidence"] == 1
 
 
-def test_without_the_reader_only_what_is_sure_counts() -> None:
-    assert judged(TextRules(verify="none"), {}) == ({SURE}, {"low_confidence": 2, "not_elongated": 1})
+def test_without_the_reader_score_and_shape_decide() -> None:
+    kept, rejected = judged(RULES, None)
+    assert LINE.points in kept and EYE.points not in kept
+    assert rejected["low_confidence"] == 1 and "unreadable" not in rejected
 
 
-def test_what_is_doubtful_counts_if_it_can_be_read() -> None:
-    rules = TextRules(verify="doubtful")
-    assert judged(rules, {}) == ({SURE}, {"low_confidence": 1, "unreadable": 2})
-    assert judged(rules, {FAINT: "Eevee"}) == ({SURE, FAINT}, {"low_confidence": 1, "unreadable": 1})
-    assert judged(rules, {FAINT: "Eevee", ROUND: "海の"})[0] == {SURE, FAINT, ROUND}
-
-
-def test_everything_may_have_to_be_readable() -> None:
-    assert judged(TextRules(verify="all"), {FAINT: "Eevee"}) == ({FAINT}, {"low_confidence": 1, "unreadable": 2})
+@pytest.mark.parametrize("words", [("", 0.0), ("00", 0.99), ("O7", 0.9)])
+def test_round_signs_are_eyes(words: tuple[str, float]) -> None:
+    assert judged(RULES, {EYE: words}, [EYE])[0] == {}
 
 
 def test_what_is_too_small_is_not_read() -> None:
-    rules = TextRules(min_area_frac=0.0179)  # of 120,000 pixels 2,148: only ROUND has more
-    assert judged(rules, {ROUND: "Eevee"}) == ({ROUND}, {"too_small": 3})
+    kept, rejected = judged(replace(RULES, min_area_frac=0.0201), WORDS, [LINE, EYE])  # 2,412 of 120,000 pixels
+    assert LINE.points not in kept and rejected["too_small"] == 1
 
 
-def test_what_the_whole_image_shows_is_not_read() -> None:
-    whole = TextPolygon(((0, 0), (400, 0), (400, 200), (0, 200)), 0.9)
-    kept, rejected = find_text(PAPER, lambda image: [whole], RULES, lambda image, asked: [("Ne", 0.9) for _ in asked])
-    assert (kept, rejected) == ([], {"too_large": 1})
+def test_what_is_read_surely_and_what_is_not_are_told_apart() -> None:
+    """Between the thresholds lies what a person has to look at."""
+    kept, _ = judged(RULES, WORDS)
+    plausible = kept[FAINT.points].plausible
+    strict = replace(RULES, min_plausible=min(1.0, plausible + 0.0001), min_doubtful=0.0)
+    assert doubt_about(list(judged(strict, WORDS, [FAINT])[0].values()), 0.01, strict) == "unsure"
+    assert doubt_about([kept[FAINT.points]], 0.01, RULES) is None
+    assert doubt_about([kept[FAINT.points]], 0.0501, RULES) == "large_mask"
 
 
-def judged_marks(unread_score: float, text: Callable[[int], str]) -> tuple[int, dict[str, int], int]:
-    """How many count of MOST_READ round marks of score 0.9 and ten more, why the others do not, and how many are read.
-
-    The mark that is read as number n says `text(n)`.
-    """
-    marks = [
-        TextPolygon(((x, 10), (x + 8, 10), (x + 8, 18), (x, 18)), 0.9 if number < MOST_READ else unread_score)
-        for number, x in enumerate(range(0, 20 * (MOST_READ + 10), 20))
-    ]
+def test_what_two_looks_see_is_read_once() -> None:
     asked: list[TextPolygon] = []
 
     def read(image: Image.Image, polygons: list[TextPolygon]) -> list[tuple[str, float]]:
         asked.extend(polygons)
-        return [(text(number), 0.9) for number in range(len(polygons))]
+        return [("do not repost", 0.99) for _ in polygons]
 
-    paper = Image.new("RGB", (20 * (MOST_READ + 10), 40))
-    kept, rejected = find_text(paper, lambda image: marks[::-1], TextRules(), read)
-    assert set(asked) == set(marks[:MOST_READ]), "the surest"
-    return len(kept), dict(rejected), len(asked)
-
-
-def test_of_very_many_doubtful_polygons_the_surest_are_read() -> None:
-    assert judged_marks(0.64, lambda number: "Eevee") == (MOST_READ, {"unread": 10}, MOST_READ)
+    twin = rectangle(8, 8, 124, 24, score=0.8, scale=0.5)
+    (kept,), _ = find_text(PAPER, lambda image: [twin, LINE], RULES, read)
+    assert len(asked) == 1
+    assert (kept.points, kept.scale, kept.words) == (LINE.points, 1.0, "do not repost")
 
 
-def test_what_is_left_unread_beside_mostly_text_is_text_by_its_score() -> None:
-    assert judged_marks(0.65, lambda number: "Eevee") == (MOST_READ + 10, {}, MOST_READ)
-    most = MOST_READ // 2 + 1
-    judged = judged_marks(0.65, lambda number: "Eevee" if number < most else "OO")
-    assert judged == (most + 10, {"unreadable": MOST_READ - most}, MOST_READ)
+def test_of_very_many_likely_polygons_the_likeliest_are_read() -> None:
+    """Of those left, score and shape decide."""
+    marks = [rectangle(10, 10 + 30 * number, 120, 20, score=0.9 - number / 10_000) for number in range(MOST_READ + 10)]
+    asked: list[TextPolygon] = []
+
+    def read(image: Image.Image, polygons: list[TextPolygon]) -> list[tuple[str, float]]:
+        asked.extend(polygons)
+        return [("", 0.0) for _ in polygons]
+
+    find_text(Image.new("RGB", (400, 30 * len(marks))), lambda image: marks[::-1], RULES, read)
+    assert len(asked) == MOST_READ
+    assert judged(RULES, {}, [])[0] == {}
 
 
-def test_what_is_left_unread_beside_eyes_and_patterns_is_no_text() -> None:
-    judged = judged_marks(0.89, lambda number: "Eevee" if number < MOST_READ // 2 else "OO")
-    assert judged == (MOST_READ // 2, {"unreadable": MOST_READ // 2, "unread": 10}, MOST_READ)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 300), st.integers(0, 200), st.integers(4, 100), st.integers(4, 90), st.floats(0.4, 1)),
+        max_size=8,
+    ),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=25, deadline=None)
+def test_plausibility_is_a_share_and_the_order_of_the_polygons_is_no_matter(
+    boxes: list[tuple[int, int, int, int, float]], seed: int
+) -> None:
+    polygons = [rectangle(*box[:4], score=box[4], scale=(1.0, 0.5)[place % 2]) for place, box in enumerate(boxes)]
+    shapes = describe_shapes(polygons, shares(polygons), PAPER.size)
+    for shape in shapes:
+        assert 0 < plausibility(shape) < 1 and 0 < plausibility(shape + describe_reading("Eevee", 0.9, shape)) < 1
+    anywhere = replace(RULES, min_plausible=0.0, min_doubtful=0.0)
+    shuffled = random.Random(seed).sample(polygons, len(polygons))
+    assert judged(anywhere, {}, polygons) == judged(anywhere, {}, shuffled)
 
 
 # -- drawn pages ------------------------------------------------------------------------------------------------------
@@ -284,19 +257,19 @@ def test_images_of_odd_sizes_are_looked_at(detector: Detector, reader: Reader, s
 
 
 def test_a_line_over_the_edge_of_a_tile_is_one_polygon() -> None:
-    tiled, _ = load_detector(None, RULES.least_score, Looks((1.0,), tile=512, overlap=128))
+    tiled, _ = load_detector(None, LEAST_SCORE, Looks((1.0,), tile=512, overlap=128))
     image = Image.new("RGB", (900, 300), (250, 250, 240))
     ImageDraw.Draw(image).text((60, 130), "A line that is longer than a tile", font=load_font("serif", 48), fill=0)
     seen = tiled(image)
     assert len(seen) >= 2 and max(x for polygon in seen for x, _ in polygon.points) > 512 + 128
-    polygons, _ = find_text(image, tiled, TextRules(verify="none"), None)
+    polygons, _ = find_text(image, tiled, RULES, None)
     assert len(polygons) == 1
     text = np.asarray(image.convert("L")) < 128
     assert not text[~mask_of(image, polygons)].any()
 
 
 def test_a_quarter_turn_is_a_look_of_its_own() -> None:
-    turning, _ = load_detector(None, RULES.least_score, Looks((1.0,), turns=True))
+    turning, _ = load_detector(None, LEAST_SCORE, Looks((1.0,), turns=True))
     page = flat_page(32, (640, 480))
     upwards = page.image.transpose(Image.Transpose.ROTATE_90)
     turned = [polygon for polygon in turning(upwards) if polygon.turned]

@@ -73,7 +73,7 @@ def started(dataset: Dataset, weights: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_until_stuck(run: subprocess.Popen[str]) -> int:
-    """Wait until the model is at work on the image on which it never ends, and return the worker's process id."""
+    """Wait until the model is running on the image on which it never ends, and return the worker's process id."""
     assert run.stdout is not None
     for line in run.stdout:
         if line.strip() == "stuck":
@@ -104,7 +104,7 @@ def test_a_worker_that_dies_costs_its_image_alone(detected: Dataset, tmp_path: P
         assert run.wait(timeout=120) == 0
     assert outcomes(detected) == {
         "first": "inpainted",
-        WIDE: "worker_died: the process that worked on this image was killed (out of memory, or a crash in a decoder)",
+        WIDE: "worker_died: the process working on this image was killed (out of memory, or a crash in a library)",
         "last": "inpainted",
     }
 

@@ -30,9 +30,10 @@ from preprocess.ocr.polygons import TextPolygon, area_frac, draw_mask
 from tests.attack import images
 from tests.attack.images import encoded
 from tests.conftest import Dataset, Finished
-from tests.ocr.drawing import GROUND, Page, busy_page, creature, flat_page, write_on
+from tests.ocr.drawing import GROUND, WORDS, Page, busy_page, creature, flat_page, write_on
 
 SCRIPT = "preprocess/ocr/ocr_pipeline.py"
+UNFLAG = "preprocess/ocr/ocr_unflag.py"
 TEXT = ("flat", "busy", "clear", "grey", "turned")
 STAGE_COLUMNS = (
     "has_ocr",
@@ -40,6 +41,8 @@ STAGE_COLUMNS = (
     "ocr_mask_path",
     "ocr_area_frac",
     "ocr_text_dominated",
+    "ocr_doubt",
+    "ocr_text",
     "ocr_model",
     "ocr_inpainted_path",
     "ocr_inpainter",
@@ -148,12 +151,14 @@ def test_a_run_finds_text_and_paints_it_over(finished: tuple[Dataset, Finished])
     assert run.code == 0, run.stderr
     assert run.summary["counts"] == {"inpainted": 5, "no_text": 1, "text_found": 5}
     assert (run.summary["seen"], run.summary["done"], run.summary["errors"]) == (7 + 5, 6 + 5, 1)
-    assert run.summary["rejected_polygons"]["too_large"] >= 1, "the creature was proposed, and is no word"
+    assert sum(run.summary["rejected_polygons"].values()) >= 1, "the creature was proposed, and is no word"
+    assert (run.summary["doubtful"], run.summary["waiting_for_review"]) == ({}, 0)
     run_id = run.summary["run_id"]
     for name in TEXT:
         cells = stage_cells(dataset, name)
         assert 0.005 < float(cells.pop("ocr_area_frac")) < 0.2
         assert cells.pop("ocr_inpainter").startswith("lama stand-in.pt ")
+        assert WORDS in json.loads(cells.pop("ocr_text"))
         assert cells == {
             "has_ocr": "True",
             "ocr_boxes_path": f"data_stage/OCR_detection/boxes/{IDS[name]}.json",
@@ -205,7 +210,7 @@ def test_boxes_mask_and_area_agree(finished: tuple[Dataset, Finished]) -> None:
     polygons = [TextPolygon(tuple(map(tuple, shape["points"])), shape["score"]) for shape in boxes["polygons"]]
     assert len(polygons) == 1 and 0.6 <= polygons[0].score <= 1
     assert boxes["polygons"][0]["scale"] == 1.0
-    mask = draw_mask(polygons, (800, 600), 0.2)
+    mask = draw_mask(polygons, (800, 600), 0.2, PAGES["flat"].image)
     assert (np.asarray(mask) > 0).tolist() == mask_of(dataset, "flat").tolist()
     assert float(row["ocr_area_frac"]) == round(area_frac(mask), 6)
 
@@ -222,9 +227,11 @@ def test_outside_the_mask_every_pixel_is_that_of_the_source(finished: tuple[Data
 
 
 def test_the_text_on_flat_ground_is_gone(finished: tuple[Dataset, Finished]) -> None:
+    """All but the faintest pixels at the rim of a glyph, which a mask of strokes may leave out."""
     root = finished[0].root / "data_stage/OCR_inpainted"
-    assert Image.open(root / f"{IDS['flat']}.png").getcolors() == [(800 * 600, GROUND)]
-    assert Image.open(root / f"{IDS['grey']}.png").getcolors() == [(640 * 480, 90)]
+    for name, ground in (("flat", GROUND), ("grey", 90)):
+        pixels = np.asarray(Image.open(root / f"{IDS[name]}.png")).astype(int)
+        assert np.abs(pixels - ground).max() <= 4
 
 
 def test_transparency_stays_as_it_was(finished: tuple[Dataset, Finished]) -> None:
@@ -273,17 +280,16 @@ def test_each_half_goes_on_where_it_was_left(dataset: Dataset) -> None:
 def test_detecting_anew_empties_what_was_painted_over_another_mask(copy: Dataset, weights: dict[str, str]) -> None:
     before = stage_cells(copy, "busy")
     flat, grey = IDS["flat"], IDS["grey"]
-    copy.run("preprocess/ocr/ocr_unflag.py", "--ids", grey)
+    copy.run(UNFLAG, "--ids", grey)
     again = copy.run(SCRIPT, "detect", "--redo", "--ids", flat, grey, "--dilate", 0.5)
     assert again.summary["counts"] == {"text_found": 2}, again.stderr
     assert not {"ocr_inpainted_path", "ocr_inpainter"} & stage_cells(copy, "flat").keys()
     assert stage_cells(copy, "grey")["ocr_override"] == "unflagged", "the override outlives a new detection"
     assert stage_cells(copy, "busy") == before
     # Of the images with text only the one that was detected anew and is not unflagged would be painted; here none.
-    strictest = ("--min-confidence", 1, "--verify-text", "none")
+    strictest = ("--min-plausible", 1, "--min-doubtful", 1)
     stricter = copy.run(SCRIPT, "run", "--redo", "--ids", flat, grey, *strictest, *TRUST, env=weights)
     assert stricter.summary["counts"] == {"no_text": 2}, stricter.stderr
-    assert stricter.summary["rejected_polygons"].keys() == {"low_confidence"}
     assert stage_cells(copy, "flat").keys() == {"has_ocr", "ocr_model", "ocr_run_id"}
     assert not [path for path in (copy.root / "data_stage").rglob("*.*") if path.stem in (flat, grey)]
 
@@ -305,6 +311,30 @@ def test_an_image_that_is_mostly_text_is_marked_and_left_as_it_is(copy: Dataset)
         f"OCR_detection/masks/{flat}.png",
     }
     assert copy.run(SCRIPT, "run", "--inpainter", "opencv").summary["seen"] == 0, "nothing waits to be painted over"
+
+
+def test_a_doubtful_image_waits_for_a_person(copy: Dataset) -> None:
+    flat, grey, busy = (IDS[name] for name in ("flat", "grey", "busy"))
+    flags = ("--ids", flat, grey, busy, "--max-mask-frac", "0.001")
+    again = copy.run(SCRIPT, "run", "--redo", *flags, "--inpainter", "opencv")
+    assert again.summary["counts"] == {"text_doubtful": 3}, again.stderr
+    assert (again.summary["doubtful"], again.summary["waiting_for_review"]) == ({"large_mask": 3}, 3)
+    for name in ("flat", "grey", "busy"):
+        cells = stage_cells(copy, name)
+        assert (cells["has_ocr"], cells["ocr_doubt"]) == ("True", "large_mask")
+        assert (
+            "ocr_inpainted_path" not in cells and not (copy.root / f"data_stage/OCR_inpainted/{IDS[name]}.png").exists()
+        )
+        assert (copy.root / cells["ocr_mask_path"]).exists(), "the review shows it"
+    assert copy.run(SCRIPT, "run", "--inpainter", "opencv").summary["seen"] == 0
+    copy.run(UNFLAG, "--ids", grey)
+    copy.run(UNFLAG, "--paint", "--ids", flat)
+    decided = copy.run(SCRIPT, "run", "--inpainter", "opencv")
+    assert (decided.summary["counts"], decided.summary["waiting_for_review"]) == ({"inpainted": 1}, 1)
+    assert stage_cells(copy, "flat")["ocr_inpainted_path"]
+    rest = copy.run(SCRIPT, "inpaint", "--paint-doubtful", "--inpainter", "opencv")
+    assert (rest.summary["counts"], rest.summary["waiting_for_review"]) == ({"inpainted": 1}, 0)
+    assert stage_cells(copy, "busy")["ocr_inpainted_path"] and "ocr_inpainted_path" not in stage_cells(copy, "grey")
 
 
 def test_hostile_images_become_errors(dataset: Dataset) -> None:
@@ -414,19 +444,18 @@ def test_a_table_without_the_stages_columns_is_enough(dataset: Dataset) -> None:
     [
         ((), "the following arguments are required: halves"),
         (("both",), "argument halves: invalid choice: 'both' (choose from 'detect', 'inpaint', 'run')"),
-        (("run", "--min-confidence", "1.5"), "argument --min-confidence: '1.5' is not a number from 0 to 1"),
+        (("run", "--min-plausible", "1.5"), "argument --min-plausible: '1.5' is not a number from 0 to 1"),
         (("run", "--min-area-frac", "nan"), "argument --min-area-frac: 'nan' is not a number from 0 to 1"),
-        (("run", "--min-aspect", "0.5"), "argument --min-aspect: '0.5' is not a number of 1 or more"),
         (("run", "--dilate", "wide"), "argument --dilate: 'wide' is not a number from 0 to 1"),
         (("run", "--scales", "9"), "argument --scales: '9' is not a number from 0.1 to 4"),
         (("run", "--tile", "100"), "argument --tile: '100' is not a whole number from 256 to 4000"),
         (("run", "--max-side", "0"), "argument --max-side: '0' is not a whole number of 64 or more"),
         (("run", "--min-doubtful", "2"), "argument --min-doubtful: '2' is not a number from 0 to 1"),
-        (("run", "--min-readable", "2"), "argument --min-readable: '2' is not a number from 0 to 1"),
+        (("run", "--max-mask-frac", "2"), "argument --max-mask-frac: '2' is not a number from 0 to 1"),
         (("run", "--max-text-frac", "2"), "argument --max-text-frac: '2' is not a number from 0 to 1"),
         (
             ("run", "--verify-text", "some"),
-            "argument --verify-text: invalid choice: 'some' (choose from 'none', 'doubtful', 'all')",
+            "argument --verify-text: invalid choice: 'some' (choose from 'none', 'all')",
         ),
         (("run", "--workers", "0"), "argument --workers: '0' is not a whole number of 1 or more"),
         (("run", "--inpainter", "gan"), "argument --inpainter: invalid choice: 'gan' (choose from 'lama', 'opencv')"),
@@ -464,8 +493,8 @@ def test_a_file_that_is_not_pinned_needs_a_word_of_trust(dataset: Dataset, weigh
         assert wrong.code == 2
         assert wrong.stderr == (
             f"error: LAMA_MODEL: {weights['LAMA_MODEL']} is not the pinned model file (its SHA-256 is "
-            f"{sha256_of(Path(weights['LAMA_MODEL']))}, expected {BIG_LAMA.sha256}); a model file is a program: add "
-            "--trust-model-file if you trust who made it, and it runs where it cannot write\n"
+            f"{sha256_of(Path(weights['LAMA_MODEL']))}, expected {BIG_LAMA.sha256}); a model file is a "
+            "program: if you trust its author, add --trust-model-file to run it in a process that cannot write\n"
         )
     wrong = dataset.run(SCRIPT, "detect", "--det-model", "PP-OCRv5_mobile_det")
     assert wrong.code == 2

@@ -107,7 +107,7 @@ def test_ids_come_from_a_file_and_unknown_ones_change_nothing(flagged: Dataset) 
     refused = flagged.run(SCRIPT, "--ids-file", ids)
     assert refused.code == 2
     assert refused.stderr == (
-        "error: not in metadata/images.csv: cccc; nothing was changed: correct the ids, or leave them out with "
+        "error: not in metadata/images.csv: cccc; nothing was changed: correct the ids, or skip them with "
         "--ignore-unknown\n"
     )
     assert flagged.images() == before

@@ -72,3 +72,10 @@ def test_a_mark_in_a_view_is_found_where_it_stands_in_the_image(turned: bool) ->
     corners = view.place([(columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)])
     assert sorted(x for x, _ in corners) == [410, 430]
     assert sorted(y for _, y in corners) == [220, 240]
+
+
+def test_dots_are_gone_from_what_is_shrunk() -> None:
+    image = np.full((640, 640, 3), 255, np.uint8)
+    image[::6, ::6] = image[1::6, ::6] = image[::6, 1::6] = image[1::6, 1::6] = 0
+    (view,) = views_of((640, 640), Looks((0.5,)))
+    assert np.ptp(view.cut(image)[10:-10, 10:-10]) <= 90

@@ -124,7 +124,7 @@ def test_a_name_of_two_parts_stands_for_the_requirements_of_both(tmp_path):
     (checkout / "requirements/requirements_ray.txt").write_text("ray==2.60.0\niniconfig==2.3.1\n")
     assert environment("small+ray", checkout).packages == ("iniconfig==2.3.1", "ray==2.60.0")
     assert environment_names(checkout) == ["small"]  # `setup all` does not download Ray
-    with pytest.raises(InputError, match=r"^there is no environment 'ray': choose from small$"):
+    with pytest.raises(InputError, match=r"^unknown environment 'ray': choose from small$"):
         environment("ray", checkout)
 
 
@@ -161,5 +161,5 @@ def test_tensorflow_and_torch_never_meet():
 
 def test_an_unknown_environment_names_the_known_ones(tmp_path):
     checkout = make_checkout(tmp_path / "checkout", "1")
-    with pytest.raises(InputError, match=r"^there is no environment 'large': choose from small$"):
+    with pytest.raises(InputError, match=r"^unknown environment 'large': choose from small$"):
         environment("large", checkout)

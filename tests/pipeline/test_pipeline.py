@@ -56,10 +56,10 @@ def test_from_and_to_take_names_and_numbers():
     with pytest.raises(InputErrors) as unknown:
         choose_steps("sieve", "sclpe")
     first, second = unknown.value.problems
-    assert first.startswith("--from: there is no step 'sieve'; the steps are quotas, scrape, ")
-    assert first.endswith(", webdataset, or their numbers 0 to 9")
-    assert second.startswith("--to: there is no step 'sclpe' (did you mean scrape or score?); the steps are ")
-    with pytest.raises(InputError, match=r"^--from 7 comes after --to 6$"):
+    assert first.startswith("--from: unknown step 'sieve'; the steps are quotas, scrape, ")
+    assert first.endswith(", webdataset, or the stage numbers 0 to 9")
+    assert second.startswith("--to: unknown step 'sclpe' (did you mean scrape or score?); the steps are ")
+    with pytest.raises(InputError, match=r"^--from 7 comes after --to 6: swap them$"):
         choose_steps("7", "6")
 
 
@@ -73,24 +73,27 @@ def test_the_users_own_flags_reach_their_stage(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("resize = 3", 'resize must be a list of strings, as ["--limit", "100"]'),
-        ("resize = [1]", 'resize must be a list of strings, as ["--limit", "100"]'),
-        ("resize.min-side = 768", 'resize must be a list of strings, as ["--limit", "100"]'),
-        ("sieve = []", "there is no step 'sieve'; the steps are quotas, scrape, "),
-        ("scor = []", "there is no step 'scor' (did you mean score or scrape?); the steps are "),
+        ("resize = 3", 'resize must be a list of strings, such as ["--limit", "100"]'),
+        ("resize = [1]", 'resize must be a list of strings, such as ["--limit", "100"]'),
+        ("resize.min-side = 768", 'resize must be a list of strings, such as ["--limit", "100"]'),
+        ("sieve = []", "unknown step 'sieve'; the steps are quotas, scrape, "),
+        ("scor = []", "unknown step 'scor' (did you mean score or scrape?); the steps are "),
         ("resize = [", "is not TOML: "),
         ("resize = " + "[" * 100_000, "is nested too deeply: "),
-        ('scrape = ["--root", "elsewhere"]', "scrape: --root stands for --root: one --root is for all steps"),
-        ('scrape = ["--root=elsewhere"]', "scrape: --root=elsewhere stands for --root: "),
-        ('scrape = ["--ro", "elsewhere"]', "scrape: --ro stands for --root: "),
-        ('scrape = ["--help"]', "scrape: --help stands for --help: it would end the step before it did anything"),
-        ('scrape = ["--he"]', "scrape: --he stands for --help: "),
-        ('scrape = ["-h"]', "scrape: -h stands for --help: "),
+        ('scrape = ["--root", "elsewhere"]', "scrape: --root means --root: all steps share one --root"),
+        ('scrape = ["--root=elsewhere"]', "scrape: --root=elsewhere means --root: "),
+        ('scrape = ["--ro", "elsewhere"]', "scrape: --ro means --root: "),
+        ('scrape = ["--help"]', "scrape: --help means --help: the step would print its help and do nothing"),
+        ('scrape = ["--he"]', "scrape: --he means --help: "),
+        ('scrape = ["-h"]', "scrape: -h means --help: "),
         (codecs.BOM_UTF8 + b"scrape = []", "is UTF-8 with a byte order mark: save it as plain UTF-8"),
         ("scrape = []".encode("utf-16"), "is UTF-16: save it as plain UTF-8"),
-        ("scrape = []".encode("utf-16-be"), "is UTF-16 or no text, for it holds NUL bytes: save it as plain UTF-8"),
+        (
+            "scrape = []".encode("utf-16-be"),
+            "is UTF-16 or a binary file, because it contains NUL bytes: save it as plain UTF-8",
+        ),
         ("scrape = []".encode("utf-32"), "is UTF-32: save it as plain UTF-8"),
-        ("# ok\n# Pokémon".encode("latin-1"), "is not UTF-8: line 2 holds the byte 0xe9; save it as UTF-8"),
+        ("# ok\n# Pokémon".encode("latin-1"), "is not UTF-8: line 2 has the byte 0xe9; save it as UTF-8"),
         (None, "cannot be read: No such file or directory"),
     ],
 )
@@ -110,9 +113,9 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path):
     config.write_text('resiz = []\nscrape = ["--hl", "de", "--ro=x"]\nscore = 3\nnsfw = ["--redo"]\n')
     done = run_pipeline("run", "--root", tmp_path, "--config", config, "--from", "10", "--to", "wds", "--plan")
     assert done.returncode == 2
-    assert [line.partition(": there")[0] for line in done.stderr.splitlines()[:2]] == ["error: --from", "error: --to"]
+    assert [line.partition(": unknown")[0] for line in done.stderr.splitlines()[:2]] == ["error: --from", "error: --to"]
     rest = [line.removeprefix(f"error: --config {config}: ") for line in done.stderr.splitlines()[2:]]
-    assert [line.split()[0] for line in rest] == ["there", "scrape:", "score"]
+    assert [line.split()[0] for line in rest] == ["unknown", "scrape:", "score"]
 
 
 def test_flags_that_only_look_like_others_are_taken():
@@ -153,7 +156,7 @@ def test_results_are_counted_from_the_report_and_the_exit_code(tmp_path, report,
 def test_an_unknown_test_folder_names_the_known_ones():
     done = run_pipeline("test", "sieve")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: there are no tests 'sieve': choose from lint, ")
+    assert done.stderr.startswith("error: unknown test folder 'sieve': choose from lint, ")
 
 
 def test_a_test_folder_with_a_missing_library_fails(tmp_path):

@@ -105,7 +105,7 @@ def test_a_set_that_no_disk_holds_is_named(tmp_path, run):
     (found,) = check_disk(*scrape)
     assert found.startswith(f"{tmp_path / 'data'}: ")
     assert " GB are free, and about " in found and " for 1,000,000,000,000 images)" in found
-    assert found.endswith(": free some, choose another disk, or add --no-disk-check")
+    assert found.endswith(": free some space, choose another disk, or add --no-disk-check")
     for flags in (["--species", "Eevee"], ["--limit=5"], ["--data-root", "s3://bucket/set"]):
         assert check_disk(Runner(tmp_path / "data", {"scrape": flags}), [STEPS["scrape"]]) == []
     assert check_disk(Runner(tmp_path / "data"), [STEPS["resize"]]) == []
@@ -123,8 +123,8 @@ def test_a_root_that_cannot_be_a_folder_and_a_cache_that_cannot_be_written_are_n
         run("--from", "species", "--to", "split", "--root", file / "data", POKEFA_CACHE=str(file / "cache"))
     )
     assert found == [
-        f"--root {file / 'data'}: {file} is no folder: name another one",
-        f"{file} cannot be written, and environments are kept there: set POKEFA_CACHE to a folder",
+        f"--root {file / 'data'}: {file} is not a folder: name another one",
+        f"{file}, the folder for environments, is not writable: set POKEFA_CACHE to another",
     ]
 
 
@@ -139,7 +139,7 @@ def test_setting_up_in_a_place_that_cannot_be_written_is_one_line(tmp_path):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: cannot build environment quotas in {tmp_path}/file/cache/envs/")
-    assert line.endswith("; set POKEFA_CACHE to a folder that can be written")
+    assert line.endswith("; set POKEFA_CACHE to a writable folder")
 
 
 def test_an_abbreviated_flag_is_found():

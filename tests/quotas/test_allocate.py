@@ -148,11 +148,11 @@ def refusal(dataset: Dataset, *arguments: object) -> str:
     [
         (["1-3:30:0.2"], "bands end at rank 3, the popularity list at rank 4: make them agree"),
         (["1-5:50:0.2"], "bands end at rank 5, the popularity list at rank 4: make them agree"),
-        (["1-2:20:0.2", "2-4:30:0.2"], "bands overlap: rank 2 is in more than one band"),
-        (["1-2:20:0.2", "4-4:30:0.2"], "bands leave a gap: no band has rank 3"),
-        (["2-4:30:0.2"], "bands leave a gap: no band has rank 1"),
-        (["3-1:30:0.2"], "band 3-1 ends before it begins"),
-        (["0-4:60:0.2"], "band 0-4 begins before rank 1"),
+        (["1-2:20:0.2", "2-4:30:0.2"], "bands overlap: rank 2 is in more than one band: correct --band"),
+        (["1-2:20:0.2", "4-4:30:0.2"], "bands leave a gap: no band has rank 3: correct --band"),
+        (["2-4:30:0.2"], "bands leave a gap: no band has rank 1: correct --band"),
+        (["3-1:30:0.2"], "band 3-1 ends before it begins: swap its ranks"),
+        (["0-4:60:0.2"], "band 0-4 begins before rank 1: use ranks from 1"),
         (
             ["1-2:20:0.2", "3-4:11:0.2"],
             "band 3-4 has a budget of 11, less than the floor of 6 for each of 2 species (12): "
@@ -168,7 +168,10 @@ def test_impossible_bands(bands: list[str], message: str) -> None:
 
 def test_impossible_bands_are_wrong_usage(dataset: Dataset, small: Path) -> None:
     bands = ("--band", "1-2:20:0.2", "--band", "4-4:30:0.2")
-    assert refusal(dataset, "--popularity", small, *bands) == "error: bands leave a gap: no band has rank 3\n"
+    assert (
+        refusal(dataset, "--popularity", small, *bands)
+        == "error: bands leave a gap: no band has rank 3: correct --band\n"
+    )
 
 
 def test_floor_above_the_budget(dataset: Dataset) -> None:
@@ -186,9 +189,9 @@ def test_budget_of_bands_without_budget(dataset: Dataset, small: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rank,name\n1,Mew\n1,Mewtwo\n", "rank 1 stands twice"),
-        ("rank,name\n1,Mew\n2,Mew\n", "'Mew' stands twice"),
-        ("rank,name\n1,Mew\n3,Mewtwo\n", "rank 2 is missing"),
+        ("rank,name\n1,Mew\n1,Mewtwo\n", "rank 1 occurs twice: remove a row"),
+        ("rank,name\n1,Mew\n2,Mew\n", "'Mew' occurs twice: remove a row"),
+        ("rank,name\n1,Mew\n3,Mewtwo\n", "rank 2 is missing: add its row"),
         ("rank,name\n1,Mew\nx,Mewtwo\n", "rank 'x' with name 'Mewtwo' is not a whole number with a name"),
         ("rank,name\n1,\n", "rank '1' with name '' is not a whole number with a name"),
     ],
@@ -207,7 +210,7 @@ def test_damaged_popularity(tmp_path: Path, text: str, message: str) -> None:
         ("", "has no column rank: name a CSV with rank and name"),
         ("rank\n1\n", "has no column name: name a CSV with rank and name"),
         ("rank,name\n", "has no rows: name a CSV with rank and name"),
-        ("rank;name\n1;Mew\n", "has semicolons between its cells: save it as CSV with commas, in UTF-8"),
+        ("rank;name\n1;Mew\n", "separates its cells with semicolons: save it as CSV with commas, in UTF-8"),
     ],
 )
 def test_popularity_without_its_columns_or_rows(tmp_path: Path, text: str, message: str) -> None:
@@ -228,7 +231,7 @@ def test_missing_popularity(dataset: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--band", "1-4"], "argument --band: '1-4' is not FIRST-LAST:BUDGET:EXPONENT, as 1-150:12000:0.20"),
+        (["--band", "1-4"], "argument --band: '1-4' is not FIRST-LAST:BUDGET:EXPONENT, such as 1-150:12000:0.20"),
         (["--band", "1-4:40:-1"], "argument --band: '1-4:40:-1' is not FIRST-LAST:BUDGET:EXPONENT"),
         (["--floor", "-1"], "argument --floor: '-1' is not a whole number of 0 or more"),
         (["--budget", "0"], "argument --budget: '0' is not a whole number of 1 or more"),

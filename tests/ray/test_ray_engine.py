@@ -199,7 +199,7 @@ def test_a_folder_that_a_node_does_not_see_ends_the_run(cluster, tmp_path):
     with pytest.raises(PokefaError) as caught:
         list(run_batches(make_where, range(5), pool_on(cluster, shared=missing)))
     assert str(caught.value).startswith(
-        f"there is no {missing}: it must be storage that every node sees at the same place (on node "
+        f"{missing} does not exist: use storage that all nodes mount at the same path (on node "
     )
 
 

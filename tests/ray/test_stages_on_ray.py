@@ -97,7 +97,7 @@ def test_ctrl_c_and_a_killed_driver_lose_nothing(cluster, tmp_path, fill):
     os.killpg(stopped.pid, signal.SIGINT)
     _, stderr = stopped.communicate(timeout=100)
     assert stopped.returncode == 130, stderr
-    assert "error: interrupted: what was finished is saved; run the same command again to go on\n" in stderr
+    assert "error: interrupted: finished work is saved; run the same command again to continue\n" in stderr
     saved = sum(bool(row["phash64"]) for row in ray.images().values())
     assert 100 < saved < IMAGES - 40
 
@@ -190,11 +190,11 @@ def test_wrong_use_is_one_line(script, dataset, fill):
     fill(dataset, 1)
     halves = ("run",) if "ocr" in script else ()
     wrong: list[tuple[tuple[Any, ...], str]] = [
-        (("--ray-address", "x:1"), "--ray-address is for a Ray cluster: add --engine ray, or leave it out"),
-        (("--gpus-per-worker", 1), "--gpus-per-worker is for a Ray cluster: add --engine ray, or leave it out"),
+        (("--ray-address", "x:1"), "--ray-address is for a Ray cluster: add --engine ray, or remove it"),
+        (("--gpus-per-worker", 1), "--gpus-per-worker is for a Ray cluster: add --engine ray, or remove it"),
         (
             ("--engine", "ray", "--ray-address", "ray://x:1"),
-            "--ray-address ray://x:1: give HOST:PORT, and run this on a node of the cluster",
+            "--ray-address ray://x:1: give HOST:PORT, and run the script on a node of the cluster",
         ),
     ]
     for flags, message in wrong:

@@ -94,7 +94,7 @@ def test_a_cut_file_is_not_understood(form: str, share: float) -> None:
     [
         (b"GIF89a", "neither JPEG nor PNG nor WebP"),
         (b"\xff\xd8hello", "no JPEG marker at byte 2"),
-        (b"\xff\xd8\xff\xd0\xff\xd9", "marker D0 at byte 2 belongs into a scan"),
+        (b"\xff\xd8\xff\xd0\xff\xd9", "marker D0 at byte 2 belongs in a scan"),
         (b"\xff\xd8\xff\xda\0\2abc", "a JPEG scan has no end"),
         (b"\xff\xd8\xff\xe1", "the file ends in the middle of a segment"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\4IEND", "the file ends in the middle of a chunk"),

@@ -36,7 +36,7 @@ def test_smooth_pictures_become_small() -> None:
 def test_other_modes_are_refused() -> None:
     with pytest.raises(ValueError) as caught:
         encode_png(Image.new("CMYK", (2, 2)), 6)
-    assert str(caught.value) == "no PNG of mode CMYK is written here"
+    assert str(caught.value) == "cannot write a PNG of mode CMYK"
 
 
 def filter_of(data: bytes) -> int:

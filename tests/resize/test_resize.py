@@ -120,7 +120,7 @@ def test_bounds_must_rise() -> None:
     with pytest.raises(InputError) as caught:
         Bounds(2000, 1000, 4096)
     assert str(caught.value) == (
-        "--min-side 2000, --max-short 1000 and --max-long 4096 do not rise: give sizes from small to large"
+        "--min-side 2000, --max-short 1000 and --max-long 4096 do not increase: give sizes from small to large"
     )
 
 
@@ -619,7 +619,7 @@ def test_a_killed_run_is_finished_by_the_next(dataset: Dataset) -> None:
         (["--max-long", "wide"], "argument --max-long: 'wide' is not a whole number of 1 or more"),
         (
             ["--max-short", "5000"],
-            "error: --min-side 1024, --max-short 5000 and --max-long 4096 do not rise: give sizes from small to large",
+            "error: --min-side 1024, --max-short 5000 and --max-long 4096 do not increase: give sizes from small to large",  # noqa: E501
         ),
     ],
 )

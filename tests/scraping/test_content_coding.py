@@ -66,10 +66,10 @@ def test_codings_that_are_not_known(coding: str) -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
 def test_what_is_not_packed_as_it_says(coding: str) -> None:
-    with pytest.raises(Refused, match=r"^truncated: the packed data are damaged"):
+    with pytest.raises(Refused, match=r"^truncated: the compressed data are damaged"):
         unpack(b"\xff\xd8\xff\xe0 no such data" * 9, coding)
 
 
 def test_packed_data_that_end_too_early() -> None:
-    with pytest.raises(Refused, match=r"^truncated: the packed data are damaged"):
+    with pytest.raises(Refused, match=r"^truncated: the compressed data are damaged"):
         unpack(packed(bytes(range(256)), "zstd")[:-9], "zstd")

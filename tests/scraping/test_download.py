@@ -325,7 +325,7 @@ def test_a_host_in_other_letters(site: Site, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("value", ["99999999999999999999", "Fri, 31 Dec 99999 23:59:59 GMT", "9" * 5000])
 def test_a_wait_that_nobody_can_wait(site: Site, value: str) -> None:
     slug, detail = refusal(site.add("/a", status=503, headers={"Retry-After": value}))
-    assert (slug, detail) == ("host_busy", f"127.0.0.1 asks to be left alone for {MOST_PATIENCE_S:.0f} seconds")
+    assert (slug, detail) == ("host_busy", f"127.0.0.1 asks for a pause of {MOST_PATIENCE_S:.0f} seconds")
     assert len(site.requests) == 1
 
 
@@ -666,12 +666,12 @@ def test_too_many_pixels() -> None:
 
 def test_not_an_image() -> None:
     page = b"<!doctype html><title>image.jpg</title>"
-    assert examined(page) == ("not_an_image", "the bytes are in no known image format")
+    assert examined(page) == ("not_an_image", "the bytes match no known image format")
 
 
 def test_unsupported_format() -> None:
     drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="300" height="300"/>'
-    assert examined(drawing) == ("unsupported_format", "SVG is not read")
+    assert examined(drawing) == ("unsupported_format", "SVG is not supported")
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -87,7 +87,7 @@ def test_a_stop_ends_the_waiting_for_results() -> None:
 
     with work_loop(work, stop) as loop:
         done, never = loop.submit(0), loop.submit(1)
-        with pytest.raises(Interrupted, match=r"^interrupted in the middle of a download$"):
+        with pytest.raises(Interrupted, match=r"^interrupted during a download$"):
             loop.result(never)
         assert loop.result(done) == 0  # what has come is not lost
 

@@ -141,7 +141,7 @@ def test_a_label_with_a_nul_names_the_line(dataset: Dataset, folder: Path, tmp_p
     labels.write_text("file,species\nEevee/1.png,Mew\na\0b.png,Mew\n")
     finished = dataset.run(SCRIPT, "--from-folder", folder, "--labels", labels)
     assert finished.code == 2
-    assert finished.stderr.startswith(f"error: {labels} line 3 holds a NUL byte: ")
+    assert finished.stderr.startswith(f"error: {labels} line 3 contains a NUL byte: ")
 
 
 def test_a_folder_whose_own_name_is_odd(dataset: Dataset, folder: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_rest_that_is_too_long_ends_the_waiting_of_all() -> None:
                 raise AssertionError("it was not left alone")
 
         for attempt in (hosts.rest(busy("a.example", 3600), 1, is_last=False), ask(), ask()):
-            with pytest.raises(Refused, match=r"^host_busy: a\.example asks to be left alone for \d+ seconds$"):
+            with pytest.raises(Refused, match=r"^host_busy: a\.example asks for a pause of \d+ seconds$"):
                 await attempt
 
     run(work())

@@ -66,7 +66,7 @@ def test_a_list_that_a_spreadsheet_saved(
     flags = ["--from-folder", str(tmp_path)] if flag == "--labels" else []
     assert main(["--root", str(dataset.root), *flags, flag, str(path)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {path} has semicolons between its cells: save it as CSV with commas, in UTF-8\n"
+        f"error: {path} separates its cells with semicolons: save it as CSV with commas, in UTF-8\n"
     )
 
 
@@ -78,7 +78,7 @@ def test_a_list_that_a_spreadsheet_saved(
         ("1,Mew,001-150,1,٣", "rank and quota must be whole numbers"),
         ("1,Mew,../..,1,5", "the name 'Mew' or the band '../..' is malformed"),
         ("1,ピカチュウ,001-150,1,5", "the name 'ピカチュウ' or the band '001-150' is malformed"),
-        ("2,UMBREON,001-150,1,5", "the species 'UMBREON' is there twice: remove a row"),
+        ("2,UMBREON,001-150,1,5", "the species 'UMBREON' occurs twice: remove a row"),
     ],
 )
 def test_a_damaged_row_of_quotas(dataset: Dataset, row: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,13 +48,16 @@ def test_set_aside_at_five_pages_over_species_and_runs(dataset: Dataset, site: S
     second = scrape(dataset, site, ["gone5", "gone6", "good2"])
     assert second.summary["counts"] == {"placeholder": 2, "saved": 1, "set_aside": 1}
     assert second.summary["errors"] == 0
-    assert f"{REMOVED} is set aside: 6 pages have shown these bytes; --keep-placeholder {REMOVED}" in second.stderr
+    assert (
+        f"{REMOVED} is set aside: 6 pages show these bytes; restore it with --keep-placeholder {REMOVED}"
+        in second.stderr
+    )
     images = dataset.images()
     assert [row["drop_reason"] for row in images.values()] == ["scrape:placeholder", "", ""]
     assert (dataset.root / images[REMOVED]["path_raw"]).read_bytes() == picture(0)  # nothing is deleted
     (drop,) = dataset.rows("drops")
     found = (drop["image_id"], drop["stage"], drop["reason"], drop["detail"], drop["source_url"])
-    detail = "6 pages have shown these bytes"
+    detail = "6 pages show these bytes"
     assert found == (REMOVED, "scrape", "placeholder", detail, images[REMOVED]["source_url"])
     told = {line["url"].rpartition("/")[2]: line for line in lines(dataset)}
     assert told["gone6"]["status"] == "placeholder"

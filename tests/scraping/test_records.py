@@ -236,7 +236,7 @@ def test_full_disk(records: Records, tmp_path: Path) -> None:
     with pytest.raises(RunError) as failed:
         records.write(MEW, URL, "http_404")
     assert str(failed.value) == (
-        f"cannot write in {folder}: No space left on device; mend that and run the same command again"
+        f"cannot write in {folder}: No space left on device; fix that and run the same command again"
     )
 
 

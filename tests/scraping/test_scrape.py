@@ -190,7 +190,7 @@ def test_every_candidate_ends_with_a_status(dataset: Dataset, gallery: Gallery) 
     assert finished.summary["counts"] == dict(sorted(Counter(expected.values()).items()))
     assert finished.summary["errors"] == 6  # 404, no image, unsupported, truncated, empty twice
     assert finished.summary["species_short"] == 1
-    assert "Umbreon: 3 new images, 50 were wanted" in finished.stderr
+    assert "Umbreon: 3 of 50 wanted images" in finished.stderr
     assert saved(dataset) == {"Umbreon": 3}
 
 
@@ -229,7 +229,7 @@ def test_bad_line_of_excluded_domains(
     path.write_text(f"# a list\nexample.org\n{line}\n")
     assert run_here(dataset, "--exclude-domains", str(path)) == 2
     assert capsys.readouterr().err == (
-        f"error: {path} line 3: {line!r} is no domain: write one a line, such as example.org\n"
+        f"error: {path} line 3: {line!r} is not a domain: write one per line, such as example.org\n"
     )
 
 
@@ -507,7 +507,7 @@ def test_max_searches_is_exit_code_3(dataset: Dataset, gallery: Gallery) -> None
         stopped = scrape(dataset, address, "--species", "Umbreon", "--max-searches", 1)
         assert stopped.code == 3
         assert stopped.stderr.endswith(
-            "error: --max-searches 1 is reached: run again with more, the pages so far are stored\n"
+            "error: --max-searches 1 is reached: raise it and run again, the pages so far are stored\n"
         )
         assert stopped.summary["searches"] == {"paid": 1, "reused": 0, "left": 999}
         assert saved(dataset) == {"Umbreon": 2}
@@ -594,18 +594,25 @@ def test_two_at_once(dataset: Dataset) -> None:
     with holding(dataset.root, "scrape"):
         finished = dataset.run(SCRIPT)
     assert finished.code == 2
-    assert finished.stderr.startswith(f"error: scrape.py or takedown.py is at work on {dataset.root}: wait until ")
+    assert finished.stderr.startswith(f"error: scrape.py or takedown.py is running on {dataset.root}: wait until ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--species", "Missingno"], "error: --species: 'Missingno' is no species of quotas.csv"),
-        (["--from-folder", "no-such-folder"], "error: --from-folder no-such-folder is no folder"),
-        (["--query", "fanart"], "argument --query: 'fanart' does not hold {name}, the place of the species' name"),
+        (["--species", "Umbron"], "unknown species 'Umbron' (did you mean Umbreon?): use a name from quotas.csv"),
+        (["--species", "Missingno"], "error: --species: unknown species 'Missingno': use a name from quotas.csv"),
+        (
+            ["--from-folder", "no-such-folder"],
+            "error: --from-folder no-such-folder is not a folder: name an existing one",
+        ),
+        (["--query", "fanart"], "argument --query: 'fanart' does not contain {name}, the place of the species' name"),
         (["--labels", "a.csv"], "error: --labels needs --from-folder"),
         (["--from-urls", "a", "--from-folder", "b"], "argument --from-folder: not allowed with argument --from-urls"),
-        (["--from-urls", "a", "--limit", "3"], "--limit is for the search: shorten the folder or the list instead"),
+        (
+            ["--from-urls", "a", "--limit", "3"],
+            "--limit applies to the search only: shorten the folder or the list instead",
+        ),
         (["--min-side", "0"], "argument --min-side: '0' is not a whole number of 1 or more"),
         (["--per-host", "0"], "argument --per-host: '0' is not a whole number of 1 or more"),
         (["--max-aspect", "0.5"], "argument --max-aspect: '0.5' is not a number of 1 or more"),
@@ -614,11 +621,11 @@ def test_two_at_once(dataset: Dataset) -> None:
             "error: --exclude-domains no-such-file cannot be read: No such file or directory",
         ),
         (["--deadline", "-1"], "argument --deadline: '-1' is not a number of seconds over 0"),
-        (["--hl", "English"], "--hl: 'English' is not the code of a language, such as en or pt-br"),
-        (["--gl", "usa"], "--gl: 'usa' is not the code of a country in two letters, such as us or jp"),
+        (["--hl", "English"], "--hl: 'English' is not a language code, such as en or pt-br"),
+        (["--gl", "usa"], "--gl: 'usa' is not a two-letter country code, such as us or jp"),
         (["--safe", "on"], "argument --safe: invalid choice: 'on' (choose from 'active', 'off')"),
         (["--tbs", ""], "--tbs: '' is not a filter of printable ASCII characters without spaces, such as isz:l"),
-        (["--contact", "é"], "argument --contact: 'é' holds characters that an HTTP header cannot carry"),
+        (["--contact", "é"], "argument --contact: 'é' contains characters that are not allowed in an HTTP header"),
     ],
 )
 def test_wrong_usage(dataset: Dataset, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -687,7 +694,7 @@ def test_folder_of_no_species(dataset: Dataset, pictures: Path) -> None:
     (pictures / "Missingno/1.png").write_bytes(picture(1))
     finished = dataset.run(SCRIPT, "--from-folder", pictures, "--quiet")
     assert finished.code == 2
-    assert finished.stderr.endswith(f"error: sub-folder of {pictures}: 'Missingno' is no species of quotas.csv\n")
+    assert finished.stderr.endswith(": unknown species 'Missingno': use a name from quotas.csv\n")
     assert saved(dataset) == {}
 
 
@@ -708,7 +715,7 @@ def test_from_urls(dataset: Dataset, site: Site, tmp_path: Path) -> None:
     )
     finished = dataset.run(SCRIPT, "--allow-private", "--from-urls", path, "--workers", 1)
     assert finished.code == 0
-    assert f"{path}: 1 rows without a species are passed over" in finished.stderr
+    assert f"{path}: 1 rows without a species are skipped" in finished.stderr
     assert finished.summary["counts"] == {
         "blocked_scheme": 1,
         "duplicate_url": 1,
@@ -728,7 +735,7 @@ def test_from_urls(dataset: Dataset, site: Site, tmp_path: Path) -> None:
     assert (row["query"], row["source_domain"], row["content_type"]) == ("from-urls", "127.0.0.1", "image/png")
     again = dataset.run(SCRIPT, "--allow-private", "--from-urls", path)
     assert (again.summary["seen"], again.summary["done"]) == (0, 0)
-    assert "3 addresses were tried before and not saved: --retry-errors tries them again" in again.stderr
+    assert "3 URLs were tried before and not saved: use --retry-errors to try them again" in again.stderr
 
 
 def test_from_urls_as_parquet(dataset: Dataset, site: Site, tmp_path: Path) -> None:
@@ -765,10 +772,13 @@ def test_a_parquet_file_that_is_none(dataset: Dataset, tmp_path: Path, capsys: p
     ("text", "message"),
     [
         ("url,species\n", "has no column source_url: it needs the columns source_url and species"),
-        ("source_url,species\nhttp://a.example/,Missingno\n", "line 2: 'Missingno' is no species of quotas.csv"),
+        (
+            "source_url,species\nhttp://a.example/,Missingno\n",
+            "line 2: unknown species 'Missingno': use a name from quotas.csv",
+        ),
         (
             "source_url,species,image_id\nhttp://a.example/,Mew,12\n",
-            "line 2: image_id '12' is no MD5 of 32 hex digits",
+            "line 2: image_id '12' is not an MD5 of 32 hex digits",
         ),
     ],
 )
@@ -868,7 +878,7 @@ def test_interrupt_saves_what_is_finished(dataset: Dataset, gallery: Gallery) ->
             process.send_signal(signal.SIGTERM)
             stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert stderr.endswith("error: interrupted: what was finished is saved; run the same command again to go on\n")
+        assert stderr.endswith("error: interrupted: finished work is saved; run the same command again to continue\n")
         done = json.loads(stdout.splitlines()[-1])["done"]
         assert 0 < done < 30
         assert len(dataset.images()) == done
@@ -895,4 +905,4 @@ def test_a_signal_ends_a_download_that_never_would(dataset: Dataset, site: Site,
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.endswith("error: interrupted: what was finished is saved; run the same command again to go on\n")
+    assert stderr.endswith("error: interrupted: finished work is saved; run the same command again to continue\n")

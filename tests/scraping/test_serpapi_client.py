@@ -138,7 +138,7 @@ def test_damaged_store(gallery: Gallery, folder: Path) -> None:
     with pytest.raises(RunError) as refused:
         client(folder, address).page(QUERY, 0)
     assert str(refused.value).startswith(f"{path} is damaged (")
-    assert str(refused.value).endswith("): remove it, and the page is searched for again")
+    assert str(refused.value).endswith("): remove it to search for the page again")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_waits_until_the_hour_has_searches_again(site: Site, folder: Path, caplo
     site.routes[f"/account.json?api_key={KEY}"] = account
     assert client(folder, site.url("")).page(QUERY, 0) == [{}]
     assert log == ["search", *["account"] * 4, "search"]
-    assert caplog.messages == ["the 200 searches that the account has in an hour are used up: waiting"]
+    assert caplog.messages == ["the account's 200 searches per hour are used up: waiting"]
 
 
 def test_an_hour_that_ends(gallery: Gallery, folder: Path) -> None:
@@ -337,7 +337,7 @@ def test_answers_of_any_form(site: Site, folder: Path, answer: str) -> None:
     if answer.startswith("{"):
         assert client(folder, site.url("")).page(QUERY, 0) == []
     else:
-        with pytest.raises(RunError, match="the answer is no JSON object"):
+        with pytest.raises(RunError, match="the answer is not a JSON object"):
             client(folder, site.url("")).page(QUERY, 0)
 
 
@@ -349,7 +349,7 @@ def test_max_searches(gallery: Gallery, folder: Path) -> None:
         search.page(QUERY, 1)
         with pytest.raises(BudgetReached) as reached:
             search.page(QUERY, 2)
-    assert str(reached.value) == "--max-searches 2 is reached: run again with more, the pages so far are stored"
+    assert str(reached.value) == "--max-searches 2 is reached: raise it and run again, the pages so far are stored"
     assert reached.value.exit_code == 3
     assert len(address.searches) == 2
 

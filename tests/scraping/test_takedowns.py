@@ -73,7 +73,7 @@ def test_the_same_address_is_not_even_asked(scraped: Dataset, site: Site) -> Non
     assert (finished.code, finished.summary["errors"]) == (0, 0)
     assert finished.summary["counts"] == {"taken_down_address": 1}
     assert site.requests == []
-    assert details(scraped) == {"taken_down_address": "the image at this address was taken down"}
+    assert details(scraped) == {"taken_down_address": "the image at this URL was taken down"}
 
 
 def test_the_same_bytes_from_elsewhere_are_refused(scraped: Dataset, site: Site) -> None:

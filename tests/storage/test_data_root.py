@@ -110,7 +110,7 @@ def test_a_takedown_removes_what_lies_on_the_storage_and_asks_where_it_is(datase
     shutil.rmtree(dataset.root / "data_raw")
     ask = ("metadata/takedown.py", "--domain", "artist.example", "--reason", "the artist asked")
     done = dataset.run(*ask, env=storage)
-    assert "Without a file here: 1. " in done.stdout
+    assert "1 of them have no file here: if the images are stored elsewhere, add --data-root." in done.stdout
     done = dataset.run(*ask, "--data-root", f"s3://{BUCKET}/asked", "--apply", env=storage)
     assert (done.code, done.summary["files"]) == (0, 1), done.stderr
     assert f"removed s3://{address}" in done.stdout
@@ -138,22 +138,22 @@ def test_another_folder_is_a_data_root_too(dataset, tmp_path, storage):
     done = dataset.run("metadata/verify.py", "--fix")
     assert (done.code, done.stderr.splitlines()[-1]) == (
         2,
-        f"error: the images are in --data-root {tmp_path / 'share'}, and --fix would count them as missing: copy "
+        f"error: the images are in --data-root {tmp_path / 'share'}, and --fix would treat them as missing: copy "
         f"them to {dataset.root} first",
     )
     done = dataset.run("metadata/takedown.py", "--id", rows[0]["image_id"], "--reason", "asked", "--apply")
     assert (done.code, done.stderr.splitlines()[-1]) == (
         2,
-        f"error: 1 of the images have no file here, and runs of this set had --data-root {tmp_path / 'share'}: name it "
-        "here too; nothing was changed",
+        f"error: 1 of the images have no file here, and earlier runs used --data-root {tmp_path / 'share'}: add it; "
+        "nothing was changed",
     )
     assert (dataset.root / "metadata/images.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("s3://no-such-bucket/set", "--data-root s3://no-such-bucket/set: nothing lies there, or "),
-     ("no-such-folder", "--data-root no-such-folder: there is no such folder"),
+    [("s3://no-such-bucket/set", "--data-root s3://no-such-bucket/set does not exist, or "),
+     ("no-such-folder", "--data-root no-such-folder does not exist: name an existing folder"),
      ("smoke://signals", "--data-root smoke://signals cannot be used: ")],
 )  # fmt: skip
 def test_a_wrong_address_is_one_line_and_changes_nothing(dataset, storage, address, message):

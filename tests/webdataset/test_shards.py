@@ -143,7 +143,7 @@ def test_shard_bytes_cannot_be_planned_for_files_that_change(dataset: Any) -> No
     finished = dataset.run(SCRIPT, "--shard-bytes", 20480, "--max-side", 10)
     assert finished.code == 2
     assert finished.stderr.endswith(
-        "error: --shard-bytes plans with the files as they are: with --image-format or --max-side use --shard-size\n"
+        "error: --shard-bytes applies to unchanged files only: with --image-format or --max-side use --shard-size\n"
     )
 
 
@@ -425,7 +425,7 @@ def test_an_image_that_kills_the_process_is_left_out(
         assert script.main(flags) == 1
     summary = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert (summary["counts"], summary["errors"]) == ({"packed": 4, "worker_died": 1}, 1)
-    reason = "worker_died: the process that worked on this image was killed (out of memory, or a crash in a decoder)"
+    reason = "worker_died: the process working on this image was killed (out of memory, or a crash in a library)"
     assert stats(dataset)["left_out"] == dict.fromkeys(deadly, reason)
     assert set(ids_in(dataset, "train")) == {row["image_id"] for row in rows} - deadly
     assert verify(dataset) == []
@@ -441,7 +441,7 @@ def test_an_image_that_takes_too_long_is_left_out_and_has_another_try(dataset: A
     flags = ("--shard-size", "3", "--workers", "1")
     done = dataset.run(SCRIPT, *flags, "--decode-seconds", "0.2")
     assert done.summary["counts"] == {"packed": 2, "unreadable": 1}, done.stderr
-    reason = "unreadable: decode_timeout: not decoded within 0.2 seconds of processor time"
+    reason = "unreadable: decode_timeout: not decoded within 0.2 seconds of CPU time"
     assert stats(dataset)["left_out"] == {slow["image_id"]: reason}
     assert dataset.run(SCRIPT, *flags).summary["counts"] == {"packed": 3}
 

@@ -103,7 +103,7 @@ def test_a_species_whose_images_are_all_linked_gives_fewer(dataset: Any) -> None
     finished = dataset.run(SCRIPT)
     assert (finished.summary["val"], finished.summary["species_short"]) == (0, 1)
     assert (
-        "1 species give fewer images than their share: too few can leave train, or they have a side already"
+        "1 species give fewer images than their share: too few can leave train, or they already have a side"
         in finished.stderr
     )
 

@@ -283,7 +283,7 @@ def test_bad_images_are_left_out_counted_and_named(dataset: Any, snapshot: Snaps
     reasons = [
         f"unreadable: missing_file: {rows[0]['path']}: No such file or directory",
         "unreadable: empty_file: 0 bytes",
-        "unreadable: not_an_image: the bytes are in no known image format",
+        "unreadable: not_an_image: the bytes match no known image format",
         "unreadable: truncated: ",
     ]
     left_out = stats(dataset)["left_out"]
@@ -419,7 +419,8 @@ def test_a_row_without_a_split_is_left_out_with_the_reason(
     assert (finished.summary["seen"], finished.summary["errors"]) == (2, errors)
     assert finished.summary["counts"] == {"packed": 1, reason.split(":")[0]: 1}
     assert stats(dataset)["left_out"] == {rows[0]["image_id"]: reason}
-    told = f"{rows[0]['image_id']}: left out: {reason}" if errors else f"1 images left out: {reason}"
+    in_words = reason.replace("dropped: cap_filter:refusal_language", "dropped by cap_filter: refusal language")
+    told = f"{rows[0]['image_id']}: left out: {reason}" if errors else f"1 image left out: {in_words}"
     assert told in finished.stderr
 
 
@@ -486,7 +487,7 @@ def test_id_lists_of_another_split_are_refused(dataset: Any) -> None:
     finished = dataset.run(SCRIPT)
     assert finished.code == 2
     assert finished.stderr == (
-        "error: webdataset/manifests/val_ids.txt does not hold the images that metadata/base.csv has in val: "
+        "error: webdataset/manifests/val_ids.txt does not match the images in val of metadata/base.csv: "
         "run webdataset/split.py again\n"
     )
     assert not (dataset.root / "webdataset/data").exists()
