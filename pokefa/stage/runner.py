@@ -78,15 +78,18 @@ class StageRun(Reading):
 
     # -- choosing rows ------------------------------------------------------------------------------------------
 
-    def table(self, step: Step | None = None) -> pl.DataFrame:
+    def table(self, step: Step | None = None, *, require: bool = True) -> pl.DataFrame:
         """Return the table of `step` as cell texts, with the images.csv columns that selection needs.
 
+        Args:
+            require: the columns that the step reads must be in the file; else missing ones are empty.
+
         Raises:
-            InputError: the table, or a column that the step reads, is missing.
+            InputError: the table, or a required column, is missing.
         """
         step = step or self.step
         images = self.ledger.images.read_keyed()
-        if step.table == "images":
+        if step.table == "images" and require:
             require_columns(images, step)
         images = with_missing(images, SCHEMAS["images"].names)
         if step.table == "images":
@@ -98,16 +101,16 @@ class StageRun(Reading):
         from_images = [KEY, "drop_reason", *([step.error] if step.error else [])]
         return frame.join(images.select(from_images), on=KEY, how="left", maintain_order="left")
 
-    def rows(self, columns: Sequence[str], step: Step | None = None) -> list[Row]:
+    def rows(self, columns: Sequence[str], step: Step | None = None, *, require: bool = True) -> list[Row]:
         """Return the rows to work on, as typed values of `columns` and the key.
 
-        With --dry-run they are only counted and logged, and none is returned.
+        With --dry-run they are only counted and logged, and none is returned. `require` is that of `table`.
 
         Raises:
             InputError: a column is missing, a cell is invalid, or an id is unknown.
         """
         step = step or self.step
-        table = self.table(step)
+        table = self.table(step, require=require)
         ids = self.named_ids(table)
         frame = pending_rows(table, step, redo=self.options.redo, retry_errors=self.options.retry_errors)
         frame = choose_ids(frame, ids, None)

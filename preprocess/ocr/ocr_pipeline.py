@@ -176,9 +176,8 @@ def inpaint_text(run: StageRun, plan: Plan, named: InpainterModel | None) -> Non
     both = "detect" in plan.halves
     if plan.paint_doubtful:
         step = replace(step, rows=("screened", "masked"))
-    if both:
-        step = replace(step, needs=())  # the other half has just been here; it made no columns if it had no rows
-    rows = run.rows(["path_raw", "ocr_mask_path", "ocr_inpainted_path"], step)
+    # The other half has just run; it made no columns if it had no rows.
+    rows = run.rows(["path_raw", "ocr_mask_path", "ocr_inpainted_path"], step, require=not both)
     if both:
         # With --redo these hold all images with text; what was not detected anew in this run is not painted anew.
         rows = [row for row in rows if row["ocr_inpainted_path"] is None]

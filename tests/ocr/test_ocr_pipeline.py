@@ -443,7 +443,7 @@ def test_a_table_without_the_stages_columns_is_enough(dataset: Dataset) -> None:
     ("arguments", "message"),
     [
         ((), "the following arguments are required: halves"),
-        (("both",), "argument halves: invalid choice: 'both' (choose from 'detect', 'inpaint', 'run')"),
+        (("both",), "argument halves: invalid choice: 'both' (choose from 'run', 'detect', 'inpaint')"),
         (("run", "--min-plausible", "1.5"), "argument --min-plausible: '1.5' is not a number from 0 to 1"),
         (("run", "--min-area-frac", "nan"), "argument --min-area-frac: 'nan' is not a number from 0 to 1"),
         (("run", "--dilate", "wide"), "argument --dilate: 'wide' is not a number from 0 to 1"),
