@@ -62,7 +62,7 @@ class Budget:
     def _message(self) -> str:
         lost = f", ${self.lost:.4f} of it at most for answers that were lost" if self.lost else ""
         return (
-            f"--max-cost {self.most:g} is reached (${self.spent:.4f} spent{lost}): what was finished is saved; run "
+            f"--max-cost {self.most:g} is reached (${self.spent:.4f} spent{lost}): finished work is saved; run "
             "again with more"
         )
 

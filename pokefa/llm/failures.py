@@ -50,7 +50,7 @@ def explain(error: Exception, host: str, form: RequestOptions, timeout: float) -
         return RunError(f"{host} redirects to {target} ({status}): set {ADDRESS_VARIABLE} to the final address")
     if code in QUOTA_CODES:
         return BudgetReached(
-            f"the quota of the account at {host} is used up ({code}): what was finished is saved; add credit "
+            f"the quota of the account at {host} is used up ({code}): finished work is saved; add credit "
             "or raise the limit, then run the same command again"
         )
     if status == 400 and form.flex and "service_tier" in f"{getattr(error, 'param', None)} {detail}":

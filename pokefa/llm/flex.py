@@ -57,7 +57,7 @@ class Patience:
         if self._then == "standard":
             return True
         raise BudgetReached(
-            f"the flex tier has had no room for {waited:.0f} s: what was finished is saved; run the same command again "
+            f"the flex tier has had no room for {waited:.0f} s: finished work is saved; run the same command again "
             "later, or give --flex-then standard"
         )
 

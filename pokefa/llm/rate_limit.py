@@ -16,7 +16,7 @@ from pokefa.errors import Interrupted
 LOOK_S = 0.1  # a thread that waits looks at the stop sign this often
 MOST_REST_S = 600.0  # a server that asks for more is out of reach for this run
 
-INTERRUPTED = "interrupted: what was finished is saved; run the same command again to go on"
+INTERRUPTED = "interrupted: finished work is saved; run the same command again to continue"
 
 
 class _Bucket:

@@ -485,7 +485,7 @@ def test_a_budget_counts_what_is_under_way() -> None:
     with pytest.raises(BudgetReached) as caught:
         budget.promise(0.5)
     assert str(caught.value) == (
-        "--max-cost 1 is reached ($0.6000 spent): what was finished is saved; run again with more"
+        "--max-cost 1 is reached ($0.6000 spent): finished work is saved; run again with more"
     )
     assert Budget(None).promise(1e9) == 1e9
 

@@ -362,7 +362,7 @@ def test_a_quota_that_is_used_up_stops_at_once(ask: Any, stand_in: Start, monkey
     assert caught.value.exit_code == 3
     host = server.address.removeprefix("http://").removesuffix("/v1")
     assert str(caught.value) == (
-        f"the quota of the account at {host} is used up (insufficient_quota): what was finished is saved; add credit "
+        f"the quota of the account at {host} is used up (insufficient_quota): finished work is saved; add credit "
         "or raise the limit, then run the same command again"
     )
     assert server.counts == {"quota": 1}  # the SDK alone would have repeated it

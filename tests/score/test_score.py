@@ -183,7 +183,7 @@ def test_a_used_up_quota_stops_with_exit_code_3_and_keeps_what_came(
     server = stand_in(failures=["", "", "quota", "quota", "quota"])
     finished = dataset.run(SCRIPT, "--concurrency", 1, env=environment(server))
     assert finished.code == 3
-    assert "is used up (insufficient_quota): what was finished is saved" in finished.stderr
+    assert "is used up (insufficient_quota): finished work is saved" in finished.stderr
     assert [row["ae_aesthetic"] for row in dataset.images().values()].count("") == len(ids) - finished.summary["done"]
     assert finished.summary["done"] == server.counts["answered"] >= 2
     assert finished.summary["errors"] == 0
