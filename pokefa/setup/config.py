@@ -94,4 +94,4 @@ def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:
     names = list(names)
     like = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
     meant = f" (did you mean {' or '.join(like)}?)" if like else ""
-    return f"there is no {kind} {name!r}{meant}; the {kind}s are {', '.join(names)}"
+    return f"unknown {kind} {name!r}{meant}; the {kind}s are {', '.join(names)}"

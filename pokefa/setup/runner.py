@@ -198,7 +198,7 @@ def choose_steps(first: str | None, last: str | None) -> list[Step]:
     unknown = [(flag, name) for flag, name, found in (("--from", first, starts), ("--to", last, ends)) if not found]
     if unknown:
         raise InputErrors(
-            [f"{flag}: {unknown_name('step', str(name), names)}, or their numbers 0 to 9" for flag, name in unknown]
+            [f"{flag}: {unknown_name('step', str(name), names)}, or the stage numbers 0 to 9" for flag, name in unknown]
         )
     if starts[0] > ends[-1]:
         raise InputError(f"--from {first} comes after --to {last}: swap them")

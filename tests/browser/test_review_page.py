@@ -315,6 +315,10 @@ def write_later_stages(dataset: Any, flagged: int | None = None) -> None:
     box = {"points": [[12, 9], [60, 9], [60, 45], [12, 45]], "score": 0.8}
     (dataset.root / "boxes.json").write_text(json.dumps({"width": 120, "height": 90, "polygons": [box]}))
     dataset.write_images(rows)
+    settings = {"min_relevance": 60, "min_aesthetic": 60, "top_n": 16000, "per_species_floor": 0}
+    journal = dataset.root / "metadata/runs/20261122T100000000Z-filter-0a1b2c.jsonl"
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    journal.write_text(json.dumps({"stage": "filter", "settings": settings, "repeat": {}, "once": []}) + "\n")
 
 
 def test_boxes_lie_over_the_text_and_can_be_hidden(dataset: Any, open_page: OpenPage) -> None:

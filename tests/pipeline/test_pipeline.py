@@ -46,7 +46,7 @@ def test_a_script_runs_by_its_name_in_the_readers_folder(tmp_path):
     assert done.stderr.startswith("error: no ledger at data/metadata/images.csv")
     done = run_pipeline("stauts")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: there is no command 'stauts' (did you mean status?); the commands are demo, ")
+    assert done.stderr.startswith("error: unknown command 'stauts' (did you mean status?); the commands are demo, ")
 
 
 def test_from_and_to_take_names_and_numbers():

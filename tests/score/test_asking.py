@@ -484,9 +484,7 @@ def test_a_budget_counts_what_is_under_way() -> None:
     budget.settle(budget.promise(0.9), 0.5)
     with pytest.raises(BudgetReached) as caught:
         budget.promise(0.5)
-    assert str(caught.value) == (
-        "--max-cost 1 is reached ($0.6000 spent): finished work is saved; run again with more"
-    )
+    assert str(caught.value) == ("--max-cost 1 is reached ($0.6000 spent): finished work is saved; run again with more")
     assert Budget(None).promise(1e9) == 1e9
 
 

@@ -220,7 +220,7 @@ def test_too_few_file_descriptors_are_no_fault_of_the_address(site: Site) -> Non
                 finally:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    with pytest.raises(RunError, match=r": lower --concurrency, or allow more \(ulimit -n\), and run again$"):
+    with pytest.raises(RunError, match=r": lower --concurrency, or raise the limit \(ulimit -n\), and run again$"):
         asyncio.run(fetch_without())
 
 

@@ -661,7 +661,7 @@ def test_from_folder(dataset: Dataset, pictures: Path) -> None:
     assert finished.code == 0
     assert finished.summary["counts"] == {"duplicate_bytes": 1, "not_an_image": 1, "saved": 4, "too_small": 1}
     assert "searches" not in finished.summary
-    assert f"{pictures}/loose.png lies in no sub-folder that names its species" in finished.stderr
+    assert f"{pictures}/loose.png is skipped, because it is not in a sub-folder" in finished.stderr
     assert saved(dataset) == {"Umbreon": 3, "Flabébé": 1}  # the quota is not asked
     rows = {row["source_url"]: row for row in dataset.images().values()}
     digest = hashlib.md5(picture(3, form="JPEG")).hexdigest()

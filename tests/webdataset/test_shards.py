@@ -459,10 +459,7 @@ def test_a_shard_that_kills_the_process_without_any_image(dataset: Any) -> None:
     packer = DiesAlways(dataset.root, Encoding())
     with pytest.raises(PokefaError) as raised:
         list(pack_tasks(packer, [Task("plan", samples)], Pool(workers=1), lambda: False))
-    assert str(raised.value) == (
-        "a shard of 2 images cannot be packed: worker_died: the process that worked on this image was killed (out of "
-        "memory, or a crash in a decoder)"
-    )
+    assert str(raised.value).startswith("a shard of 2 images cannot be packed: worker_died: ")
 
 
 def test_a_full_disk_publishes_nothing(dataset: Any, snapshot: Snapshot) -> None:

@@ -322,7 +322,7 @@ def test_coverage_stands_beside_the_quotas(dataset: Any, snapshot: Callable[[Pat
         "1,eevee,001-002,4,3,0.7500\n2,mr_mime,001-002,2,1,0.5000\n3,abra,003-003,0,0,\n"
     )
     assert finished.stdout.splitlines()[:-1] == [
-        "band       species   shown    quota   images    share",
+        "band       species covered    quota   images    share",
         "001-002          2       2        6        4   66.7 %",
         "003-003          1       0        0        0        -",
         "all              3       2        6        4   66.7 %",

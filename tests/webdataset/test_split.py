@@ -206,7 +206,7 @@ def test_a_dry_run_changes_nothing(dataset: Any, snapshot: Callable[[Path], Any]
     before = snapshot(dataset.root)
     finished = dataset.run(SCRIPT, "--dry-run")
     assert "dry run: 1 train, 1 val" in finished.stderr
-    assert "1 of 2 images validate, which leaves few to train on: for a small set choose smaller" in finished.stderr
+    assert "1 of 2 images are in val, which leaves few for training" in finished.stderr
     assert snapshot(dataset.root) == before
 
 

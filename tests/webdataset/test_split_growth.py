@@ -226,7 +226,7 @@ def test_a_species_whose_last_image_in_train_leaves_is_named(growing: Growing) -
     after, finished = growing.run(without=train)
     assert after == dict.fromkeys(val, "val")
     assert finished.summary["species_only_in_val"] == 1
-    assert "1 species are in val alone" in finished.stderr
+    assert "only in val, because images keep their side" in finished.stderr
     assert [tuple(line.values())[:4] for line in growing.audit()] == [
         ("species_only_in_val", "abra", image_id, "val") for image_id in val
     ]

@@ -366,7 +366,7 @@ def test_a_caption_with_emoji_comes_back_as_it_is(dataset: Any) -> None:
     ("cells", "reason", "errors"),
     [
         ({"hybrid_caption": ""}, "no_caption: run caption/hybrid_captions.py first", 0),
-        ({"path": "../private.jpg"}, "unreadable: bad_path: '../private.jpg' holds ..", 1),
+        ({"path": "../private.jpg"}, "unreadable: bad_path: '../private.jpg' contains ..", 1),
         ({"tags": "[]"}, "bad_tags: the tags are not a JSON object; caption the image again", 1),
     ],
 )
