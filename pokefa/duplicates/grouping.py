@@ -1,6 +1,6 @@
 """The decision about duplicates: which images are near-duplicates, and which of them is kept.
 
-Tables of images hold typed values, as `typed_rows` returns them. The order of the rows changes nothing.
+Tables of images have the typed values of `pokefa.duplicates.rows.typed_rows`. The order of the rows does not matter.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import polars as pl
 
 from pokefa.duplicates.embeddings import Embeddings, cosine_pairs
 from pokefa.duplicates.linkage import Linkage, link
-from pokefa.errors import InputError
 from pokefa.images.hamming import Numbers
 from pokefa.images.near_hashes import Hashes, add_links, classes_of, collect, hashes_of, near_classes, with_flat
-from pokefa.ledger.columns import IMAGES
 from pokefa.ledger.table import KEY
 
-READ = ("phash64", "phash_contrast", "sha256", "resize_source", "ae_aesthetic", "w", "h", "ts")
 # An inpainted image is in part the inpainter's guess, so a copy without inpainting outranks it.
 CRITERIA = ("unpainted", "aesthetic", "pixels", "ts", KEY)
 DESCENDING = (True, True, True, False, False)
@@ -33,22 +30,6 @@ class Rules:
     variants: bool = False
     embeddings: Embeddings | None = None
     min_cosine: float = 1.0
-
-
-def typed_rows(frame: pl.DataFrame, *, variants: bool) -> pl.DataFrame:
-    """Return the columns that decide, as typed values.
-
-    Raises:
-        InputError: no image has variants, and they are to count.
-    """
-    if variants and len(frame) and frame["phash_variants"].null_count() == len(frame):
-        raise InputError("no image has phash_variants: run preprocess/dup/phash.py --with-variants first")
-    kinds = {"int": pl.Int64, "float": pl.Float64}
-    return frame.select(KEY, *READ, *(["phash_variants"] if variants else [])).with_columns(
-        pl.col(column.name).cast(kinds[column.kind])
-        for column in map(IMAGES.column, READ)
-        if column is not None and column.kind in kinds
-    )
 
 
 def rank(rows: pl.DataFrame) -> pl.DataFrame:
@@ -75,7 +56,7 @@ def decide(rows: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, dict[str, in
     """Return image_id and rm_dups' columns, without the run, for every row, and some counts.
 
     Args:
-        rows: typed rows from `typed_rows`.
+        rows: typed rows from `pokefa.duplicates.rows.typed_rows`.
     """
     images = with_flat(rows)
     hashes = hashes_of(images)

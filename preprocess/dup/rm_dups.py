@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pokefa.duplicates.grouping import READ, typed_rows
+from pokefa.duplicates.rows import READ, typed_rows
 from pokefa.files import replacing
 from pokefa.images.phash import HIGHEST_THRESHOLD, THRESHOLD
 from pokefa.ledger.cells import Value

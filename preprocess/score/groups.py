@@ -21,7 +21,8 @@ def find_leaders(images: pl.DataFrame, pending: Collection[str]) -> dict[str, st
             and one without a hash is in none.
         pending: the images that are to be scored.
     """
-    from pokefa.duplicates.grouping import Rules, decide, typed_rows
+    from pokefa.duplicates.grouping import Rules, decide
+    from pokefa.duplicates.rows import typed_rows
     from pokefa.images.phash import THRESHOLD
 
     usable = pl.col("ae_aesthetic").is_not_null() | pl.col(KEY).is_in(list(pending))

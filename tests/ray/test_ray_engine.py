@@ -78,7 +78,7 @@ def test_an_image_that_kills_its_worker_is_tried_so_often_and_no_more(cluster, t
 def test_workers_that_always_die_end_the_run(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_engine, "TRIES_ALONE", 1)
     monkeypatch.setattr(engine, "MOST_DEATHS_IN_A_ROW", 2)
-    with pytest.raises(PokefaError, match=r"^2 worker processes died one after the other: give them more memory"):
+    with pytest.raises(PokefaError, match=r"^2 worker processes died in a row: give them more memory"):
         list(run_batches(MakeSquares(tmp_path), range(900, 908), pool_on(cluster, batch_size=8)))
 
 

@@ -137,7 +137,7 @@ def test_a_node_gets_the_stage_s_packages_and_the_code(name, tmp_path):
     assert not [package for package in packages if package.startswith(("pytest", "hypothesis", "ray=="))]
     assert set(given) == {"working_dir", "config", "pip"}
     assert (tmp_path / "pokefa/engine/local.py").read_bytes() == (CHECKOUT / "pokefa/engine/local.py").read_bytes()
-    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".py"}
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".py"}
     assert not list(tmp_path.glob("webdataset/*"))  # it would hide the library of that name
 
 
