@@ -45,7 +45,7 @@ TEST_ENVIRONMENTS = {
     "storage": "storage+ray",
 }
 # The longest start first, so that none of them runs alone at the end.
-LONGEST_TESTS = ("pipeline", "ocr", "webdataset", "ray", "scraping")
+LONGEST_TESTS = ("pipeline", "ray", "webdataset", "ocr", "metadata", "score", "scraping", "core")
 OWN_COMMANDS = ("demo", "test", "run", "setup")
 LINT_CHECKS = {
     "ruff check": ("-m", "ruff", "check", "."),

@@ -24,7 +24,7 @@ import pytest
 from demo.run import TRUST
 from pokefa.setup.environments import CHECKOUT, ensure, environment
 from pokefa.setup.runner import checkout_variables
-from pokefa.setup.steps import STEPS
+from pokefa.setup.steps import COMMANDS, STEPS
 from tests.pipeline.conftest import free_ports
 
 pytestmark = pytest.mark.timeout(600)
@@ -119,8 +119,22 @@ def shown_for_clusters() -> list[Shown]:
 
 def commands() -> list[Shown]:
     """Each command once, in the order in which a reader meets them."""
-    found = {each.line: each for each in [*shown_in_pages(), *shown_in_docstrings()]}
+    found: dict[tuple[str, ...], Shown] = {}
+    for each in [*shown_in_pages(), *shown_in_docstrings()]:
+        found.setdefault(what_runs(each.line), each)
     return [each for each in found.values() if each.line not in ELSEWHERE]
+
+
+def what_runs(line: str) -> tuple[str, ...]:
+    """Return the script that a command runs and its flags, whichever way it is named and on whichever root."""
+    words = shlex.split(line)
+    if words[1:2] == ["pipeline.py"] and len(words) > 2 and words[2] in COMMANDS:
+        step = COMMANDS[words[2]]
+        words = ["python", step.script, *step.subcommands[:1], *words[3:]]
+    if "--root" in words and words[1:2] != ["pipeline.py"]:
+        place = words.index("--root")
+        del words[place : place + 2]
+    return tuple(words)
 
 
 def environment_of(line: str) -> str:
