@@ -167,7 +167,7 @@ def tags_from_cell(image_id: str, text: str, table: str = BASE.path) -> Tags:
     """Return the tags of a cell.
 
     Raises:
-            InputError: the cell holds something else, for example after a manual edit.
+        InputError: the cell holds something else, for example after a manual edit.
     """
     try:
         found = json.loads(text)

@@ -80,7 +80,7 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     """Return the pairs that byte-pair encoding merges, in learned order.
 
     Raises:
-            PokefaError: the file is damaged or has the wrong content.
+        PokefaError: the file is damaged or has the wrong content.
     """
     try:
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : MERGES + 1]

@@ -41,7 +41,7 @@ class AnswerModel(BaseModel):
             `null_for_list`, `null_in_list`, `list_for_text` and `boolean_as_other`.
 
         Raises:
-                AnswerError: `missing_key`, `out_of_range`, or `invalid_json` for a value of a wrong type.
+            AnswerError: `missing_key`, `out_of_range`, or `invalid_json` for a value of a wrong type.
         """
         found: set[str] = set()
         try:

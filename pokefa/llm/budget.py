@@ -71,7 +71,7 @@ class Attempts:
     """The requests of one question, including the SDK's retries: each is promised before it is sent.
 
     Args:
-            most: maximum cost of one request in dollars.
+        most: maximum cost of one request in dollars.
     """
 
     def __init__(self, budget: Budget, most: float) -> None:

@@ -65,7 +65,7 @@ class Client:
     """The connection to a model, shared by all threads.
 
     Args:
-            patience, then: seconds to wait for a flex tier without capacity, and what to do afterwards.
+        patience, then: seconds to wait for a flex tier without capacity, and what to do afterwards.
 
     Raises:
         InputError: the key or the address in the environment is missing or malformed.

@@ -21,8 +21,8 @@ def explain(error: Exception, host: str, form: RequestOptions, timeout: float) -
     """Return the error of a call as one that ends the run, or as one of this image.
 
     Args:
-            host: the server's.
-            timeout: seconds allowed for an answer.
+        host: the server's.
+        timeout: seconds allowed for an answer.
     """
     openai = load_openai()
     words = words_of(getattr(error, "body", None))

@@ -53,9 +53,9 @@ def ask_rows(
         check_model: called with the model's name before the first request; may raise InputError.
 
     Raises:
-            RunError: the server refuses the key, the model or the request, or cannot be reached.
-            BudgetReached: the account's quota or --max-cost is exhausted.
-            InputError: the model is shut down, or its prices are needed and unknown.
+        RunError: the server refuses the key, the model or the request, or cannot be reached.
+        BudgetReached: the account's quota or --max-cost is exhausted.
+        InputError: the model is shut down, or its prices are needed and unknown.
         Interrupted: a signal asked to stop.
     """
     run.extra.update(EMPTY)

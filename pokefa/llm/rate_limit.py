@@ -40,7 +40,7 @@ class Pace:
     """Shared by all threads that call one server.
 
     Args:
-            should_stop: once it returns true, nothing more is sent.
+        should_stop: once it returns true, nothing more is sent.
     """
 
     def __init__(self, should_stop: Callable[[], bool] = lambda: False) -> None:

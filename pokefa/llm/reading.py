@@ -32,7 +32,7 @@ def read_text(text: str, question: Question[T]) -> tuple[T, dict[str, Any], set[
     Objects that do not fit, such as an example before the answer, are ignored, and so are repetitions.
 
     Raises:
-            AnswerError: `two_objects` if two that fit differ; otherwise why none fits.
+        AnswerError: `two_objects` if two that fit differ; otherwise why none fits.
     """
     objects, around = find_objects(redact(text))  # a server may echo the key
     fitting: list[tuple[T, dict[str, Any], set[str]]] = []

@@ -32,9 +32,9 @@ class RecapCaption:
 
     Args:
         tags: JSON, as in base.csv.
-            model, run_id: of the new caption.
-            reasons: why the old caption was rejected, separated by spaces.
-            replaces: the old caption; the new one replaces no other.
+        model, run_id: of the new caption.
+        reasons: why the old caption was rejected, separated by spaces.
+        replaces: the old caption; the new one replaces no other.
     """
 
     image_id: str

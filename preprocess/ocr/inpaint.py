@@ -131,7 +131,7 @@ class InpaintRows:
     """The worker: paints over the text of a batch of rows and writes the results.
 
     Args:
-            threads: cores per worker.
+        threads: cores per worker.
     """
 
     data: Path

@@ -287,7 +287,7 @@ def embedded_file(model: EmbeddedModel) -> Path:
     """Return the path of a model's file in the installed wheel, checked against its pinned SHA-256.
 
     Raises:
-            PokefaError: the wheel is not installed, or has another version.
+        PokefaError: the wheel is not installed, or has another version.
     """
     # Located without importing the package, whose dependencies are not installed.
     try:
