@@ -1,7 +1,7 @@
 """How the set was made, stage by stage: with which settings, and what became of the images under them.
 
-Counts come from the tables as they are now, so an image that was tried again counts once, under the run that had the
-last word, and what a killed run finished counts too.
+Counts come from the tables as they are now. An image that was tried again counts once, under the run whose result is in
+the table, and the results of killed runs count too.
 """
 
 from __future__ import annotations
