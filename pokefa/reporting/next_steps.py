@@ -1,4 +1,4 @@
-"""What to run next, as commands that can be copied: with the flags that the stage was run with before."""
+"""What to run next, as commands ready to copy, with the flags of the stage's earlier runs."""
 
 from __future__ import annotations
 
