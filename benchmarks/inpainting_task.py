@@ -29,8 +29,7 @@ def draw_picture(size: int) -> Image.Image:
 def write_text(image: Image.Image, share: float) -> tuple[Image.Image, Image.Image]:
     """Return the image with enough text that its mask covers `share` of it, and the mask.
 
-    The text is a signature in a corner, a title, and then lines from the bottom up; each is a fortieth of the side
-    high.
+    A signature in a corner, a title, and then lines from the bottom up; each is a fortieth of the side high.
     """
     side = image.width
     height = side // 40

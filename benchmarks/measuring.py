@@ -117,11 +117,10 @@ def call_in(environment_name: str, function: str, *arguments: object) -> Sample:
 
 
 def run_apart(words: Sequence[object], variables: Mapping[str, str] | None = None) -> Sample:
-    """Run a program from the repository root, start-up included; its result is the JSON on its last stdout line, if
-    any.
+    """Run a program from the repository root, start-up included; its result is any JSON on its last stdout line.
 
     Raises:
-        RuntimeError: it ended with another code than 0; the message ends with what it wrote to stderr.
+        RuntimeError: its exit code was not 0; the message ends with its stderr.
     """
     command = [str(word) for word in words]
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:

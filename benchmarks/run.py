@@ -1,4 +1,4 @@
-"""All benchmarks in one run, and the table of what everything costs.
+"""Runs all benchmarks, and writes the table of costs.
 
     python benchmarks/run.py                       all of them: under 30 minutes on two cores
     python benchmarks/run.py ledger resize         only these; the others keep what was found last
@@ -180,7 +180,7 @@ def measure_longer(out: Path, *, quick: bool) -> None:
     """Run the benchmarks with larger sizes, and write LONGER.md.
 
     Raises:
-        PokefaError: one of them failed; the page holds those before.
+        PokefaError: a benchmark failed; the page holds the earlier ones.
     """
     found = {}
     for benchmark in LONGER:

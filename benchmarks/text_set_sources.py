@@ -1,5 +1,4 @@
-"""The sources of backgrounds, figures and fonts for benchmarks/text_set.py: Debian, npm and PyPI, via their own
-clients.
+"""The sources of backgrounds, figures and fonts for benchmarks/text_set.py: Debian, npm and PyPI via their clients.
 
 Packages are unpacked below the cache folder and never installed. Nothing of them is committed.
 """

@@ -98,7 +98,7 @@ def write_record(root: Path, record: BatchRecord) -> None:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A file of questions that is not done, and those of some images that it names."""
+    """A file of questions that is not done, with its questions about some images."""
 
     record: BatchRecord
     image_ids: frozenset[str]

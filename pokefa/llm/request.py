@@ -92,12 +92,12 @@ def most_usd(
 
 
 def has_breakpoint(form: RequestOptions, question: Question[Any]) -> bool:
-    """Tell whether the instructions are marked as what the server is to cache."""
+    """Tell whether the instructions end at a cache breakpoint."""
     return writes_cost_extra(form.model) and text_tokens(question.instructions) >= SHORTEST_CACHED
 
 
 def cache_key(question: Question[Any]) -> str:
-    """Return the key by which a server finds the machine that has cached the constant part of a question."""
+    """Return the key that routes requests to the machine that has cached a question's constant part."""
     return f"{question.name}-{question.version}"
 
 

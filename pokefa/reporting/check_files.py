@@ -22,8 +22,7 @@ from pokefa.takedown.find import DATA_FOLDERS, NamedFile, named_files
 
 WRITTEN_FOLDERS = (*DATA_FOLDERS, "metadata", "webdataset")
 
-# A file belongs to an image if its name holds an image_id or has an image's suffix. Stages keep other files beside
-# them.
+# A file belongs to an image if its name holds an image_id or has an image's suffix; other files may be stages' own.
 IMAGE_FILE = re.compile(rf"([0-9a-f]{{32}})|\.(?:jpeg|{'|'.join(SUFFIXES.values())})$", re.IGNORECASE)
 
 # A younger temporary file may belong to a running stage.

@@ -113,7 +113,7 @@ def tar_bytes(sample: Sample, root: Path) -> int:
     try:
         image = locate(root, sample.path).stat().st_size
     except (OSError, BadPathError):
-        image = 0  # to be left out
+        image = 0  # will be left out
     members = (image, len(sample.caption.encode()), len(to_json(sample.facts)) + UNPLANNED_JSON_BYTES)
     return sum(TAR_BLOCK + -(-size // TAR_BLOCK) * TAR_BLOCK for size in members)
 

@@ -97,8 +97,7 @@ def find_inpainter(kind: Kind) -> InpainterModel:
 
 
 def load_inpainter(model: InpainterModel, threads: int) -> Inpainter:
-    """Return the function that fills holes. It maps RGB images and masks of mode L (255 = fill), all of one size, to
-    images.
+    """Return the function that fills holes in RGB images, given masks of mode L (255 = fill), all of one size.
 
     The function raises PokefaError on failure: `out_of_memory` or `inpainter_failed`.
 
