@@ -90,9 +90,9 @@ def add_options(parser: StageParser, models: Sequence[str], *, max_side: int | N
     parser.for_one_run("estimate", "batch", "batch_poll", "ask_again")
     group = parser.add_argument_group(f"the model, at {ADDRESS_VARIABLE} with the key in {KEY_VARIABLE}")
     parser.set_defaults(_models=tuple(models))  # underscore: not a setting of the user
-    whose = f"model that is asked (default: of {' and '.join(models)} the first that is not shut down)"
+    whose = f"model to use (default: the first of {' and '.join(models)} that is not shut down)"
     group.add_argument("--model", type=model_name, help=whose)
-    how_many = "pictures asked about at once"
+    how_many = "images asked about at once"
     group.add_argument("--concurrency", type=positive_int, default=DEFAULT_CONCURRENCY, metavar="N", help=how_many)
     group.add_argument(
         "--timeout",
@@ -116,7 +116,7 @@ def add_options(parser: StageParser, models: Sequence[str], *, max_side: int | N
         metavar="N",
         help="maximum tokens per answer, reasoning included (default: the most it can need)",
     )
-    group.add_argument("--max-cost", type=number(0), metavar="USD", help="most that this run may cost; then exit 3")
+    group.add_argument("--max-cost", type=number(0), metavar="USD", help="stop before this run costs more (exit 3)")
     group.add_argument("--ask-again", action="store_true", help="do not reuse stored answers: ask and pay again")
     how = group.add_mutually_exclusive_group()
     how.add_argument("--estimate", action="store_true", help="print the expected cost, and send nothing")

@@ -244,25 +244,24 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--turns", action="store_true", help="also detect after a quarter turn; takes twice the time")
     for flag, default, letter, text in (
-        ("--min-plausible", rules.min_plausible, "P", "least plausibility of a polygon that is text"),
+        ("--min-plausible", rules.min_plausible, "P", "minimum plausibility of a polygon to be text"),
         (
             "--min-doubtful",
             rules.min_doubtful,
             "P",
-            "least plausibility of one that may be text: the image is doubtful",
+            "minimum plausibility to be possible text, which makes the image doubtful",
         ),
-        ("--max-mask-frac", rules.max_mask_frac, "F", "an image more of which is masked is doubtful"),
-        ("--min-area-frac", rules.min_area_frac, "F", "least area of a polygon, as a share of the image"),
-        ("--dilate", rules.dilate, "F", "how far the mask may reach around the text, as a share of the text's height"),
-        ("--max-text-frac", rules.max_text_frac, "F", "an image more of which is masked is left as it is"),
+        ("--max-mask-frac", rules.max_mask_frac, "F", "an image is doubtful if more than this share is masked"),
+        ("--min-area-frac", rules.min_area_frac, "F", "minimum area of a polygon, as a share of the image"),
+        ("--dilate", rules.dilate, "F", "how far the mask may extend around text, as a share of its height"),
+        ("--max-text-frac", rules.max_text_frac, "F", "an image is not painted over if more than this share is masked"),
     ):
         group.add_argument(flag, type=number(0, 1), default=default, metavar=letter, help=text)
     group.add_argument(
         "--verify-text",
         choices=get_args(Verify),
         default=rules.verify,
-        help="read all likely candidates before they count as text, or none, which is faster: score and shape "
-        "alone decide",
+        help="all: read likely candidates before deciding; none: decide by score and shape alone, which is faster",
     )
 
 
