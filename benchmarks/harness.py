@@ -249,7 +249,6 @@ def tell(text: str) -> None:
 
 
 def seconds_of(samples: Iterable[Sample]) -> float:
-    """Return the median of the seconds."""
     return statistics.median(sample.seconds for sample in samples)
 
 

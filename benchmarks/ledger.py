@@ -98,7 +98,6 @@ MERGE_AT_LEAST = 1 / 3
 
 
 def measure_one(name: str, original: Path, rows: int) -> Sample:
-    """Measure one of them on a fresh copy of a ledger."""
     root = original.with_name("copy")
     shutil.copytree(original, root)
     if name == REPLAY:

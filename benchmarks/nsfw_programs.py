@@ -30,7 +30,6 @@ PICTURE = (1152, 896, 6.0)  # width, height, grain
 
 
 def build(project: str) -> dict[str, int]:
-    """Write the project and its images."""
     folder = Path(project)
     folder.mkdir(parents=True, exist_ok=True)
     model = build_v3()

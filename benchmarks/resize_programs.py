@@ -69,7 +69,6 @@ def make_picture(folder: Path, number: int) -> Path:
 
 
 def target_size(width: int, height: int) -> tuple[int, int]:
-    """Return the target size of an image by the policy."""
     short, long = sorted((width, height))
     factor = min(max(1, MIN_SIDE / short), MAX_SHORT / short, MAX_LONG / long)
     return max(1, round(width * factor)), max(1, round(height * factor))

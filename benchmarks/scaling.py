@@ -184,7 +184,6 @@ def tables(results: Mapping[str, Any], sizes: Sequence[int], given: Assumptions)
 
 
 def assumption_rows(given: Assumptions) -> list[list[str]]:
-    """Return meaning, flag and value of each assumption."""
     return [
         [one.metadata["meaning"], f"`{flag_of(one.name)}`", f"{getattr(given, one.name):,}"]
         for one in fields(Assumptions)

@@ -50,7 +50,6 @@ def make_pictures(folder: Path) -> None:
 
 
 def read_pictures(folder: Path, size: str) -> list[bytes]:
-    """Return the images of one size."""
     return [path.read_bytes() for path in sorted((folder / size).iterdir())]
 
 

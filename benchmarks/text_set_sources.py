@@ -125,7 +125,6 @@ def _run(words: list[str], folder: Path) -> None:
 
 @cache
 def photographs(side: Side) -> list[Path]:
-    """Return the wallpapers and photographs of a side."""
     found = [
         path
         for package in side.wallpapers
@@ -137,13 +136,11 @@ def photographs(side: Side) -> list[Path]:
 
 @cache
 def figures(side: Side) -> list[Path]:
-    """Return the drawn species of a side, SVG."""
     return _every_other(sorted(unpacked(FIGURES).rglob("*.svg")), side)
 
 
 @cache
 def clipart(side: Side) -> list[Path]:
-    """Return the clipart of a side, SVG."""
     folder = unpacked(CLIPART) / "usr/share/openclipart/svg"
     found = sorted(path for kind in CLIPART_KINDS for path in (folder / kind).rglob("*.svg"))
     return _every_other([path for path in found if b"<text" not in path.read_bytes()], side)

@@ -85,7 +85,6 @@ def merge_one(run: StageRun, row: Row, new: RecapCaption) -> None:
 
 
 def texts_of(row: Row) -> tuple[str | None, str | None]:
-    """Return caption and tags of a row of base.csv."""
     caption, tags = row["caption"], row["tags"]
     return (None if caption is None else str(caption)), (None if tags is None else str(tags))
 

@@ -36,7 +36,6 @@ class Files:
         self._number = 0
 
     def close(self) -> None:
-        """Remove all files."""
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -261,7 +261,6 @@ class StandIn:
         return failure or None
 
     def connected(self) -> None:
-        """Count a new connection."""
         with self._lock:
             self.connections += 1
 

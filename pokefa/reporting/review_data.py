@@ -82,7 +82,7 @@ class Flagged:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The tables and settings behind the pages."""
+    """The ledger, tables and runs behind the pages."""
 
     root: Path
     ledger: Ledger

@@ -65,7 +65,6 @@ class Region:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the window."""
         return self.window[2] - self.window[0], self.window[3] - self.window[1]
 
     @property
