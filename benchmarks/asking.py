@@ -1,11 +1,11 @@
-"""What asking a model costs here: score.py against a stand-in of the server that takes one second for each answer.
+"""The cost of asking a model: score.py against a stand-in server that takes one second per answer.
 
     python benchmarks/asking.py                       about four minutes
     python benchmarks/asking.py --at 32 256 --seconds 20
 
-The stand-in (not OpenAI: it gives every picture the same answer) runs in a process of its own on the same cores. Beside
-score.py stands a loop of single calls of the openai package, and concurrency ÷ latency. Pictures are of 256 × 256
-pixels, so that the call is measured and not the decoding. Start-up is left out.
+The stand-in (not OpenAI: it gives the same answer for every image) runs in a separate process on the same cores.
+score.py is compared with a loop of single calls of the openai package, and with concurrency ÷ latency. Images have 256
+× 256 pixels, so that calls are measured rather than decoding. Start-up is excluded.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ LOOPED = 10  # calls of the loop
 LOOP = "loop of single calls"
 BOUND = "concurrency ÷ latency"
 SIDE = 256
-PROCESSED = 200  # pictures of which the processor time is measured
+PROCESSED = 200  # images for which the processor time is measured
 CLIENT, HTTPX = "the client, processor time", "bare loop of httpx"
 GROWTH = (50, 500, 5_000)
 WANTED = 0.9  # of the bound
 
 
 def make_dataset(root: Path, count: int) -> None:
-    """Write `count` different pictures and the ledger in which they wait for their scores."""
+    """Write `count` different images and a ledger in which they wait for scoring."""
     import numpy as np
     from PIL import Image
 
@@ -47,28 +47,28 @@ def make_dataset(root: Path, count: int) -> None:
 
 @contextmanager
 def stand_in(latency: float = LATENCY_S) -> Iterator[dict[str, str]]:
-    """Run the stand-in; yield the environment that leads to it."""
+    """Run the stand-in; yield the environment variables that select it."""
     words = [stage_python("score"), "-m", "demo.standins.openai_standin", "--latency", latency, "--fixed"]
     with serving(words) as server:
         yield {"OPENAI_BASE_URL": server["openai"], "OPENAI_API_KEY": "key-of-the-benchmark"}
 
 
 def score(variables: dict[str, str], folder: Path, concurrency: int, count: int) -> Sample:
-    """Score `count` new pictures."""
+    """Score `count` new images."""
     root = folder / f"{count}-{concurrency}"
     call_apart(make_dataset, root, count)
     return run_stage("score", "preprocess/score/score.py", root, "--concurrency", concurrency, variables=variables)
 
 
 def loop(variables: dict[str, str], folder: Path) -> Sample:
-    """Score as a plain loop does, one call after the other."""
+    """Score with a simple loop, one call after the other."""
     call_apart(make_dataset, folder / "loop", LOOPED)
     words = [stage_python("score"), "benchmarks/asking_rival.py", folder / "loop/data_stage/resized"]
     return run_apart(words, variables)
 
 
 def measure_processor(bench: Bench, count: int) -> None:
-    """Compare the processor time of the client alone with that of a loop that does nothing but post and parse."""
+    """Compare the processor time of the client with that of a minimal loop that only posts and parses."""
     root = bench.folder / "processor"
     call_apart(make_dataset, root, count)
     words = [stage_python("score"), "benchmarks/asking_rival.py", "--processor", root / "data_stage/resized"]
@@ -85,7 +85,7 @@ def measure_processor(bench: Bench, count: int) -> None:
 
 
 def print_tokens() -> None:
-    """Compare what a question counts by the price list's rule: nothing is asked."""
+    """Compare the tokens of questions, by the rule of the price list; nothing is sent."""
     rows = []
     for row in run_apart([stage_python("score"), "benchmarks/asking_rival.py", "--tokens"]).result["tokens"]:
         counts = [row[name] for name in ("ours", "full", "examples")]

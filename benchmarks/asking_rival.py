@@ -1,4 +1,4 @@
-"""What asking.py compares with, in the environment of the scores: a loop of single calls; and counts of tokens.
+"""The comparisons of asking.py, in the environment of scoring: a loop of single calls; and token counts.
 
 python benchmarks/asking_rival.py FOLDER              asks about every picture of a folder, prints {"seconds": …}
 python benchmarks/asking_rival.py --processor FOLDER  prints processor seconds by round, {"client": […], "httpx": […]}
@@ -29,7 +29,7 @@ SIZES = ((1024, 1024), (1024, 1448), (1536, 2048))
 
 
 def ask_one_by_one(folder: Path) -> float:
-    """Ask about each picture as the openai package's documentation shows it; return the seconds."""
+    """Ask about each image as in the openai package's documentation; return the seconds."""
     import openai
 
     client = openai.OpenAI()
@@ -49,11 +49,11 @@ def ask_one_by_one(folder: Path) -> float:
 
 
 def time_processor(folder: Path, rounds: int = 5) -> dict[str, list[float]]:
-    """Return the processor seconds of each round of calls about all pictures: our client's, and a bare loop's.
+    """Return the processor seconds of each round of calls about all images, for our client and a minimal loop.
 
-    Both get the same bytes and read the same answers; the server is another process.
+    Both send the same bytes and read the same answers; the server is another process.
     """
-    import httpx2  # which the openai package brings
+    import httpx2  # installed by the openai package
 
     pictures = [path.read_bytes() for path in sorted(folder.iterdir())]
     model = Client(RequestOptions(MODEL, is_openai=False))
@@ -83,7 +83,7 @@ def time_processor(folder: Path, rounds: int = 5) -> dict[str, list[float]]:
 
 
 def count_tokens() -> list[dict[str, object]]:
-    """Return input tokens by size of picture: ours, ours at full size, and with three examples at full size."""
+    """Return input tokens by image size: ours, ours at full size, and with three examples at full size."""
     facts = facts_of(MODEL)
     found: list[dict[str, object]] = []
     for width, height in SIZES:

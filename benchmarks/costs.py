@@ -1,11 +1,11 @@
-"""What a whole dataset costs to score and to caption, with each model, by the code of --estimate. Nothing is asked.
+"""The cost of scoring and captioning a complete dataset with each model, by the code of --estimate. Nothing is sent.
 
     python benchmarks/costs.py
     python benchmarks/costs.py --scores 20000 --captions 10000 --size 1024 1024
 
-Prints Markdown. No cached token is counted on, so a run costs less: the instructions are read from the cache after the
-first question. Run it in the environment of requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that
-holds the project.
+Prints Markdown. A run costs less, because cached tokens are not considered: after the first question the instructions
+come from the cache. Run it in the environment of requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless
+that holds the project.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZE = (1024, 1365)  # of a resized image, 3 to 4
 
 
 def price(model: str, question: Question[Any], images: int, size: tuple[int, int], max_side: int | None) -> list[float]:
-    """Return the dollars of so many questions at each tier: standard, flex, batch."""
+    """Return the dollars of `images` questions at each tier: standard, flex, batch."""
     facts = MODELS[model]
     given = expected_tokens(question, "", View(facts, max_side=max_side).size(*size), facts)
     usage = {"input_tokens": images * given, "output_tokens": images * question.output_tokens}
@@ -40,7 +40,7 @@ def price(model: str, question: Question[Any], images: int, size: tuple[int, int
 
 
 def cost_table(scores: int, captions: int, size: tuple[int, int]) -> str:
-    """Return the table as Markdown: a row for each model, and one for the defaults when gpt-5-mini is shut down."""
+    """Return the table as Markdown: a row for each model, and one for the defaults after gpt-5-mini's shutdown."""
     rows = []
     for scorer, captioner in [*((model, model) for model in MODELS), MIX]:
         scored = price(scorer, SCORE, scores, size, MAX_SIDE)
@@ -54,8 +54,8 @@ def cost_table(scores: int, captions: int, size: tuple[int, int]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scores", type=int, default=SCORES, metavar="N", help="images that are scored")
-    parser.add_argument("--captions", type=int, default=CAPTIONS, metavar="N", help="images that are captioned")
+    parser.add_argument("--scores", type=int, default=SCORES, metavar="N", help="images to score")
+    parser.add_argument("--captions", type=int, default=CAPTIONS, metavar="N", help="images to caption")
     parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar="PX", help="width and height of an image")
     args = parser.parse_args(argv)
     width, height = args.size

@@ -1,4 +1,4 @@
-"""Datasets that the benchmarks work on, and the bound that most of them share: only decoding."""
+"""Datasets for the benchmarks, and the bound that most of them share: decoding only."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from PIL import Image, ImageDraw, ImageFilter
 
 FORMATS = ("JPEG",) * 7 + ("PNG",) * 2 + ("WEBP",)
 SIZES = ((1024, 1024), (1024, 1536), (1600, 1200))  # as resize.py leaves them
-DIFFERENT = 30  # pictures that are drawn; the others are copies under other names
-# What the stages before have decided, in the ledgers made here.
+DIFFERENT = 30  # images drawn; the others are copies under other names
+# The decisions of the earlier stages, in the ledgers made here.
 DECIDED = {"is_nsfw": "False", "nsfw_override": "", "has_ocr": "False", "ocr_override": "", "ocr_inpainted_path": ""}
 
 
 def make_images(folder: Path, count: int) -> None:
-    """Write `count` image files: of every ten seven JPEGs, two PNGs and one a WebP, of 1 to 2 megapixels."""
+    """Write `count` image files of 1 to 2 megapixels: of every ten seven JPEGs, two PNGs and one WebP."""
     chance = random.Random(4)
     folder.mkdir(parents=True)
     for number in range(count):
@@ -38,7 +38,7 @@ def make_images(folder: Path, count: int) -> None:
 
 
 def write_ledger(root: Path, images: Path, column: str) -> None:
-    """Write a ledger in which every file of a folder waits for the stage that reads `column`."""
+    """Write a ledger in which every file of a folder is pending for the stage that reads `column`."""
     paths = sorted(images.iterdir())
     rows = [{"image_id": f"{number:032x}", column: path.relative_to(root)} for number, path in enumerate(paths)]
     write_csv(root / "metadata/images.csv", (row | DECIDED for row in rows), ["image_id", column, *DECIDED])
@@ -53,7 +53,7 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Iterabl
 
 
 def on_all_cores(work: Callable[[Path], object], folder: Path) -> None:
-    """Call `work` with each file of a folder, in a process for each core."""
+    """Call `work` with each file of a folder, in one process per core."""
     with multiprocessing.get_context("spawn").Pool() as pool:
         for _ in pool.imap_unordered(work, sorted(folder.iterdir()), chunksize=8):
             pass

@@ -1,13 +1,13 @@
-"""Fit the boosted trees of preprocess/ocr/plausibility.json to polygons whose text is known.
+"""Fits the boosted trees of preprocess/ocr/plausibility.json to polygons with known text.
 
     python -m benchmarks.text_set_programs facts --set /tmp/choose --out facts.json        in the environment of ocr
     python benchmarks/fit_plausibility.py --facts facts.json --out preprocess/ocr/plausibility.json
 
-Writes  the trees, with the reader's word and without; a node is [fact, threshold, node up to it, node over it], a leaf
-        what it adds to the logarithm of the odds
+Writes  two sets of trees, with and without the reader's facts; a node is [fact, threshold, node up to it, node over
+        it], a leaf is what it adds to the log-odds
 
-It prints, by six folds that keep a picture's polygons together, at how many text-free pictures with a false alarm which
-share of the marks is found. Run it in the environment of requirements/requirements_benchmarks_text.txt.
+It prints which share of the marks is found at which number of false alarms on text-free images. Six folds keep the
+polygons of an image together. Run it in the environment of requirements/requirements_benchmarks_text.txt.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDS = 6
 DIGITS = 4
 ALARMS = (1, 2, 4, 8, 12)
 
-# A polygon of the facts: picture, mark or 0, facts of SHAPE and READING.
+# A polygon of the facts: image, mark or 0, facts of SHAPE and READING.
 Row = Sequence[Any]
 
 
@@ -46,7 +46,7 @@ def booster() -> Any:
 
 
 def fit(facts: Sequence[Sequence[float]], labels: Sequence[bool]) -> dict[str, Any]:
-    """Return the start, which is the logarithm of the odds without any fact, and the trees."""
+    """Return the start, which is the log-odds without any fact, and the trees."""
     model = booster().fit(facts, labels)
     share = sum(labels) / len(labels)
     trees = [branch(each[0].tree_, 0) for each in model.estimators_]
@@ -54,7 +54,7 @@ def fit(facts: Sequence[Sequence[float]], labels: Sequence[bool]) -> dict[str, A
 
 
 def branch(tree: Any, node: int) -> Any:
-    """Return a node of a tree of scikit-learn as nested lists."""
+    """Return a node of a scikit-learn tree as nested lists."""
     left, right = int(tree.children_left[node]), int(tree.children_right[node])
     if left == right:
         return round(RATE * float(tree.value[node][0][0]), DIGITS)
@@ -63,7 +63,7 @@ def branch(tree: Any, node: int) -> Any:
 
 
 def judge(name: str, facts: Sequence[Sequence[float]], rows: Sequence[Row]) -> None:
-    """Print how many marks are found at how many false alarms, by cross-validation."""
+    """Print the marks found at several numbers of false alarms, by cross-validation."""
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
     groups = [row[0] for row in rows]
@@ -89,8 +89,8 @@ def judge(name: str, facts: Sequence[Sequence[float]], rows: Sequence[Row]) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--facts", type=Path, required=True, metavar="FILE", help="what the program `facts` wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the trees")
+    parser.add_argument("--facts", type=Path, required=True, metavar="FILE", help="output of the program `facts`")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="output file")
     args = parser.parse_args(argv)
     rows = json.loads(args.facts.read_text(encoding="utf-8"))
     fitted = {}

@@ -1,7 +1,7 @@
-"""What every benchmark script is built on: its flags, rounds, tables, and what it found, for the page over all of them.
+"""The base of every benchmark script: its flags, rounds, tables, and findings for the combined page.
 
-A script prints one Markdown section to stdout, and what it is doing to stderr. With --findings FILE it also leaves what
-it found as JSON, for `benchmarks/run.py` and `benchmarks/scaling.py`.
+A script prints one Markdown section to stdout, and its progress to stderr. With --findings FILE it also writes its
+findings as JSON, for `benchmarks/run.py` and `benchmarks/scaling.py`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Columns = Mapping[str, Callable[[str, Sequence[Sample]], str]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ours beside something else in the same run.
+    """Ours compared with something else in the same run.
 
     Args:
         what: ours.
-        beside: what a user would use instead, or what nothing can go beyond.
-        ratio: how many times as fast as that ours is; with `of="memory"`, ours over theirs.
-        bound: it is what nothing of its kind can go beyond: a decoder, the disk, a latency.
-        wanted: what the ratio was to reach, None = nothing was set.
+        beside: what a user would use instead, or an upper bound.
+        ratio: ours is this many times as fast; with `of="memory"`, our memory divided by theirs.
+        bound: whether it is an upper bound that nothing can exceed: a decoder, the disk, a latency.
+        wanted: the goal for the ratio; None = no goal.
     """
 
     what: str
@@ -56,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Growth:
-    """How cost grows with the size of the work: the exponents of the fits cost = c · size**k.
+    """How the cost grows with size: the exponents k of the fits cost = c · size**k.
 
     Args:
         seconds: 1 is linear.
@@ -71,13 +71,13 @@ class Growth:
 
 @dataclass(frozen=True)
 class Rate:
-    """What one machine does, to estimate how long many images take.
+    """The measured speed of a stage, to estimate larger datasets.
 
     Args:
         stage: the stage's environment or command.
-        per_second: images in a second, start-up left out.
-        cores: how many worked on it.
-        peak: bytes of memory at most.
+        per_second: images per second, without start-up.
+        cores: the number used.
+        peak: peak memory in bytes.
     """
 
     stage: str
@@ -96,7 +96,7 @@ class Against(NamedTuple):
 
 
 class Bench:
-    """One run of a script: its flags, a folder that goes when it ends, and what it has found."""
+    """One run of a script: its flags, a temporary folder, and its findings."""
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args, self.folder = args, folder
@@ -106,7 +106,7 @@ class Bench:
         self.rates: list[Rate] = []
 
     def run(self, runs: Runs, rounds: int | None = None) -> dict[str, list[Sample]]:
-        """Run everything once, then everything again, so that a slow minute of the machine hits all of them."""
+        """Run each once per round, so that a slow minute of the machine affects all of them."""
         samples: dict[str, list[Sample]] = {name: [] for name in runs}
         rounds = rounds or self.args.rounds
         for number in range(1, rounds + 1):
@@ -118,7 +118,7 @@ class Bench:
     def show_rates(
         self, samples: Samples, counts: Mapping[str, int], unit: str, columns: Columns | None = None
     ) -> None:
-        """Print how much each did in a second, with and without its start-up, and columns of the script's own."""
+        """Print the rate of each per second, with and without start-up, and the script's own columns."""
         shown: dict[str, Callable[[str, Sequence[Sample]], str]] = {
             unit: lambda name, _: f"{counts[name]:,}",
             f"{unit} per second, median (least to most)": lambda name, these: spread(
@@ -134,10 +134,10 @@ class Bench:
     def compare(
         self, samples: Samples, counts: Mapping[str, int], pairs: Iterable[Against], start_up: bool = True
     ) -> None:
-        """Print and note how many times as fast one is as another, by the medians of the rounds.
+        """Print and record how many times as fast one is as another, by the medians of the rounds.
 
         Args:
-            start_up: whether what is noted counts it.
+            start_up: whether the recorded ratio includes start-up.
         """
         rows = []
         clocks = ("seconds", "working") if have_start_up(samples) else ("seconds",)
@@ -158,12 +158,12 @@ class Bench:
         self.comparisons.append(Comparison(what, beside, ratio, bound, wanted, of))
 
     def rate(self, stage: str, count: int, samples: Sequence[Sample], cores: int | None = None) -> None:
-        """Note how many images a stage does in a second."""
+        """Record a stage's images per second."""
         seconds = statistics.median(sample.working for sample in samples)
         self.rates.append(Rate(stage, count / seconds, cores or os.cpu_count() or 1, peak_of(samples)))
 
     def grow(self, what: str, samples: Mapping[int, Sequence[Sample]]) -> None:
-        """Fit the exponents of seconds and memory to samples by size, at least two of them."""
+        """Fit the exponents of seconds and memory to samples by size; needs at least two sizes."""
         sizes = tuple(samples)
         costs = [seconds_of(these) for these in samples.values()], [peak_of(these) for these in samples.values()]
         self.growths.append(Growth(what, sizes, *(exponent(sizes, cost) for cost in costs)))
@@ -174,7 +174,7 @@ class Bench:
         self.grow(what, dict(zip(sizes, samples.values(), strict=True)))
 
     def close(self) -> None:
-        """Print how cost grows, and write what was found where --findings says."""
+        """Print the growth of cost, and write the findings to the file of --findings."""
         if self.growths:
             print(f"\n### Growth: cost = c · size^k\n{growth_table(self.growths)}", end="")
         if self.args.findings:
@@ -194,10 +194,10 @@ def bench_main(
     """Parse the flags, print the section's head, and measure.
 
     Args:
-        doc: the script's docstring: its commands are help, its other paragraphs also begin the section.
+        doc: the script's docstring: its commands appear in --help, its other paragraphs also begin the section.
         packages: distributions whose versions the section names.
         rounds: the default of --rounds.
-        flags: more flags, with what `add_argument` is given for each.
+        flags: more flags, with the arguments of `add_argument` for each.
     """
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=doc, epilog=EPILOG, formatter_class=raw)
@@ -205,8 +205,8 @@ def bench_main(
     for name, options in {"--rounds": often, **(flags or {})}.items():
         default = " (default: %(default)s)" if "default" in options else ""
         parser.add_argument(name, **{**options, "help": options["help"] + default})
-    parser.add_argument("--quick", action="store_true", help="small sizes: only to see that it works")
-    parser.add_argument("--findings", type=Path, metavar="FILE", help="also write what was found, as JSON")
+    parser.add_argument("--quick", action="store_true", help="small sizes, only to check that it works")
+    parser.add_argument("--findings", type=Path, metavar="FILE", help="also write the findings as JSON")
     args = parser.parse_args()
     paragraphs = [one for one in (doc or "").strip().split("\n\n") if not re.match(" +python", one)]
     about = "\n\n".join(paragraphs[1:] or paragraphs)
@@ -220,7 +220,7 @@ def bench_main(
 
 
 def have_start_up(samples: Samples) -> bool:
-    """Return whether one of them has a clock of its own."""
+    """Tell whether one of them has its own clock."""
     return any(sample.working != sample.seconds for these in samples.values() for sample in these)
 
 
@@ -238,18 +238,17 @@ def growth_table(growths: Iterable[Growth]) -> str:
 
 
 def machine(*distributions: str) -> str:
-    """Return one line on what this ran on: Python, the named packages, and the cores."""
+    """Return one line about the machine: Python, the named packages, and the cores."""
     versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in distributions)]
     return f"{', '.join(versions)}; {os.cpu_count() or 1} cores, {platform.machine()}, {platform.system()}"
 
 
 def tell(text: str) -> None:
-    """Say on stderr what is going on."""
+    """Report progress on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def seconds_of(samples: Iterable[Sample]) -> float:
-    """Return the median of the seconds."""
     return statistics.median(sample.seconds for sample in samples)
 
 

@@ -1,11 +1,11 @@
-"""What painting over text costs: crop by crop, as ocr_pipeline.py does it, beside the whole image in one call.
+"""The cost of painting over text: in crops, as ocr_pipeline.py does it, compared with the entire image in one call.
 
     python benchmarks/inpainting.py                          1024 and 2048 px: about four minutes
     python benchmarks/inpainting.py --sizes 1024 1536 2048 --blocks 18 --rounds 3
 
-The trained weights of LaMa are not needed: the network has the layers and sizes of the paper, and random weights. It
-takes as long and as much memory, and fills holes with noise. Every measurement is a process in the environment of the
-stage, which is built on first use; starting, loading and drawing are left out of the seconds.
+The trained weights of LaMa are not needed: the network has the layers and sizes of the paper, with random weights. It
+takes the same time and memory, and fills holes with noise. Every measurement is a process in the environment of the
+stage, which is built on first use. The seconds exclude start-up, loading and drawing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from benchmarks.harness import Against, Bench, bench_main, peak_of
 from benchmarks.measuring import Sample, call_in
 
 SHARES = (0.01, 0.05, 0.20)
-WANTED = {0.01: 5.0}  # times as fast, at least, on pictures of 1024 to 2048 px
+WANTED = {0.01: 5.0}  # minimum speed-up on images of 1024 to 2048 px
 WANTED_FROM_PX = 1024
 WHOLE = "the whole image in one call"
 
 
 def call(function: str, *arguments: object) -> Sample:
-    """Call a function in the stage's environment; the seconds are those of the work alone."""
+    """Call a function in the stage's environment; the seconds only cover the work itself."""
     sample = call_in("ocr", f"benchmarks.inpainting_task.{function}", *arguments)
     return replace(sample, seconds=sample.working)
 

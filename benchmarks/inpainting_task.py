@@ -1,4 +1,4 @@
-"""What `benchmarks.inpainting` measures, in the environment `ocr`."""
+"""The measured functions of `benchmarks.inpainting`, in the environment `ocr`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from preprocess.ocr.inpaint import paint_over
 from preprocess.ocr.inpainters import InpainterModel, load_inpainter
 
 SEED = 1
-# As preprocess/ocr/detect.py does it: the mask reaches over a line of text by this share of its height.
+# As in preprocess/ocr/detect.py: the mask extends beyond a line of text by this share of its height.
 DILATION = 0.2
 WORDS = "All creatures of this page were drawn by hand and belong to whoever likes them best. "
 
 
 def draw_picture(size: int) -> Image.Image:
-    """Return a drawn creature before a drawn scene, without text."""
+    """Return a drawn creature in front of a drawn scene, without text."""
     plan = Plan(SPECIES[0], 1, "plain", "", "png", (size, size), scene="under the autumn tree")
     return compose(plan, SEED, scale=1)
 
 
 def write_text(image: Image.Image, share: float) -> tuple[Image.Image, Image.Image]:
-    """Return the picture with so much text that its mask covers `share` of it, and the mask.
+    """Return the image with enough text that its mask covers `share` of it, and the mask.
 
     A signature in a corner, a title, and then lines from the bottom up; each is a fortieth of the side high.
     """
@@ -59,14 +59,14 @@ def write_line(image: Image.Image, mask: Image.Image, box: tuple[int, int, int, 
 
 
 def write_weights(path: str, blocks: int) -> dict[str, int]:
-    """Write the network, and return how many weights it has."""
+    """Write the network, and return its number of weights."""
     from benchmarks.lama_network import write_network
 
     return {"weights": write_network(Path(path), blocks=blocks)}
 
 
 def paint(weights: str, threads: int, way: str, size: int, share: float) -> dict[str, Any]:
-    """Load the model, and with it paint over the text of one picture: by `crops`, or as a `whole`."""
+    """Load the model and use it to paint over the text of one image: by `crops`, or as a `whole`."""
     import torch
 
     fill = load_inpainter(InpainterModel("lama", "lama", Path(weights)), threads)

@@ -1,8 +1,8 @@
-"""A network that costs what LaMa's generator costs: its layers and sizes as the paper describes them, random weights.
+"""A network with the cost of LaMa's generator: layers and sizes as described in the paper, random weights.
 
 Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier Convolutions" (WACV 2022), section 2.1 and the
 supplement: three halvings, residual blocks of fast Fourier convolutions at an eighth of the size, three doublings. It
-fills holes with noise. Only time and memory mean anything. Runs in the environment `ocr`.
+fills holes with noise. Only its time and memory are meaningful. It runs in the environment `ocr`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-GLOBAL_SHARE = 0.75  # of the channels go through the Fourier transform
+GLOBAL_SHARE = 0.75  # share of the channels that go through the Fourier transform
 
 
 def convolution(inside: int, outside: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -24,7 +24,7 @@ def active(layer: nn.Module, channels: int) -> nn.Sequential:
 
 
 class Spectral(nn.Module):
-    """A convolution of the Fourier transform: every output pixel depends on the whole image."""
+    """A convolution of the Fourier transform: every output pixel depends on the entire image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Spectral(nn.Module):
 
 
 class FourierConvolution(nn.Module):
-    """Local and global channels, each made of both."""
+    """Local and global channels, each computed from both."""
 
     def __init__(self, near: int, far: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Generator(nn.Module):
 
 
 def write_network(path: Path, channels: int = 64, blocks: int = 18) -> int:
-    """Write the network as TorchScript, and return how many weights it has.
+    """Write the network as TorchScript, and return its number of weights.
 
     Args:
         blocks: 9 is LaMa-Fourier of the paper's tables, 18 is Big LaMa.

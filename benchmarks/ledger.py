@@ -1,9 +1,9 @@
-"""What the ledger costs: opening it, merging a run's results, replaying a journal; beside pandas and Polars.
+"""The cost of the ledger: opening, merging a run's results, replaying a journal; compared with pandas and Polars.
 
     python benchmarks/ledger.py                            10,000 and 100,000 rows, three rounds
     python benchmarks/ledger.py --rows 10000 100000 1000000 --rounds 1
 
-Every declared column is filled. Each measurement runs in a process of its own, so peak memory is its own too.
+Every declared column is filled. Each measurement runs in its own process, so its peak memory is its own too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESULTS_PER_MERGE = 5_000
 
 
 def make_ledger(root: Path, rows: int) -> None:
-    """Write an images.csv of `rows` rows, every declared column filled as a finished dataset has them."""
+    """Write an images.csv of `rows` rows, with every declared column filled as in a finished dataset."""
     import polars as pl
 
     from pokefa.ledger.columns import IMAGES
@@ -36,7 +36,7 @@ def make_ledger(root: Path, rows: int) -> None:
     data = {name: pl.repeat(text, rows, eager=True) for name, text in texts.items()}
     frame = pl.DataFrame(data).with_columns(ids.alias("image_id")).drop("phash64", "phash_run_id", "phash_error")
     Table(root, IMAGES).write(frame)
-    Ledger(root).begin()  # it is as a merge has left it
+    Ledger(root).begin()  # as after a merge
 
 
 def open_ledger(root: Path) -> None:
@@ -46,7 +46,7 @@ def open_ledger(root: Path) -> None:
 
 
 def merge_results(root: Path, results: int = RESULTS_PER_MERGE) -> None:
-    """Journal and merge `results` results, as a stage does every so often."""
+    """Journal and merge `results` results, as a stage does periodically."""
     journal_results(root, results)
     replay_all(root)
 
@@ -67,7 +67,7 @@ def journal_results(root: Path, results: int) -> None:
 
 
 def replay_all(root: Path) -> None:
-    """Merge a journal: with a result for every row, it is what a crash before the first merge leaves."""
+    """Merge a journal with a result for every row, as left by a crash before the first merge."""
     from pokefa.ledger.tables import Ledger
 
     Ledger.open(root)
@@ -93,12 +93,11 @@ MERGE = f"ledger: journal and merge {RESULTS_PER_MERGE:,} results"
 RIVALS = {PANDAS: pandas_read_write, POLARS: polars_read_write}
 OURS: dict[str, Callable[[Path], None]] = {OPEN: open_ledger, MERGE: merge_results, REPLAY: replay_all}
 
-# A merge may take three times as long as reading and writing the table with the fastest of the libraries.
+# A merge may take three times as long as reading and writing the table with the fastest library.
 MERGE_AT_LEAST = 1 / 3
 
 
 def measure_one(name: str, original: Path, rows: int) -> Sample:
-    """Measure one of them on a fresh copy of a ledger."""
     root = original.with_name("copy")
     shutil.copytree(original, root)
     if name == REPLAY:

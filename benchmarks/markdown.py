@@ -1,4 +1,4 @@
-"""Numbers and tables as Markdown, and the parts of pages that a script writes."""
+"""Formats numbers and tables as Markdown, and writes the generated parts of pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def spread(values: Iterable[float]) -> str:
-    """Return "median (least to most)" as text, or the value alone where there is but one."""
+    """Return "median (minimum to maximum)" as text, or only the value if there is one."""
     values = sorted(values)
     digits = 0 if values[0] >= 100 else 1 if values[0] >= 10 else 2 if values[0] >= 0.1 else 3
     middle, *ends = (f"{value:,.{digits}f}" for value in (statistics.median(values), values[0], values[-1]))
@@ -25,20 +25,20 @@ def spread(values: Iterable[float]) -> str:
 
 
 def plain(wanted: float | None) -> str:
-    """Return a goal without needless digits, "" for none."""
+    """Return a goal without needless digits; "" for no goal."""
     return "" if wanted is None else f"{wanted:.2f}".rstrip("0").rstrip(".")
 
 
 def mebibytes(size: float) -> str:
-    """Return a number of bytes as text."""
+    """Return a number of bytes as text in MiB."""
     return f"{size / 2**20:,.0f} MiB"
 
 
 def fill_page(page: Path, script: str, text: str) -> None:
-    """Write text between the marks that a page has for what a script writes.
+    """Write text between the marks in a page that enclose a script's output.
 
     Raises:
-        InputError: it has none.
+        InputError: the page has no marks.
     """
     begin, end = (f"<!-- {word}: written by {script} -->\n" for word in ("begin", "end"))
     before, found_begin, rest = page.read_text(encoding="utf-8").partition(begin)

@@ -1,7 +1,6 @@
-"""One measurement in a process of its own: its seconds, its peak memory, and what it returned or printed.
+"""One measurement in its own process: its seconds, its peak memory, and what it returned or printed.
 
-This module imports no large library itself: the system counts the memory of the process that starts another as that
-one's first.
+This module imports no large library: the system counts the parent's memory as the child's initial memory.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import psutil
 from pokefa.setup.environments import CHECKOUT, ensure, environment
 from pokefa.setup.runner import checkout_variables
 
-MEMORY_LOOKS_S = 0.25  # a look at a process of 500 MiB takes milliseconds
+MEMORY_LOOKS_S = 0.25  # interval; a measurement of a process of 500 MiB takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,11 @@ class Sample:
     """One measurement.
 
     Args:
-        seconds: by the wall clock.
-        peak: most memory, in bytes.
-        result: what the function returned, or the JSON object on a program's last line.
-        processor: seconds of all cores that a program used.
-        working: seconds by the program's own clock, without its start-up; the same where it has none.
+        seconds: wall-clock time.
+        peak: peak memory in bytes.
+        result: the function's return value, or the JSON object on a program's last line.
+        processor: seconds that a program used on all cores.
+        working: seconds by the program's own clock, without its start-up; equal to `seconds` if it has none.
     """
 
     seconds: float
@@ -49,14 +48,14 @@ class Sample:
 
 
 def stage_python(name: str) -> str:
-    """Return the interpreter of an environment of the project, built first if need be."""
+    """Return the interpreter of a project environment; build it first if needed."""
     return str(ensure(environment(name)))
 
 
 def call_apart(function: Callable[..., object], *arguments: object) -> Sample:
-    """Call a module's function in a new process; its clock starts when the process and the module stand ready.
+    """Call a module's function in a new process; the clock starts when the process and the module are ready.
 
-    Libraries that the function imports itself are part of the cost. Whatever it returns must be picklable.
+    Libraries that the function imports itself are part of the cost. Its return value must be picklable.
 
     Raises:
         RuntimeError: the function raised; its traceback is on stderr.
@@ -87,7 +86,7 @@ def _clock(sender: Connection, function: Callable[..., object], arguments: Seque
 def run_stage(
     stage: str, script: str, root: Path, *flags: object, variables: Mapping[str, str] | None = None
 ) -> Sample:
-    """Run a script of the project over a dataset, in its stage's environment.
+    """Run a project script on a dataset, in its stage's environment.
 
     Raises:
         RuntimeError: it failed, or an image did.
@@ -118,10 +117,10 @@ def call_in(environment_name: str, function: str, *arguments: object) -> Sample:
 
 
 def run_apart(words: Sequence[object], variables: Mapping[str, str] | None = None) -> Sample:
-    """Run a program from the checkout's top, start-up included; its result is the JSON on its last stdout line, if any.
+    """Run a program from the repository root, start-up included; its result is any JSON on its last stdout line.
 
     Raises:
-        RuntimeError: it ended with another code than 0; the message ends with what it wrote to stderr.
+        RuntimeError: its exit code was not 0; the message ends with its stderr.
     """
     command = [str(word) for word in words]
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
@@ -145,7 +144,7 @@ def run_apart(words: Sequence[object], variables: Mapping[str, str] | None = Non
 
 @contextmanager
 def serving(words: Sequence[object]) -> Iterator[dict[str, Any]]:
-    """Run a server in a process of its own; yield the JSON of its first line."""
+    """Run a server in its own process; yield the JSON of its first line."""
     command = [str(word) for word in words]
     with subprocess.Popen(command, cwd=CHECKOUT, env=checkout_variables(), stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
@@ -157,10 +156,10 @@ def serving(words: Sequence[object]) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _memory_of(pid: int) -> Iterator[list[int]]:
-    """Yield a list whose one item becomes the most memory that a process and its children held together, in bytes.
+    """Yield a list whose one item becomes the peak memory of a process and its children together, in bytes.
 
-    Pages that several of them share count once. Looked at a few times a second: the system's own high-water mark, which
-    misses nothing, covers one process alone, so callers take the larger of the two.
+    Shared pages count once. The memory is sampled a few times a second. The system's own high-water mark misses nothing
+    but only covers one process, so callers take the larger of the two.
     """
     most = [0]
     ended = threading.Event()

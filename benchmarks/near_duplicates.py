@@ -1,12 +1,12 @@
-"""What finding all near-duplicates costs: rm_dups' search beside faiss, imagededup and a pairwise loop.
+"""The cost of finding all near-duplicates: rm_dups' search compared with faiss, imagededup and a pairwise loop.
 
     python benchmarks/near_duplicates.py                     up to a million hashes: about four minutes
     python benchmarks/near_duplicates.py --full              up to ten million: half an hour and more
     python benchmarks/near_duplicates.py --part search limits --full --thresholds 3 6
 
-All of them search the same 64-bit hashes: random ones, and among them a hundredth with a neighbour planted at 0 to 12
-bits; recall is that of the planted neighbours. Each measurement runs in a process of its own on all cores; reading the
-hashes is not counted. The environment is that of requirements/requirements_benchmarks_near_duplicates.txt.
+All of them search the same random 64-bit hashes, a hundredth of which have a neighbour planted at 0 to 12 bits; recall
+is that of the planted neighbours. Each measurement runs in its own process on all cores; reading the hashes is
+excluded. The environment is that of requirements/requirements_benchmarks_near_duplicates.txt.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ROWS = "NumPy, one hash with all others"
 
 
 def make_hashes(folder: Path, count: int) -> Path:
-    """Write `count` hashes (uint64) and the planted pairs (P, 3: two places and their distance) as .npy files."""
+    """Write `count` hashes (uint64) and the planted pairs (P, 3: two indices and their distance) as .npy files."""
     import numpy as np
 
     generator = np.random.default_rng(count)
@@ -78,7 +78,7 @@ def timed(search: Callable[[NDArray[np.uint64]], Pairs], path: Path, threshold: 
 
 
 def ours(path: Path, threshold: int, each_with_each: bool = False) -> tuple[float, float]:
-    """Group equal hashes and search the different ones, as rm_dups does."""
+    """Group equal hashes and search the distinct ones, as rm_dups does."""
     import numpy as np
 
     from pokefa.images.hamming import Cut, near_pairs
@@ -100,7 +100,7 @@ def faiss_flat(path: Path, threshold: int) -> tuple[float, float]:
         words = hashes.view(np.uint8).reshape(-1, 8)
         index = faiss.IndexBinaryFlat(64)
         index.add(words)
-        ends, _, found = index.range_search(words, threshold + 1)  # a radius that is not reached
+        ends, _, found = index.range_search(words, threshold + 1)  # the radius is exclusive
         first = np.repeat(np.arange(len(words)), np.diff(ends.astype(np.int64)))
         return np.column_stack((first, found))[first < found]
 
@@ -108,7 +108,7 @@ def faiss_flat(path: Path, threshold: int) -> tuple[float, float]:
 
 
 def imagededup(path: Path, threshold: int, method: str) -> tuple[float, float]:
-    """Search with imagededup's classes, the queries spread over processes as its find_duplicates spreads them."""
+    """Search with imagededup's classes, with the queries spread over processes as in its find_duplicates."""
     import multiprocessing
 
     import numpy as np
@@ -147,7 +147,7 @@ def numpy_rows(path: Path, threshold: int) -> tuple[float, float]:
 
 
 def measured(function: Callable[..., tuple[float, float]], *arguments: object) -> Sample:
-    """Measure a search in a process of its own: the seconds of the search alone, and its recall."""
+    """Measure a search in its own process: the seconds of the search alone, and its recall."""
     sample = call_apart(function, *arguments)
     seconds, recall = sample.result
     return replace(sample, seconds=seconds, working=seconds, result=recall)
@@ -158,7 +158,7 @@ def lowest_recall(_: str, samples: Sequence[Sample]) -> str:
 
 
 def measure_rivals(bench: Bench, sizes: tuple[int, int, int]) -> None:
-    """Compare everything at sizes that it finishes within minutes: imagededup the first, faiss the last."""
+    """Compare each at sizes that it finishes within minutes, from imagededup to faiss."""
     small, middle, _ = sizes
     for count in sizes:
         path = make_hashes(bench.folder, count)
@@ -179,7 +179,7 @@ def measure_rivals(bench: Bench, sizes: tuple[int, int, int]) -> None:
 
 
 def measure_search(bench: Bench, sizes: Sequence[int]) -> None:
-    """Show how the search grows."""
+    """Show how the cost of the search grows."""
     found: dict[int, dict[int, list[Sample]]] = {threshold: {} for threshold in bench.args.thresholds}
     for count in sizes:
         path = make_hashes(bench.folder, count)
@@ -198,7 +198,7 @@ def measure_search(bench: Bench, sizes: Sequence[int]) -> None:
 
 
 def measure_limits(bench: Bench, sizes: Sequence[int]) -> None:
-    """Show where the method stops paying: beside its own comparison of each with each."""
+    """Show where the method no longer pays, compared with its own exhaustive search."""
     print("\n### Where it stops paying")
     rows = []
     for count in sizes:
@@ -213,7 +213,7 @@ def measure_limits(bench: Bench, sizes: Sequence[int]) -> None:
 
 
 def decisions(path: Path, threshold: int, linkage: Linkage) -> tuple[float, float]:
-    """Return the seconds of everything that rm_dups decides, and the share of them that is the search."""
+    """Return the seconds of all of rm_dups' decisions, and the share of the search in them."""
     import numpy as np
     import polars as pl
 
@@ -252,7 +252,7 @@ def decisions(path: Path, threshold: int, linkage: Linkage) -> tuple[float, floa
 
 
 def measure_decisions(bench: Bench, count: int) -> None:
-    """Show what ranking, grouping and choosing add to the search."""
+    """Show the cost of ranking, grouping and choosing in addition to the search."""
     path = make_hashes(bench.folder, count)
     runs = {
         f"{linkage}, threshold {threshold}": partial(measured, decisions, path, threshold, linkage)

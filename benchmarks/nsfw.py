@@ -1,12 +1,12 @@
-"""What the NSFW stage's worker costs: images per second, from file to score, beside the bare model on ready arrays.
+"""The cost of the NSFW stage's worker: images per second, from file to score, compared with the bare model on arrays.
 
     python benchmarks/nsfw.py                              batches of 1, 8 and 32: five minutes on two cores
     python benchmarks/nsfw.py --batch 8 --rounds 3
 
-The model is a DeepDanbooru project with the real v3 layers, 9,176 tags and random weights, which cost what trained ones
-do; the pictures are drawn JPEGs of about a megapixel. Every measurement runs in a process of its own, in the nsfw
-stage's environment, one worker on all cores; only what is without start-up is compared. The bare model is left out
-where memory does not suffice for it: it needs more than a gigabyte for every image of a batch.
+The model is a DeepDanbooru project with the real v3 layers, 9,176 tags and random weights, which cost as much as
+trained ones. The images are drawn JPEGs of about a megapixel. Every measurement runs in its own process, in the nsfw
+stage's environment, with one worker on all cores; start-up is excluded from the comparison. The bare model is skipped
+if memory does not suffice: it needs more than a gigabyte for every image of a batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMPILED = "the same in tf.function"
 PROGRAMS: dict[str, tuple[object, ...]] = {BARE: ("time_model",), COMPILED: ("time_model", True)}
 WANTED = 0.9
 LEAST = 8  # images
-# What `model(x)` held at batches of 1 and 8, and a little more, for each image.
+# Per image: what `model(x)` used at batches of 1 and 8, and a little more.
 BARE_BYTES = 3 * 2**29
 
 

@@ -1,8 +1,8 @@
-"""What benchmarks/nsfw.py measures, in the environment of the nsfw stage.
+"""The measured functions of benchmarks/nsfw.py, in the environment of the nsfw stage.
 
-`build` writes a DeepDanbooru project of the real size with random weights, and pictures. `time_model` calls the bare
-Keras model on arrays that lie ready, directly or through tf.function; `time_worker` is the stage's own way from file to
-score. None of them counts its start-up: the first calls of a model are slow, and so are those of a process.
+`build` writes a DeepDanbooru project of the real size with random weights, and images. `time_model` calls the bare
+Keras model on prepared arrays, directly or through tf.function. `time_worker` is the stage's own code from file to
+score. Start-up is excluded, because the first calls of a model or a process are slow.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from benchmarks.scraping_server import make_picture
 if TYPE_CHECKING:
     from pokefa.stage.runner import Row
 
-# DeepDanbooru v3: the channels of its six stages, and how many blocks follow the first of each. With 9,176 tags they
-# have 161,272,768 numbers, which is 645 MB; the h5 that the author released has 647 MB.
+# DeepDanbooru v3: the channels of its six stages, and the number of blocks after the first of each. With 9,176 tags
+# they have 161,272,768 weights, which is 645 MB; the h5 that the author released has 647 MB.
 CHANNELS = (256, 512, 1024, 1024, 2048, 4096)
 BLOCKS = (2, 7, 19, 19, 2, 2)
 TAGS = 9_176
@@ -30,7 +30,6 @@ PICTURE = (1152, 896, 6.0)  # width, height, grain
 
 
 def build(project: str) -> dict[str, int]:
-    """Write the project and its pictures."""
     folder = Path(project)
     folder.mkdir(parents=True, exist_ok=True)
     model = build_v3()
@@ -46,7 +45,7 @@ def build(project: str) -> dict[str, int]:
 def build_v3() -> Any:
     """Return the Keras model: bottleneck blocks of a quarter of the channels, the stages after the first at half size.
 
-    Random weights that keep the numbers in range: the last normalisation of a block has gamma 0, as before a training.
+    The random weights keep the activations in range: the last normalization of a block has gamma 0, as before training.
     """
     from preprocess.nsfw.deepdanbooru import import_tensorflow
 
@@ -84,7 +83,7 @@ def build_v3() -> Any:
 
 
 def time_model(folder: str, batch: int, images: int, compiled: bool = False) -> dict[str, float]:
-    """Return the seconds that the model needs for `images` pictures which lie ready as arrays."""
+    """Return the seconds that the model needs for `images` images prepared as arrays."""
     import numpy as np
 
     from preprocess.nsfw.deepdanbooru import import_tensorflow, open_project, prepare
@@ -101,7 +100,7 @@ def time_model(folder: str, batch: int, images: int, compiled: bool = False) -> 
     array = np.stack((ready * (batch // len(ready) + 1))[:batch])
     signature = [tf.TensorSpec((None, SIDE, SIDE, 3), tf.float32)]
     call = tf.function(lambda pictures: model(pictures), input_signature=signature) if compiled else model
-    call(tf.constant(array[:1])).numpy()  # what starts up; time_worker begins with one picture too
+    call(tf.constant(array[:1])).numpy()  # start-up; time_worker also starts with one image
     began = time.perf_counter()
     for _ in range(images // batch):
         call(tf.constant(array)).numpy()
@@ -109,7 +108,7 @@ def time_model(folder: str, batch: int, images: int, compiled: bool = False) -> 
 
 
 def time_worker(project_folder: str, batch: int, images: int) -> dict[str, float]:
-    """Return the seconds that one call of the work takes in a worker process, with `images` files."""
+    """Return the seconds that one call of the work takes in a worker process, for `images` files."""
     from pokefa.engine.local import run_batches
     from pokefa.engine.work import Pool
     from preprocess.nsfw.deepdanbooru import open_project
@@ -121,7 +120,7 @@ def time_worker(project_folder: str, batch: int, images: int) -> dict[str, float
     names = [path.name for path in sorted(folder.glob("*.jpg"))]
     rows: list[Row] = [{"path_raw": names[number % len(names)]} for number in range(images)]
     make_work = ScreenRows(folder, project, project.tags[:8], batch, threads)
-    # The first call starts the process up: one file, and names that there are no files for.
+    # The first call starts the process: one file, and names of files that do not exist.
     pool = Pool("process", workers=1, batch_size=images, queued=1)
     nothing: Row = {"path_raw": "none"}
     first = [rows[0], *[nothing] * (images - 1)]

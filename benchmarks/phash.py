@@ -1,11 +1,11 @@
-"""What hashing images costs: phash.py beside programs that do but the work of Pillow, and a plain imagehash loop.
+"""The cost of hashing images: phash.py compared with programs that only do Pillow's part, and a simple imagehash loop.
 
     python benchmarks/phash.py                      1,000 images, two rounds: about two minutes
     python benchmarks/phash.py --images 4000 --rounds 1
 
-The images are of the sizes that resize.py leaves; of every ten seven are JPEGs, two PNGs and one a WebP. phash.py runs
-as a program on all cores. So do two bounds: one only decodes, the other also makes the 32 by 32 grey pixels that the
-definition of the hash asks for, and hashes nothing.
+The images have the sizes of resize.py's output; of every ten seven are JPEGs, two PNGs and one WebP. phash.py runs as a
+program on all cores. So do two bounds: one only decodes, the other also computes the 32 by 32 grey pixels of the hash's
+definition, without hashing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GROWTH = (10, 100, 1_000)
 
 
 def hash_all(root: Path, *flags: object) -> Sample:
-    """Run phash.py over all images; the ledger forgets it afterwards."""
+    """Run phash.py on all images; then remove the results from the ledger."""
     ledger = root / "metadata/images.csv"
     before = ledger.read_bytes()
     sample = run_stage("dup", "preprocess/dup/phash.py", root, *flags)

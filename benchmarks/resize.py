@@ -1,13 +1,12 @@
-"""What resizing costs: resize.py beside plain loops, libvips, and a bare program; and what its encoders cost.
+"""The cost of resizing: resize.py compared with simple loops, libvips, and a minimal program; and that of its encoders.
 
     python benchmarks/resize.py                     200 images, three rounds: about four minutes
     python benchmarks/resize.py --images 1000 --rounds 5
 
-The files are drawn: six of ten are JPEGs, three PNGs and one a WebP; three of ten are too small, four are kept and
-three too large. All are whole programs, start-up included; those that take several times as long run once. The plain
+The files are drawn: six of ten are JPEGs, three PNGs and one WebP; three of ten are too small, four are kept and three
+too large. All are complete programs, start-up included; those that take several times as long run once. The simple
 loops open, resize and save every file in one process. The others use JPEG 95 4:4:4 and WebP 95 method 4 and write no
-metadata; resize.py alone writes files that survive a power cut, looks for orientations and profiles, and keeps the
-ledger.
+metadata. Only resize.py writes files that survive a power cut, handles orientations and profiles, and keeps the ledger.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from benchmarks.harness import Against, Bench, bench_main
 from benchmarks.markdown import table
 from benchmarks.measuring import Sample, call_apart, call_in, run_stage
 
-DIFFERENT = 50  # pictures that are drawn; the others are copies
+DIFFERENT = 50  # images drawn; the others are copies
 TRIED = 5  # of each format, for the encoders
 
 OURS = "resize.py"
@@ -36,7 +35,7 @@ VIPS = "libvips, all cores, kept files decoded"
 VIPS_TUNED = "the same, PNGs at level 3 with the Average filter"
 VIPS_COPIES = "libvips, all cores, kept files linked unseen"
 BARE = "bound: bare Pillow, all cores"
-# What the ratio to each was to reach: ahead of the plain loops' best two processes, and of libvips.
+# Goals for the ratios: ahead of the simple loops on two processes, and of libvips.
 AGAINST = (
     Against(OURS, STRONGEST, 6.9),
     Against(OURS, DEFAULTS),
@@ -49,7 +48,7 @@ GROWTH = (10, 100, 1_000)
 
 
 def resize(source: Path, *flags: object) -> Sample:
-    """Run resize.py on a dataset of its own, with the same files."""
+    """Run resize.py on a separate dataset with the same files."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         root = Path(folder)
         (root / "raw/band").mkdir(parents=True)
@@ -61,13 +60,13 @@ def resize(source: Path, *flags: object) -> Sample:
 
 
 def run_other(name: str, source: Path) -> Sample:
-    """Run one of the other programs with an empty folder for its results."""
+    """Run one of the other programs with an empty output folder."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         return with_size(call_in("benchmarks", "benchmarks.resize_programs.run", name, source, folder), Path(folder))
 
 
 def with_size(sample: Sample, written: Path) -> Sample:
-    """Return the sample with how many images its program did and their bytes, in place of the JSON that it printed."""
+    """Return the sample with its program's number of images and their bytes, instead of the JSON that it printed."""
     size = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
     return replace(sample, result=(sample.result["done"], size))
 

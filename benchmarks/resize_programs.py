@@ -1,4 +1,4 @@
-"""The pictures that benchmarks/resize.py resizes, and the programs that it compares resize.py with."""
+"""The images that benchmarks/resize.py resizes, and the programs that it compares resize.py with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-# Of every ten files six are JPEGs, three PNGs and one a WebP; of every ten sizes three are too small, four are kept and
+# Of every ten files six are JPEGs, three PNGs and one WebP; of every ten sizes three are too small, four are kept and
 # three too large.
 FORMATS = ("JPEG", "PNG", "JPEG", "JPEG", "WEBP", "JPEG", "PNG", "JPEG", "PNG", "JPEG")
 SMALL = ((600, 800), (1000, 720), (850, 1200))
@@ -25,8 +25,8 @@ SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 SOURCE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 90}, "PNG": {}, "WEBP": {"quality": 85}}
 
 MIN_SIDE, MAX_SHORT, MAX_LONG = 1024, 2048, 4096
-LOOPED = 20  # files for the plain loops: every size twice, every format
-BARED = 100  # files for the bare program: it takes three times as long as libvips
+LOOPED = 20  # files for the simple loops: every size twice, every format
+BARED = 100  # files for the minimal program: it takes three times as long as libvips
 
 STRONGEST: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4", "optimize": True},
@@ -41,7 +41,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def make_pictures(folder: Path, different: int, count: int) -> None:
-    """Draw `different` files of the demo's art, half of them with the grain of paper, and copy them up to `count`."""
+    """Draw `different` files of the demo's art, half of them with paper grain, and copy them up to `count`."""
     folder.mkdir(parents=True)
     with multiprocessing.get_context("spawn").Pool() as pool:
         drawn = pool.map(partial(make_picture, folder), range(min(different, count)), chunksize=1)
@@ -69,7 +69,6 @@ def make_picture(folder: Path, number: int) -> Path:
 
 
 def target_size(width: int, height: int) -> tuple[int, int]:
-    """Return the size that the policy gives to an image."""
     short, long = sorted((width, height))
     factor = min(max(1, MIN_SIDE / short), MAX_SHORT / short, MAX_LONG / long)
     return max(1, round(width * factor)), max(1, round(height * factor))
@@ -89,7 +88,7 @@ def plain_loop(options: dict[str, dict[str, Any]], source: Path, out: Path) -> i
 
 
 def on_all_cores(resize_file: Callable[[Path, Path], object], source: Path, out: Path, most: int | None = None) -> int:
-    """Call `resize_file` with each of up to `most` files and the results' folder, in a process for each core."""
+    """Call `resize_file` with each of up to `most` files and the output folder, in one process per core."""
     os.environ["VIPS_CONCURRENCY"] = "1"
     files = sorted(source.iterdir())[:most]
     with multiprocessing.get_context("spawn").Pool() as pool:
@@ -99,7 +98,7 @@ def on_all_cores(resize_file: Callable[[Path, Path], object], source: Path, out:
 
 
 def bare(out: Path, path: Path) -> None:
-    """Decode, resample and encode what must be, with Pillow; kept files are decoded and linked."""
+    """Decode, resample and encode with Pillow what needs it; kept files are decoded and linked."""
     image = Image.open(path)
     form = str(image.format)
     size = target_size(*image.size)
@@ -135,8 +134,8 @@ def vips(out: Path, path: Path, *, check: bool, png: dict[str, Any]) -> None:
     made.write_to_file(str(out / path.name), keep="none", **options[path.suffix])
 
 
-VIPS_PNG = {"compression": 6}  # libvips' own default, in size about what resize.py writes
-VIPS_PNG_TUNED = {"compression": 3, "filter": "avg"}  # as large, in half the time for pictures with grain
+VIPS_PNG = {"compression": 6}  # libvips' default, about the size of resize.py's output
+VIPS_PNG_TUNED = {"compression": 3, "filter": "avg"}  # the same size, in half the time for images with grain
 
 PROGRAMS: dict[str, Callable[[Path, Path], int]] = {
     "plain-strongest": partial(plain_loop, STRONGEST),
@@ -148,7 +147,7 @@ PROGRAMS: dict[str, Callable[[Path, Path], int]] = {
 }
 
 
-# Each way to encode: format, and what Pillow's `save` gets; None is resize.py's own PNG writer.
+# Each encoding: format, and the arguments of Pillow's `save`; None is resize.py's own PNG writer.
 ENCODINGS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "JPEG 95, 4:4:4": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
     "JPEG 95, 4:2:0": ("JPEG", {"quality": 95, "subsampling": "4:2:0"}),
@@ -164,11 +163,11 @@ ENCODINGS: dict[str, tuple[str, dict[str, Any] | None]] = {
 
 
 def try_encodings(source: Path, most: int) -> dict[str, tuple[float, int, int]]:
-    """Encode up to `most` pictures of each format in every way; return processor seconds, bytes and pixels."""
+    """Encode up to `most` images of each format in every way; return processor seconds, bytes and pixels."""
     from preprocess.resize.convert import PNG_LEVEL
     from preprocess.resize.png import encode_png
 
-    encode_png(Image.new("RGB", (8, 8)), PNG_LEVEL)  # loads its libraries, which are no part of the time
+    encode_png(Image.new("RGB", (8, 8)), PNG_LEVEL)  # loads its libraries, which is not measured
     results: dict[str, tuple[float, int, int]] = {}
     for form in SUFFIXES:
         paths = [path for path in sorted(source.iterdir()) if path.suffix == f".{SUFFIXES[form]}"][:most]
@@ -190,7 +189,7 @@ def try_encodings(source: Path, most: int) -> dict[str, tuple[float, int, int]]:
 
 
 def run(program: str, source: str, out: str) -> dict[str, float]:
-    """Run one of PROGRAMS on a folder of image files, and say how many it did in how many seconds."""
+    """Run one of PROGRAMS on a folder of image files; return the number of images and the seconds."""
     began = time.perf_counter()
     done = PROGRAMS[program](Path(source), Path(out))
     return {"done": done, "seconds": time.perf_counter() - began}

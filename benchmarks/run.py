@@ -1,15 +1,14 @@
-"""All benchmarks in one run, and the table of what everything costs.
+"""Runs all benchmarks, and writes the table of costs.
 
     python benchmarks/run.py                       all of them: under 30 minutes on two cores
     python benchmarks/run.py ledger resize         only these; the others keep what was found last
     python benchmarks/run.py --longer              larger sizes of three of them: ten minutes
     python benchmarks/run.py --quick --out /tmp/results
 
-Writes benchmarks/results/RESULTS.md, and benchmarks/results/results.json from which that is made. docs/costs.md shows
-the rows for which a goal was set. --longer writes benchmarks/results/LONGER.md instead: what would take the whole
-beyond half an hour. Each script runs in the environment that it needs, which is built on first use. Run this one in
-that of requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project, on a machine that
-does nothing else.
+Writes benchmarks/results/RESULTS.md from benchmarks/results/results.json. docs/costs.md shows the rows with a goal.
+--longer writes benchmarks/results/LONGER.md instead, with sizes that do not fit into half an hour. Each script runs in
+the environment that it needs, which is built on first use. Run this one in that of
+requirements/requirements_benchmarks.txt, with PYTHONPATH=. unless that holds the project, on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ inpainting of large pictures: `benchmarks/run.py --longer` writes this page, as 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A script of this folder, the flags that keep it within a few minutes, and the environment that it needs."""
+    """A script of this folder, its flags for a run of a few minutes, and its environment."""
 
     name: str
     flags: tuple[str, ...] = ()
@@ -75,7 +74,7 @@ BENCHMARKS = (
 )
 
 
-# Larger sizes than fit into the half hour of the whole; their figures stand on a page of their own.
+# Larger sizes than fit into the half hour of the full run; their figures are on a separate page.
 LONGER = (
     Benchmark(
         "near_duplicates",
@@ -88,10 +87,10 @@ LONGER = (
 
 
 def run_benchmark(benchmark: Benchmark, *, quick: bool) -> dict[str, Any]:
-    """Run a script; return its Markdown section, what it found, and the seconds it took.
+    """Run a script; return its Markdown section, its findings, and the seconds it took.
 
     Raises:
-        PokefaError: it failed; what it wrote to stderr went to ours.
+        PokefaError: it failed; its stderr was passed on.
     """
     with tempfile.TemporaryDirectory() as folder:
         findings = Path(folder) / "findings.json"
@@ -155,11 +154,11 @@ def write(path: Path, text: str) -> None:
 
 
 def measure(out: Path, chosen: Sequence[str], *, quick: bool) -> None:
-    """Run the chosen benchmarks, or all, and write RESULTS.md, and docs/costs.md's table where they stay here.
+    """Run the chosen benchmarks, or all; write RESULTS.md, and the table of docs/costs.md unless `out` is elsewhere.
 
     Raises:
-        PokefaError: one of them failed; the results of those before are written.
-        InputError: docs/costs.md does not say where its table goes.
+        PokefaError: a benchmark failed; the earlier results are written.
+        InputError: docs/costs.md has no place for its table.
     """
     names = [benchmark.name for benchmark in BENCHMARKS]
     stored = out / "results.json"
@@ -181,7 +180,7 @@ def measure_longer(out: Path, *, quick: bool) -> None:
     """Run the benchmarks with larger sizes, and write LONGER.md.
 
     Raises:
-        PokefaError: one of them failed; the page holds those before.
+        PokefaError: a benchmark failed; the page holds the earlier ones.
     """
     found = {}
     for benchmark in LONGER:
@@ -193,10 +192,10 @@ def measure_longer(out: Path, *, quick: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     names = [benchmark.name for benchmark in BENCHMARKS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(names)} (default: all)")
     parser.add_argument("--longer", action="store_true", help="larger sizes of some of them, for LONGER.md")
-    parser.add_argument("--quick", action="store_true", help="small sizes: only to see that all of them work")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="where RESULTS.md and results.json go")
+    parser.add_argument("--quick", action="store_true", help="small sizes, only to check that all of them work")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of RESULTS.md, results.json")
     args = parser.parse_args(argv)
     if unknown := [name for name in args.names if name not in names]:
         parser.error(f"there is no benchmark {unknown[0]!r}: choose from {', '.join(names)}")

@@ -1,10 +1,10 @@
-"""What one, ten and a hundred million images would take, reckoned from the benchmark table; fills docs/scaling.md.
+"""Estimates the cost of one, ten and a hundred million images from the benchmark table, for docs/scaling.md.
 
     python benchmarks/scaling.py                              write the tables into docs/scaling.md
     python benchmarks/scaling.py --images 2000000 --cores 256 --show
 
-Every assumption is a flag and stands in the page. Rates are those of benchmarks/results/results.json, per core of the
-machine that it was measured on; a stage on N cores is taken to be N times as fast, which holds while storage keeps up.
+Every assumption is a flag and is listed in the page. Rates are those of benchmarks/results/results.json, per core of
+the machine that was measured. A stage on N cores is assumed to be N times as fast, which holds while storage keeps up.
 Run it after benchmarks/run.py, in the same environment.
 """
 
@@ -28,7 +28,7 @@ PAGE = CHECKOUT / "docs/scaling.md"
 MODEL = "gpt-5-mini"
 IMAGES = (1_000_000, 10_000_000, 100_000_000)
 
-# The rates that the stages are reckoned with, as the benchmark scripts name them.
+# The stages' rates, by their names in the benchmark scripts.
 SCRAPE = "scrape, 512 kB"
 NSFW = "nsfw_filter.py --batch-size 8"
 DETECT = "ocr_pipeline.py detect"
@@ -40,8 +40,8 @@ LEDGER = "ledger: merge"
 MERGE = "ledger: journal and merge 5,000 results"
 SEARCH = "rm_dups' search at 6"
 
-# Commands from nsfw_filter to webdataset, each of which ends with a merge. In longer ones merges go on meanwhile, and
-# take a twentieth of the time (pokefa/stage/runner.py).
+# Commands from nsfw_filter to webdataset, each of which ends with a merge. Longer commands also merge while they run,
+# which takes a twentieth of the time (pokefa/stage/runner.py).
 COMMANDS = 13
 
 
@@ -51,7 +51,7 @@ def _given(value: float, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is not measured here; each is a flag. Prices are of the order of list prices: put in your own."""
+    """What is not measured here; each is a flag. Prices are in the range of list prices: replace them with your own."""
 
     cores: int = _given(64, "cores of the cluster")
     core_hour: float = _given(0.04, "dollars for a core with 4 GB of memory, an hour")
@@ -73,7 +73,7 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one stage takes."""
+    """The cost of one stage."""
 
     stage: str
     images: float
@@ -84,7 +84,7 @@ class Cost:
 
 
 def reckon(images: int, known: Mapping[str, Rate], growths: Mapping[str, Growth], given: Assumptions) -> Iterator[Cost]:
-    """Yield what each stage takes for so many images.
+    """Yield the cost of each stage for `images` images.
 
     Args:
         known: the measured rates by name.
@@ -130,7 +130,7 @@ def reckon(images: int, known: Mapping[str, Rate], growths: Mapping[str, Growth]
 
 
 def grown(stage: str, images: int, rate: Rate, growth: Growth, given: Assumptions) -> Cost:
-    """Return what a stage that one machine does for all images at once takes, by its fitted exponent."""
+    """Return the cost of a stage that one machine runs on all images at once, by its fitted exponent."""
     measured = growth.sizes[-1]
     hours = measured / rate.per_second * (images / measured) ** (growth.seconds or 1) / 3600
     return Cost(stage, images, hours, hours * rate.cores * given.core_hour, 0.0, f"{rate.cores} cores of one machine")
@@ -184,7 +184,6 @@ def tables(results: Mapping[str, Any], sizes: Sequence[int], given: Assumptions)
 
 
 def assumption_rows(given: Assumptions) -> list[list[str]]:
-    """Return meaning, flag and value of every assumption."""
     return [
         [one.metadata["meaning"], f"`{flag_of(one.name)}`", f"{getattr(given, one.name):,}"]
         for one in fields(Assumptions)
@@ -197,7 +196,7 @@ def flag_of(name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="+", default=IMAGES, metavar="N", help="how many raw images")
+    parser.add_argument("--images", type=int, nargs="+", default=IMAGES, metavar="N", help="number of raw images")
     parser.add_argument("--show", action="store_true", help="print the tables instead of writing the page")
     for one in fields(Assumptions):
         kind = float if isinstance(one.default, float) else int

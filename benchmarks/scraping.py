@@ -1,11 +1,11 @@
-"""What downloading costs: scrape.py beside img2dataset, simple loops, and a program that only decodes.
+"""The cost of downloading: scrape.py compared with img2dataset, simple loops, and a program that only decodes.
 
     python benchmarks/scraping.py                          everything, one round: about four minutes
     python benchmarks/scraping.py --part 500kB --rounds 3
 
 All of them fetch the same images from 16 loopback hosts that wait 100 ms before each answer; client and server share
-the cores. scrape.py and img2dataset run as programs; what is without start-up is by their own clocks. img2dataset has
-an environment of its own, built on first use. Linux: the server listens on 127.0.0.2 to 127.0.0.17.
+the cores. scrape.py and img2dataset run as programs, and times without start-up come from their own clocks. img2dataset
+has its own environment, built on first use. Linux: the server listens on 127.0.0.2 to 127.0.0.17.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ AGAINST = {
 
 @dataclass(frozen=True)
 class Downloads:
-    """The server's port, where downloads may be put, and how many are under way at once."""
+    """The server's port, the folder for downloads, and the number of concurrent downloads."""
 
     port: int
     folder: Path
@@ -65,7 +65,7 @@ class Downloads:
             return sample
 
     def img2dataset(self, size: str, count: int, *flags: str) -> Sample:
-        """Run img2dataset with as many threads as scrape.py, in two processes that get one half of the list each."""
+        """Run img2dataset with as many threads as scrape.py, in two processes with half of the list each."""
         with self.listed(size, count) as listed:
             images = listed.with_name("images")
             words = [Path(stage_python("benchmarks_img2dataset")).with_name("img2dataset"), "--url_list", listed]
@@ -73,7 +73,7 @@ class Downloads:
             words += ["--output_format", "files", "--resize_mode", "no", "--processes_count", PROCESSES]
             words += ["--thread_count", self.concurrency // PROCESSES]
             words += ["--number_sample_per_shard", -(-count // PROCESSES), *flags]
-            # albumentations would ask PyPI for its newest version; wandb leaves temporary folders behind.
+            # albumentations would query PyPI for its newest version; wandb leaves temporary folders behind.
             sample = run_apart(words, {"NO_ALBUMENTATIONS_UPDATE": "1", "TMPDIR": str(listed.parent)})
             require("img2dataset", sum(1 for _ in images.glob("*/*.jpg")), count)
             shards = [json.loads(path.read_text()) for path in images.glob("*_stats.json")]
@@ -82,7 +82,7 @@ class Downloads:
 
     @contextmanager
     def listed(self, size: str, count: int) -> Iterator[Path]:
-        """Write a list of addresses, and quotas.csv beside it, into a folder that is gone afterwards."""
+        """Write a list of addresses, and quotas.csv beside it, to a temporary folder."""
         names = [f"Species {number}" for number in range(1, SPECIES + 1)]
         quotas: Iterator[list[object]] = ([rank, name, "A", 1.0, count] for rank, name in enumerate(names, 1))
         found: Iterator[list[object]] = (
@@ -108,7 +108,7 @@ class Downloads:
 
 
 def call(function: Callable[..., int], count: int, *arguments: object) -> Sample:
-    """Call a program of `scraping_rivals`; none has a start-up to speak of."""
+    """Call a program of `scraping_rivals`; their start-up is negligible."""
     sample = call_apart(function, *arguments)
     require(function.__name__, sample.result, count)
     return sample
@@ -120,7 +120,7 @@ def require(name: str, found: int, wanted: int) -> None:
 
 
 def measure_size(bench: Bench, downloads: Downloads, pictures: Path, part: str) -> None:
-    """Compare everything on images of one size; the simple downloaders get fewer."""
+    """Compare everything on images of one size; the simple downloaders get fewer images."""
     size, count = KILOBYTES[part], 200 if bench.quick else bench.args.images
     urls = list(addresses(downloads.port, size, count))
     some, few, threads = urls[: count // 4], urls[: count // 20], downloads.concurrency

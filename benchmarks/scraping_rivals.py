@@ -1,6 +1,6 @@
-"""What scrape.py is measured beside: downloaders as one would write them in an afternoon, and the bounds.
+"""The comparisons of the scrape.py benchmark: simple downloaders, and the bounds.
 
-Each function is called in a process of its own and returns how many images it brought to their end.
+Each function is called in its own process and returns the number of images it completed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks.scraping_server import read_pictures
 
 
 def one_at_a_time(urls: Sequence[str], folder: Path) -> int:
-    """Requests, one address after the other over kept connections; each image is decoded and saved."""
+    """Requests, one address after the other over persistent connections; each image is decoded and saved."""
     import requests
     from PIL import Image
 
@@ -28,7 +28,7 @@ def one_at_a_time(urls: Sequence[str], folder: Path) -> int:
 
 
 def event_loop(urls: Sequence[str], folder: Path, concurrency: int) -> int:
-    """aiohttp, many at once, everything in one thread: each image is decoded and saved between two downloads."""
+    """aiohttp with many concurrent downloads in one thread: each image is decoded and saved between two downloads."""
     import asyncio
 
     import aiohttp
@@ -72,7 +72,7 @@ def _decode_share(folder: Path, size: str, count: int) -> int:
 
 
 def only_receive(urls: Sequence[str], connections: int) -> int:
-    """Only receive, in threads over kept connections: what the server can do, and the machine beside it."""
+    """Only receive, in threads over persistent connections: the limit of the server and the machine."""
     from concurrent.futures import ThreadPoolExecutor
     from http.client import HTTPConnection
     from urllib.parse import urlsplit

@@ -1,7 +1,7 @@
-"""A server of generated photographs on 16 loopback addresses, slow to answer and quick to send. Linux.
+"""A server of generated photographs on 16 loopback addresses, with slow answers and fast transfers. Linux.
 
-`/large/7.jpg` is a JPEG of about 500 kB, `/small/7.jpg` one of about 30 kB; any number will do. A few dozen pictures
-are made once; a comment segment with the number makes every file another one, with another MD5.
+`/large/7.jpg` is a JPEG of about 500 kB, `/small/7.jpg` one of about 30 kB; any number works. A few dozen images are
+generated once; a comment segment with the number makes every file unique, with its own MD5.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 ADDRESSES = tuple(f"127.0.0.{last}" for last in range(2, 18))
 PICTURES = 32  # more would only cost time and memory
-# Width, height and grain; the grain decides how well the picture compresses.
+# Width, height and grain; the grain determines how well the image compresses.
 SIZES = {"large": (1600, 1200, 8.0), "small": (400, 300, 5.0)}
 QUALITY = 85
 JPEG_START = 2  # bytes of the marker that begins a JPEG; a comment may follow it
 
 
 def make_picture(seed: int, width: int, height: int, grain: float) -> bytes:
-    """Return a JPEG that costs what a photograph of its size costs: soft shapes of three scales, and grain."""
+    """Return a JPEG with the cost of a photograph of its size: soft shapes at three scales, and grain."""
     import numpy as np
     from PIL import Image
 
@@ -42,7 +42,7 @@ def make_picture(seed: int, width: int, height: int, grain: float) -> bytes:
 
 
 def make_pictures(folder: Path) -> None:
-    """Write the pictures of both sizes to `folder`/large and `folder`/small."""
+    """Write the images of both sizes to `folder`/large and `folder`/small."""
     for name, (width, height, grain) in SIZES.items():
         (folder / name).mkdir(parents=True)
         for seed in range(PICTURES):
@@ -50,18 +50,17 @@ def make_pictures(folder: Path) -> None:
 
 
 def read_pictures(folder: Path, size: str) -> list[bytes]:
-    """Return the pictures of one size."""
     return [path.read_bytes() for path in sorted((folder / size).iterdir())]
 
 
 def addresses(port: int, size: str, count: int) -> Iterator[str]:
-    """Yield the addresses of `count` images, the hosts by turns."""
+    """Yield the addresses of `count` images, alternating between hosts."""
     for number in range(count):
         yield f"http://{ADDRESSES[number % len(ADDRESSES)]}:{port}/{size}/{number}.jpg"
 
 
 class Answers(asyncio.Protocol):
-    """One connection, kept alive until the client closes it or says `Connection: close`."""
+    """One connection, kept open until the client closes it or sends `Connection: close`."""
 
     def __init__(self, pictures: dict[str, list[bytes]], latency: float) -> None:
         self.pictures = pictures
@@ -71,7 +70,7 @@ class Answers(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        # Without it the end of a small answer waits 40 ms for the client to confirm its beginning.
+        # Otherwise the end of a small answer waits 40 ms for the client to acknowledge its beginning.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
@@ -98,7 +97,7 @@ class Answers(asyncio.Protocol):
 
 
 async def serve(folder: Path, latency: float) -> None:
-    """Serve until the process is ended; the first line of stdout is a JSON object with the port."""
+    """Serve until the process ends; the first line of stdout is a JSON object with the port."""
     pictures = {size: read_pictures(folder, size) for size in SIZES}
     port = 0
     for address in ADDRESSES:
@@ -111,7 +110,7 @@ async def serve(folder: Path, latency: float) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the pictures are; made there if the folder is missing")
+    parser.add_argument("folder", type=Path, help="folder of the images; created with them if missing")
     parser.add_argument("--latency", type=float, default=0.1, metavar="S", help="seconds before each answer")
     args = parser.parse_args(argv)
     if not args.folder.exists():

@@ -1,11 +1,11 @@
-"""What packing shards costs: webdataset.py beside cp, tar, loops of the library's two writers, and only decoding.
+"""The cost of packing shards: webdataset.py compared with cp, tar, loops of the library's writers, and only decoding.
 
     python benchmarks/shards.py                      2 GB of images, two rounds: under four minutes on two cores
     python benchmarks/shards.py --megabytes 500 --rounds 3
 
-Of every ten images seven are JPEGs, two PNGs and one a WebP, of 1 to 2 megapixels; all lie in the page cache.
-webdataset.py hashes every image twice and every shard once, syncs each shard to the disk, and decodes the images unless
-told otherwise. The others only write, and what they wrote is synced afterwards.
+Of every ten images seven are JPEGs, two PNGs and one WebP, of 1 to 2 megapixels; all are in the page cache.
+webdataset.py hashes every image twice and every shard once, syncs each shard to disk, and decodes the images unless
+told otherwise. The others only write, and their output is synced afterwards.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ AGAINST = (
     Against(HEADER, SHARD_WRITER),
 )
 
-SHARD_SIZE = 100  # cores take a shard at a time: with the default of 1,000 a set of this size would be three pieces
-BATCH = 200  # images that are made to see how large one is
+SHARD_SIZE = 100  # cores take one shard at a time: with the default of 1,000 a set of this size would have three
+BATCH = 200  # images made to find the mean size
 
 WRITER_PROGRAM = """
 import json, pathlib, subprocess, sys, time
@@ -77,7 +77,7 @@ ROW = {
 
 
 def make_set(root: Path, megabytes: int) -> tuple[int, int]:
-    """Write images of so many megabytes, and the tables that packing reads; return (images, bytes)."""
+    """Write images of this many megabytes, and the tables that packing reads; return (images, bytes)."""
     images = root / "resized"
     call_apart(make_images, images, BATCH)
     made = sorted(images.iterdir())
@@ -93,7 +93,7 @@ def make_set(root: Path, megabytes: int) -> tuple[int, int]:
     manifests.mkdir(parents=True)
     (manifests / "train_ids.txt").write_text("".join(f"{row['image_id']}\n" for row in rows))
     (manifests / "val_ids.txt").write_text("")
-    os.sync()  # so that nobody else's sync has to write them
+    os.sync()  # so that no later sync has to write them
     return count, sum(path.stat().st_size for path in paths)
 
 
@@ -105,7 +105,7 @@ def pack(root: Path, *flags: object) -> Sample:
 
 
 def write_and_sync(target: Path, words: Sequence[object]) -> Sample:
-    """Run what writes to `target`, which is empty before and gone after, and then a sync of that file system."""
+    """Run a program that writes to `target`, which is empty before and removed after, and sync that file system."""
     target.mkdir()
     try:
         sample, synced = run_apart(words), run_apart(["sync", "-f", target])

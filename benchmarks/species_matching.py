@@ -1,11 +1,11 @@
-"""How many misspelled species are recognised, and how many other words are taken for one, by the score asked for.
+"""How many misspelled species are recognized, and how many other words are mistaken for one, by required score.
 
     python benchmarks/species_matching.py            about a minute
     python benchmarks/species_matching.py --quick    on fewer words, in seconds
 
-Misspelled are all species, with one or two random edits. Other words are an English dictionary, people's names, pairs
-of English words, made-up species (the beginning of one and the end of another), and creatures and people of other
-works. Names that a species bears by chance are left out. Nothing is timed. The environment is that of
+Misspelled words are all species, with one or two random edits. Other words are an English dictionary, people's names,
+pairs of English words, made-up species (the beginning of one and the end of another), and creatures and people of other
+works. Names that happen to be those of a species are excluded. Nothing is timed. The environment is that of
 requirements/requirements_benchmarks_species_matching.txt.
 """
 
@@ -50,7 +50,7 @@ electric_mouse unknown_creature grass_dragon
 
 
 def edited(word: str, rng: random.Random) -> str:
-    """Return a word with one letter put in, left out or replaced, or two neighbours swapped."""
+    """Return a word with one letter inserted, deleted or replaced, or two neighbours swapped."""
     place, letter = rng.randrange(len(word)), rng.choice(string.ascii_lowercase)
     if (kind := rng.choice(("insert", "delete", "replace", "swap"))) == "insert":
         return word[:place] + letter + word[place:]
@@ -61,7 +61,7 @@ def edited(word: str, rng: random.Random) -> str:
 
 
 def made_up(spellings: Sequence[str], rng: random.Random) -> str:
-    """Return the beginning of one species and the end of another, each of two letters or more."""
+    """Return the beginning of one species and the end of another, at least two letters each."""
     first, second = rng.sample(spellings, 2)
     return first[: rng.randint(2, max(2, len(first) - 2))] + second[-rng.randint(2, max(2, len(second) - 2)) :]
 
@@ -73,13 +73,13 @@ def english_words() -> list[str]:
 
 
 def people() -> list[str]:
-    """Return the first and last names of the US census of 1990 that the package `names` brings."""
+    """Return the first and last names of the US census of 1990 from the package `names`."""
     lists = [files("names") / f"dist.{name}" for name in ("all.last", "female.first", "male.first")]
     return sorted({line.split()[0].lower() for text in lists for line in text.read_text().splitlines()})
 
 
 def other_words(species: Species, rng: random.Random, quick: bool) -> dict[str, list[str]]:
-    """Return the lists of words that mean no species, without those that a species bears as its name."""
+    """Return the lists of words that are not species, without those that equal a species' name."""
     spellings, words = sorted(species.run_together), english_words()
     count = QUICK if quick else 20_000
     pairs = [f"{first}_{second}" for first, second in (rng.sample(words, 2) for _ in range(count))]
@@ -113,7 +113,7 @@ def measure(bench: Bench) -> None:
     heads = ["at least", *(f"{name}: {what}" for name in misspelled for what in ("right", "wrong")), *others]
     rows: list[list[str]] = []
     taken = others
-    for score in SCORES:  # upwards: what counts as no species goes on doing so
+    for score in SCORES:  # ascending: a word without a match has none at higher scores either
         matcher = SpeciesMatcher(species, score)
         cells = [f"{score:.2f}"]
         for pairs in misspelled.values():

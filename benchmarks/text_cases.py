@@ -2,7 +2,7 @@
 
     python -m benchmarks.text_cases --picture docs/text-cases.png
 
-Two cases a row, four pictures a case. Everything in it is drawn by the project. Run it in the environment of the ocr
+Two cases per row, four pictures per case. The project draws everything in it. Run it in the environment of the ocr
 stage.
 """
 
@@ -31,7 +31,7 @@ WHITE, BLACK = (250, 248, 240), (24, 20, 30)
 
 @dataclass(frozen=True)
 class Case:
-    """What is written, where its middle is as a share of the picture, and how."""
+    """The text, its centre as a share of the picture, and its style."""
 
     text: str
     font: str
@@ -81,7 +81,7 @@ def write(clean: Image.Image, case: Case) -> Image.Image:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--picture", type=Path, required=True, metavar="FILE", help="where to write it, PNG")
+    parser.add_argument("--picture", type=Path, required=True, metavar="FILE", help="output file, PNG")
     args = parser.parse_args(argv)
     rules, detector, reader = TextRules(), load_detector(None, LEAST_SCORE, Looks())[0], load_reader()
     opencv = load_inpainter(InpainterModel("opencv", "opencv"), 1)

@@ -1,4 +1,4 @@
-"""What text detection finds and costs: by text height and setting, and the stage beside bare calls.
+"""The results and cost of text detection: by text height and setting, and the stage compared with bare calls.
 
     python benchmarks/text_detection.py                      on half of the labelled pictures: under five minutes
     python benchmarks/text_detection.py --pictures 200       on all of them
@@ -6,12 +6,12 @@
 
 The work runs in the environment of the ocr stage.
 
-A writing of demo/art/text_set.py is found when the mask covers at least half of its ink. Its height is the font's size
-in pixels. A text-free picture is a false alarm when anything in it counts as text.
+A text of demo/art/text_set.py is found when the mask covers at least half of its ink. Its height is the font's size in
+pixels. A text-free image is a false alarm when anything in it counts as text.
 
-Speed is that of one worker on all cores, from files to boxes and masks. The bare calls get arrays that lie ready: the
-same looks, cut and scaled, and where the stage reads, the same cuttings. What bounds the worker are bare calls for one
-picture on each core, as the worker makes them. No start-up is counted.
+Speed is that of one worker on all cores, from files to boxes and masks. The bare calls get prepared arrays: the same
+views, cut and scaled, and where the stage reads, the same crops. The worker's bound is bare calls for one image per
+core, as the worker makes them. Start-up is excluded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LARGE = (16, 200)
 WANTED = {LARGE: 0.95, (12, 12): 0.8}
 MOST_FALSE_ALARMS = 0.03
 LEAST_OF_BARE = 0.9
-# What is compared with what, and what was wanted of it.
+# What is compared, and the goals.
 AGAINST = (
     Against(UNREAD_STAGE, BARE, LEAST_OF_BARE),
     Against(STAGE, BARE_AND_READER, LEAST_OF_BARE),
@@ -42,14 +42,14 @@ AGAINST = (
 
 
 def share(found: Sequence[Sequence[Any]], band: tuple[int, int], kind: str = "") -> str:
-    """Return the share of the writings of some heights, and of one kind, that were found, as text."""
+    """Return the share of texts found, for some heights and one kind, as text."""
     rows = [row for row in found if band[0] <= row[0] <= band[1] and row[1].startswith(kind)]
     hits, count = sum(row[3] for row in rows), sum(row[4] for row in rows)
     return f"{hits / count:.2f}" if count else ""
 
 
 def print_settings(results: Mapping[str, Any]) -> None:
-    """Show recall by height, false alarms and cost of each setting."""
+    """Show recall by height, false alarms and cost for each setting."""
     names = [f"{low} px" if low == high else f"{low} to {high} px" for low, high in BANDS]
     rows = []
     for name, result in results.items():
@@ -63,7 +63,7 @@ def print_settings(results: Mapping[str, Any]) -> None:
 
 
 def print_kinds(results: Mapping[str, Any]) -> None:
-    """Show what each setting finds of each kind of writing, and what it takes for text."""
+    """Show what each setting finds of each kind of text, and its false alarms by kind."""
     kinds = sorted({row[1] for result in results.values() for row in result["found"]})
     rows = []
     for name, result in results.items():
@@ -83,7 +83,7 @@ def measure_settings(bench: Bench) -> None:
 
 
 def measure_speed(bench: Bench) -> None:
-    """Show pictures per second, and compare."""
+    """Show images per second, and compare."""
     pictures = 4 if bench.quick else SPEED_PICTURES
     tell(f"speed of the stage, on {pictures} pictures")
     call_in("ocr", "benchmarks.text_detection_programs.draw", pictures, bench.folder)

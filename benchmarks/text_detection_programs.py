@@ -1,8 +1,8 @@
-"""What text detection finds in the labelled pictures, for benchmarks/text_detection.py, in the ocr stage's environment.
+"""Measures benchmarks/text_detection.py's detection on labelled images, in the ocr stage's environment.
 
-`try_settings` runs the stage's own code on the labelled pictures of demo/art/text_set.py: what each setting finds, and
-the processor time that it takes. What several settings share, looks and readings, is done once and counted for each.
-`draw` writes some of the pictures as JPEGs, for benchmarks/text_detection_speed.py.
+`try_settings` runs the stage's own code on the labelled images of demo/art/text_set.py and measures what each setting
+finds, and its processor time. Views and readings that several settings share are computed once and counted for each.
+`draw` writes some of the images as JPEGs, for benchmarks/text_detection_speed.py.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from preprocess.ocr.models import Detector, Reader, load_detector, load_reader
 from preprocess.ocr.polygons import TextPolygon, draw_mask
 from preprocess.ocr.views import Looks
 
-# A writing is found when the mask covers at least this share of its ink.
+# A text is found when the mask covers at least this share of its ink.
 FOUND = 0.5
 
-# Pictures that are held at once for each core.
+# Images in memory at once, per core.
 HELD = 4
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is tried: the looks that are taken, and what counts as text."""
+    """A setting to try: the views, and what counts as text."""
 
     name: str
     looks: tuple[Looks, ...]
@@ -53,7 +53,7 @@ SETTINGS = (
 
 
 def try_settings(pictures: int) -> dict[str, Any]:
-    """Return what each setting finds in the first pictures of the set, and its processor seconds per picture."""
+    """Return what each setting finds in the first images of the set, and its processor seconds per image."""
     cores = available_cores()
     looks = dict.fromkeys(look for setting in SETTINGS for look in setting.looks)
     detectors = {look: load_detector(None, LEAST_SCORE, look)[0] for look in looks}
@@ -72,7 +72,7 @@ def try_settings(pictures: int) -> dict[str, Any]:
 def _try(
     picture: Picture, detectors: dict[Looks, Detector], reader: Reader
 ) -> dict[str, tuple[list[TextPolygon], float]]:
-    """Return what each setting finds in a picture, and the seconds of this thread that it takes."""
+    """Return what each setting finds in an image, and the seconds of this thread that it takes."""
     seen: dict[Looks, list[TextPolygon]] = {}
     costs: dict[Looks, float] = {}
     for look, detector in detectors.items():
@@ -109,7 +109,7 @@ def _try(
 
 
 class _Result:
-    """What one setting found, picture by picture."""
+    """The findings of one setting, image by image."""
 
     def __init__(self) -> None:
         self.found: dict[tuple[int, str, str], list[bool]] = defaultdict(list)
@@ -140,7 +140,7 @@ class _Result:
 
 
 def draw(pictures: int, folder: str) -> dict[str, int]:
-    """Write the first pictures of the set, half of them with text."""
+    """Write the first images of the set, half of them with text."""
     for picture in draw_set(range(pictures)):
         picture.image.save(Path(folder) / f"{picture.number:03}.jpg", quality=92)
     return {"pictures": pictures}

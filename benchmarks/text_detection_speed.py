@@ -1,7 +1,7 @@
-"""How fast text is detected, for benchmarks/text_detection.py.
+"""The speed of text detection, for benchmarks/text_detection.py, in the ocr stage's environment.
 
-In the ocr stage's environment it times the stage's worker, from the files to boxes and masks, beside bare PaddleOCR
-calls on arrays that lie ready: on what the worker gives the models, in the same engine. Nothing counts its start-up.
+It compares the stage's worker, from files to boxes and masks, with bare PaddleOCR calls on prepared arrays: the same
+inputs, in the same engine. Start-up is excluded.
 """
 
 from __future__ import annotations
@@ -46,14 +46,13 @@ BARE = "bare detection calls"
 BARE_AND_READER = "bare detection and reading calls"
 CORE_EACH = "bare detection calls, a picture for each core"
 
-WARM_UP = 4  # pictures that everything works on before the clock starts
+WARM_UP = 4  # images processed before the clock starts
 
 
 def time_stage(folder: str, rounds: int) -> dict[str, Any]:
-    """Return images per second of the stage's worker and of bare calls, and the most memory that the worker held.
+    """Return images per second of the stage's worker and of bare calls, and the worker's peak memory.
 
-    The bare calls use all cores for one picture, as they do unless told otherwise; where the stage reads, they read the
-    same cuttings.
+    The bare calls use all cores for one image, as by default. Where the stage reads, they read the same crops.
     """
     cores = available_cores()
     paths = sorted(Path(folder).glob("*.jpg"))
@@ -74,7 +73,7 @@ def time_stage(folder: str, rounds: int) -> dict[str, Any]:
 
 
 def stage_run(paths: Sequence[Path], rules: TextRules, cores: int) -> Callable[[Sequence[int]], object]:
-    """Return a function that lets a worker of the stage detect text in the files at some places of `paths`."""
+    """Return a function that makes a worker of the stage detect text in the files at some indices of `paths`."""
     root = paths[0].parent
     rows: list[Row] = [{"image_id": f"{number:032x}", "path_raw": path.name} for number, path in enumerate(paths)]
     work = DetectRows(root, None, Looks(), rules, cores)()
@@ -82,7 +81,7 @@ def stage_run(paths: Sequence[Path], rules: TextRules, cores: int) -> Callable[[
 
 
 def inputs(paths: Sequence[Path]) -> tuple[Inputs, Inputs]:
-    """Return what the stage gives its detector, and what it gives its reader, for each file; all in BGR."""
+    """Return the stage's inputs to its detector, and to its reader, for each file; all in BGR."""
     import numpy as np
 
     detector, _ = load_detector(None, LEAST_SCORE, Looks())
@@ -108,7 +107,7 @@ def inputs(paths: Sequence[Path]) -> tuple[Inputs, Inputs]:
 def bare(
     kind: str, model: EmbeddedModel, settings: Mapping[str, Any], threads: int
 ) -> Callable[[Sequence[NDArray[np.uint8]]], object]:
-    """Return a function that calls a model of PaddleOCR on one array after the other."""
+    """Return a function that calls a PaddleOCR model on one array after the other."""
     import paddleocr
 
     options = {"limit_side_len": LARGEST_SIDE, "limit_type": "max", "box_thresh": LEAST_SCORE}
@@ -127,7 +126,7 @@ def bare(
 def time_rounds(
     runs: Mapping[str, Callable[[Sequence[int]], object]], pictures: int, rounds: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return (seconds, processor seconds) a picture of each run: everything once, then everything again."""
+    """Return (seconds, processor seconds) per image of each run, with all runs in every round."""
     for run in runs.values():
         run(range(min(WARM_UP, pictures)))
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}

@@ -1,9 +1,9 @@
-"""What the text stage finds in pictures that the project did not draw, and what its masks touch.
+"""What the text stage finds in images that the project did not draw, and what its masks touch.
 
     python benchmarks/text_finding.py --found found.json      of benchmarks/text_set_programs.py
 
-Writes Markdown to stdout. A mark is found when the mask covers half of its ink. A text-free picture is a false alarm
-when anything in it is masked and no person is asked first.
+Writes Markdown to stdout. A mark is found when the mask covers half of its ink. A text-free image is a false alarm when
+anything in it is masked without asking a person first.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def total(pictures: Sequence[dict[str, Any]], name: str) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--found", type=Path, required=True, metavar="FILE", help="what the program `find` wrote")
+    parser.add_argument("--found", type=Path, required=True, metavar="FILE", help="output of the program `find`")
     args = parser.parse_args(argv)
     pictures = json.loads(args.found.read_text(encoding="utf-8"))
     print(f"## Text on grounds that the project did not draw\n\n{len(pictures)} pictures.")

@@ -1,15 +1,15 @@
-"""A labelled set of pictures with writing on grounds that the project did not draw, for measuring text detection.
+"""A labelled set of images with text on backgrounds that the project did not draw, for measuring text detection.
 
     python benchmarks/text_set.py --side choose --out /tmp/choose
     python benchmarks/text_set.py --side judge --out /tmp/judge
 
-Writes  DIR/<number>.png, and where something is written <number>_clean.png, the same without it, and <number>_ink.png,
+Writes  DIR/<number>.png; for images with text also <number>_clean.png, the same without it, and <number>_ink.png,
         which holds the number of the mark (1 and up) at each pixel that it covers; DIR/labels.json
 
-Every second picture holds no text. 600 pictures are for choosing rules and 300, from other seeds, fonts, figures and
-grounds, for judging them once. Grounds: photographs and wallpapers, alone and with drawn species and clipart over them,
-the demo's drawn scenes, noise with flat circles, flat colours, screentone, manga panels. Run it in the environment of
-requirements/requirements_benchmarks_text.txt.
+Every second image has no text. 600 images are for choosing rules and 300, from other seeds, fonts, figures and
+backgrounds, for judging them once. Backgrounds: photographs and wallpapers, alone and with drawn species and clipart
+over them, the demo's drawn scenes, noise with flat circles, flat colours, screentone, manga panels. Run it in the
+environment of requirements/requirements_benchmarks_text.txt.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ KINDS = (
 )
 OPACITIES = {"watermark": (0.15, 0.25, 0.35, 0.5), "tiled": (0.15, 0.25, 0.35)}
 SLANTS = (15, 22, 30, 38, 45)
-INKED = 96  # of 255: how much of a pixel is covered where it counts as ink
-LEAST_EDGE = 0.2  # of the ink lies in the figure, and as much beside it: the mark crosses the figure's edge
+INKED = 96  # of 255: the coverage from which a pixel counts as ink
+LEAST_EDGE = 0.2  # share of the ink inside the figure, and outside it, at least: the mark crosses the figure's edge
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One piece of writing; `height` is the font's size in pixels, `angle` in degrees, `opacity` from 0 to 1."""
+    """One piece of text; `height` is the font's size in pixels, `angle` in degrees, `opacity` from 0 to 1."""
 
     kind: str
     script: str
@@ -121,7 +121,7 @@ def draw_label(mark: Mark, font: ImageFont.FreeTypeFont, size: tuple[int, int]) 
 def write(
     ground: Ground, image: Image.Image, ink: Image.Image, kind: str, side: Side, number: int, rng: random.Random
 ) -> Mark | None:
-    """Write one mark into a picture where nothing is written yet; None where there is no room."""
+    """Write one mark into an image where there is no text yet; return None if there is no room."""
     heights = [*HEIGHTS[kind]]
     rng.shuffle(heights)
     for height in heights:
@@ -162,7 +162,7 @@ def write(
 
 
 def _colours(lightness: float, mark: Mark, rng: random.Random) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the colour of an outline and that of the mark, which stands out from what it is on."""
+    """Return the colours of the outline and the mark, with enough contrast to the background."""
     light, dark = (tuple(rng.randint(low, low + 25) for _ in range(3)) for low in (230, 0))
     if mark.opacity == 1 and rng.random() < 0.5:
         tint = rng.randrange(3)
@@ -180,7 +180,7 @@ def _colours(lightness: float, mark: Mark, rng: random.Random) -> tuple[tuple[in
 
 
 def make_picture(number: int, name: str, folder: Path) -> dict[str, object]:
-    """Write one picture of the set and return its label; those with odd numbers hold no text."""
+    """Write one image of the set and return its label; odd numbers have no text."""
     side, rng = SIDES[name], random.Random(f"{name}/{number}")
     ground = paint_ground(number, side, rng)
     marks: list[Mark] = []
@@ -204,14 +204,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", choices=list(SIDES), required=True, help="which half")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into; made if missing")
-    parser.add_argument("--pictures", type=int, metavar="N", help="only the first N")
+    parser.add_argument("--pictures", type=int, metavar="N", help="only the first N images")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     side = SIDES[args.side]
     for load in (photographs, figures, clipart):
         load(side)
     for package, file in (font for fonts in side.fonts.values() for font in fonts):
-        font_file(package, file)  # before several processes want it
+        font_file(package, file)  # before several processes need it
     numbers = range(args.pictures or COUNTS[args.side])
     with ProcessPoolExecutor() as pool:
         labels = list(pool.map(partial(make_picture, name=args.side, folder=args.out), numbers))

@@ -1,4 +1,4 @@
-"""The grounds of benchmarks/text_set.py: pictures without text, and where figures stand in them."""
+"""The backgrounds of benchmarks/text_set.py: images without text, and where figures are in them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROUNDS = ("figure", "photo", "figure", "clipart", "flat", "drawn", "figure", "n
 
 @dataclass
 class Ground:
-    """A picture without text (RGB), and where figures stand in it (mode L)."""
+    """An image without text (RGB), and where figures are in it (mode L)."""
 
     name: str
     image: Image.Image
@@ -62,7 +62,7 @@ def noise(size: tuple[int, int], rng: random.Random) -> Image.Image:
 
 
 def screentone(size: tuple[int, int], rng: random.Random) -> Image.Image:
-    """Return dots on white whose size goes from one side to the other, as manga is shaded with."""
+    """Return dots on white with gradually changing size, as used for shading in manga."""
     step = rng.choice((6, 8, 12))
     angle = math.radians(rng.choice((0, 30, 45)))
     image = Image.new("L", (2 * size[0], 2 * size[1]), 255)
@@ -78,7 +78,7 @@ def screentone(size: tuple[int, int], rng: random.Random) -> Image.Image:
 
 
 def vector(path: Path, height: int) -> Image.Image | None:
-    """Return an SVG as RGBA of about this height; None where it cannot be drawn."""
+    """Return an SVG as RGBA of about this height, or None if it cannot be drawn."""
     import resvg_py
 
     try:
@@ -91,7 +91,7 @@ def vector(path: Path, height: int) -> Image.Image | None:
 
 
 def stand(ground: Ground, paths: Sequence[Path], share: float, rng: random.Random) -> None:
-    """Draw one figure into the picture, `share` of it high."""
+    """Draw one figure into the image, `share` of its height."""
     drawn = None
     while drawn is None:
         drawn = vector(rng.choice(paths), round(share * ground.image.height))
@@ -127,7 +127,7 @@ def manga(side: Side, size: tuple[int, int], rng: random.Random) -> Ground:
 
 
 def paint_ground(number: int, side: Side, rng: random.Random) -> Ground:
-    """Return a picture without text; what it shows goes round with its number."""
+    """Return an image without text; the kind rotates with its number."""
     size = SIZES[rng.randrange(len(SIZES))]
     name = GROUNDS[number // 2 % len(GROUNDS)]
     if name == "manga":

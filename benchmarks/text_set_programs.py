@@ -1,10 +1,10 @@
-"""What the text stage makes of the pictures of benchmarks/text_set.py, in the environment of the ocr stage.
+"""Runs the text stage on the images of benchmarks/text_set.py, in the environment of the ocr stage.
 
     python -m benchmarks.text_set_programs find --set /tmp/judge --out found.json
     python -m benchmarks.text_set_programs facts --set /tmp/choose --out facts.json
 
-`find` runs the stage's own code, paints over with OpenCV and looks again. `facts` writes what is known of each polygon
-that the detector proposes, for benchmarks/fit_plausibility.py: picture, mark (0: none) and numbers.
+`find` runs the stage's own code, paints over with OpenCV and detects again. `facts` writes the facts of each polygon
+that the detector proposes, for benchmarks/fit_plausibility.py: image, mark (0: none) and numbers.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from preprocess.ocr.views import Looks
 # A mark is found when the mask covers at least this share of its ink.
 FOUND = 0.5
 
-# A polygon is a mark's when this share of it is that mark's ink.
+# A polygon belongs to a mark when this share of it is that mark's ink.
 LEAST_INK = 0.05
 
-# What rejected a mark is told of the polygon that covers at least this share of it.
+# A polygon that covers at least this share of a mark explains why it was rejected.
 OVER = 0.3
 
 RULES = TextRules()
@@ -58,7 +58,7 @@ def filled(polygon: TextPolygon, size: tuple[int, int], dilate: float = 0.0) -> 
 
 
 def facts(label: dict[str, Any], folder: Path) -> list[list[Any]]:
-    """Return (picture, mark or 0, facts) of each polygon that is as a mark, or has nothing of one."""
+    """Return (image, mark or 0, facts) of each polygon that matches a mark, or touches none."""
     detector, reader = models()
     image = open_picture(folder, label["number"])
     ink = np.asarray(open_picture(folder, label["number"], "_ink")) if label["marks"] else np.zeros(image.size[::-1])
@@ -76,7 +76,7 @@ def facts(label: dict[str, Any], folder: Path) -> list[list[Any]]:
 
 
 def find(label: dict[str, Any], paint: bool, *, folder: Path) -> dict[str, Any]:
-    """Return what the stage finds in a picture and masks, and what is left of it once it is painted over."""
+    """Return what the stage finds and masks in an image, and what remains after painting over."""
     detector, reader = models()
     image = open_picture(folder, label["number"])
     began = time.thread_time()
@@ -121,7 +121,7 @@ def find(label: dict[str, Any], paint: bool, *, folder: Path) -> dict[str, Any]:
 
 
 def rejection(seen: Sequence[TextPolygon], ink: NDArray[np.bool_], image: Image.Image, reader: Reader) -> str:
-    """Return which rule rejected the polygon that covers most of a mark that was not found."""
+    """Return the rule that rejected the polygon covering most of a missed mark."""
     polygons = sorted(seen, key=lambda polygon: (-polygon.score, polygon.scale, polygon.points))
     covers = [float(filled(polygon, image.size, RULES.dilate)[ink].mean()) for polygon in polygons]
     place = max(range(len(polygons)), key=lambda each: covers[each], default=-1)
@@ -139,11 +139,11 @@ def rejection(seen: Sequence[TextPolygon], ink: NDArray[np.bool_], image: Image.
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", choices=["find", "facts"], help="what to run")
-    parser.add_argument("--set", type=Path, required=True, metavar="DIR", help="what benchmarks/text_set.py wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON")
-    parser.add_argument("--from", type=int, default=0, metavar="N", dest="first", help="the first picture")
-    parser.add_argument("--pictures", type=int, metavar="N", help="how many pictures")
-    parser.add_argument("--paint-every", type=int, default=4, metavar="N", help="paint over every Nth picture")
+    parser.add_argument("--set", type=Path, required=True, metavar="DIR", help="output of benchmarks/text_set.py")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="output file, JSON")
+    parser.add_argument("--from", type=int, default=0, metavar="N", dest="first", help="number of the first image")
+    parser.add_argument("--pictures", type=int, metavar="N", help="number of images")
+    parser.add_argument("--paint-every", type=int, default=4, metavar="N", help="paint over every Nth image")
     args = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
     labels = json.loads((args.set / "labels.json").read_text(encoding="utf-8"))[args.first :][: args.pictures]

@@ -1,4 +1,4 @@
-"""Where benchmarks/text_set.py takes grounds, figures and fonts from: Debian, npm and PyPI, through their own clients.
+"""The sources of backgrounds, figures and fonts for benchmarks/text_set.py: Debian, npm and PyPI via their clients.
 
 Packages are unpacked below the cache folder and never installed. Nothing of them is committed.
 """
@@ -21,7 +21,7 @@ CLIPART_KINDS = ("animals", "plants", "food")
 PICTURE_SUFFIXES = (".jpg", ".png", ".webp")
 LEAST_SIDE = 700
 
-# What shows writing, or may: posters, labels, dials, logos, and a species that has the shape of letters.
+# Images that show text, or may: posters, labels, dials, logos, and a species in the shape of letters.
 WITH_TEXT = (
     "GreenTraditional", "Float-into", "pixels-", "Wine_", "greentock", "focal-", "firstgeneration", "flag", "logo",
     "201", "screenshot", "tux", "mascot", "label", "bottle", "beer", "wine", "sign",
@@ -30,10 +30,10 @@ WITH_TEXT = (
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """What one half of the set is made from; the other half has nothing of it.
+    """The sources of one half of the set; the other half uses none of them.
 
     Args:
-        parity: which of the figures and clipart it takes, by their place in the sorted list.
+        parity: which figures and clipart it takes, by their index in the sorted list.
         fonts: the fonts of each script: (package, file).
     """
 
@@ -97,7 +97,7 @@ def unpacked(name: str) -> Path:
     """Return the folder of a package's files, downloaded once with apt-get, npm or pip.
 
     Raises:
-        subprocess.CalledProcessError: it cannot be had.
+        subprocess.CalledProcessError: the download failed.
     """
     folder = cache_folder() / "text_set" / name
     if not (folder / "done").exists():
@@ -125,7 +125,6 @@ def _run(words: list[str], folder: Path) -> None:
 
 @cache
 def photographs(side: Side) -> list[Path]:
-    """Return the wallpapers and photographs of a side."""
     found = [
         path
         for package in side.wallpapers
@@ -137,13 +136,11 @@ def photographs(side: Side) -> list[Path]:
 
 @cache
 def figures(side: Side) -> list[Path]:
-    """Return the drawn species of a side, SVG."""
     return _every_other(sorted(unpacked(FIGURES).rglob("*.svg")), side)
 
 
 @cache
 def clipart(side: Side) -> list[Path]:
-    """Return the clipart of a side, SVG."""
     folder = unpacked(CLIPART) / "usr/share/openclipart/svg"
     found = sorted(path for kind in CLIPART_KINDS for path in (folder / kind).rglob("*.svg"))
     return _every_other([path for path in found if b"<text" not in path.read_bytes()], side)

@@ -1,6 +1,6 @@
-"""The form of an answer about a caption and its tags; it needs pydantic, so a function imports it.
+"""The schema of an answer about a caption and its tags. It needs pydantic, so import it inside a function.
 
-The items of a closed list are not held to its words: caption/tags.py drops what it does not know, and keeps the others.
+Lists with fixed words accept any word: caption/tags.py drops unknown ones and keeps the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage 8, second step: finds the captions that need another try, and on request drops the hopeless images.
+"""Stage 8, second step: finds the captions to redo and, on request, drops the images whose captions stay bad.
 
 Reads   base.csv: caption, tags; images.csv: caption_model, caption_error; metadata/recap_captions.csv;
         quotas/popularity.csv of the checkout
@@ -6,11 +6,11 @@ Writes  metadata/recap.csv: image_id, reasons; with --drop images.csv: drop_reas
         metadata/audit/misspelled.csv: image_id, name, species, score of the misspelled species
 
 The reasons: no_species, unknown_species, placeholder, refusal_language, wrong_length, repeated_text, same_sentence
-(as other images have), sentence_tags_disagree. recap.csv is the input of sentence_tags.py --only. A misspelled
-species is no fault: webdataset/species.py mends it, and leaves out unknown names beside known ones. Hopeless is what
-another try has not mended, unless that, the length or a sentence said of other images too is all: --drop makes its
-drop_reason `cap_filter:<first reason>` and takes it out of recap.csv; --untried drops images without another try as
-well. A later --drop takes the images back whose captions have become good.
+(shared with other images), sentence_tags_disagree. recap.csv is the input of sentence_tags.py --only. A misspelled
+species is not a fault: webdataset/species.py fixes it, and leaves out unknown names beside known ones. --drop drops
+images whose captions are still bad after a second try, unless wrong_length and same_sentence are the only reasons:
+drop_reason becomes `cap_filter:<first reason>`, and the image leaves recap.csv. --untried drops images without a second
+try, too. A later --drop restores images whose captions are good by then.
 
     python caption/cap_filter.py
     python caption/cap_filter.py --root my-dataset --min-words 8 --max-words 32 --dry-run
@@ -37,17 +37,17 @@ from pokefa.stage.options import positive_int, stage_parser
 from pokefa.stage.rows import eligible_rows
 from pokefa.stage.runner import StageRun, decode_rows, run_stage
 
-# What sentence_tags.py asks for.
+# The minimum that sentence_tags.py asks for.
 MIN_WORDS = 12
 MAX_WORDS = 25
 
-REPEATED_WORDS = 4  # as many words in the same order twice ...
-REPEATED_WORD = 3  # ... or one word so many times in a row
+REPEATED_WORDS = 4  # words in the same order twice ...
+REPEATED_WORD = 3  # ... or one word this many times in a row
 
-# Two pictures of one species can truly deserve the same sentence; more hardly ever do.
+# Two images of one species may deserve the same sentence; more rarely do.
 MOST_WITH_SAME_SENTENCE = 2
 
-# A caption with one of these says something true about its picture: it may be tried again, but is never dropped.
+# A caption with one of these faults is still true: it may be redone, but the image is never dropped.
 HARMLESS = frozenset({"wrong_length", "same_sentence"})
 
 MISSPELLED = "metadata/audit/misspelled.csv"
@@ -77,7 +77,7 @@ class Limits:
 
 
 def find_faults(sentence: str, tags: Tags, matcher: SpeciesMatcher, limits: Limits) -> list[str]:
-    """Return the reason slugs of all that is wrong with a caption by itself, in a fixed order."""
+    """Return the reason slugs of a caption's own faults, in a fixed order."""
     meant = species_meant(tags, matcher)
     faults = {
         "no_species": not tags["pokemon"],
@@ -92,15 +92,15 @@ def find_faults(sentence: str, tags: Tags, matcher: SpeciesMatcher, limits: Limi
 
 
 def species_meant(tags: Tags, matcher: SpeciesMatcher) -> dict[str, Match | None]:
-    """Return what each name under `pokemon` means, as webdataset/species.py takes it; None for no species."""
+    """Return the match of each name under `pokemon`, as in webdataset/species.py; None for an unknown species."""
     return {name: matcher.match(name) for name in tags["pokemon"]}
 
 
 def agree(sentence: str, tags: Tags, matcher: SpeciesMatcher) -> bool:
-    """Tell whether a sentence and the tags can be about one picture.
+    """Tell whether a sentence and the tags can describe the same image.
 
-    The sentence names one of the tagged species or more, none that is not tagged, and none as shiny or in a form that
-    its tags do not have. It need not say all that the tags say. A misspelled species may be so in both.
+    The sentence must name at least one tagged species and no other, and none as shiny or in a form unless its tags
+    agree. It may leave out tags. A misspelled species may be misspelled in both.
     """
     words: dict[str, set[str]] = defaultdict(set)
     for name, form in zip(tags["pokemon"], tags["form"], strict=True):
@@ -118,25 +118,25 @@ def agree(sentence: str, tags: Tags, matcher: SpeciesMatcher) -> bool:
 
 
 def spelled(sentence: str, name: str, match: Match) -> str:
-    """Return a sentence with a misspelled species as it is spelled, where the sentence has it as `name` has it."""
+    """Return a sentence with a misspelled species corrected where it is spelled as in `name`."""
     right = " ".join([*(match.form or "").split("_"), *match.species.split("_")])
     written = r"[\W_]*".join(map(re.escape, name.split("_")))
     return re.sub(rf"\b{written}(?=(?:e?s)?\b)", right, sentence, flags=re.IGNORECASE)
 
 
 def same_sentences(sentences: Iterable[str]) -> set[str]:
-    """Return the sentences, as `_bare` leaves them, that more than MOST_WITH_SAME_SENTENCE captions consist of."""
+    """Return the sentences, as `_bare` returns them, that more than MOST_WITH_SAME_SENTENCE captions share."""
     counted = Counter(map(_bare, sentences))
     return {sentence for sentence, number in counted.items() if number > MOST_WITH_SAME_SENTENCE}
 
 
 def _bare(sentence: str) -> str:
-    """Return a sentence's words without capitals and punctuation."""
+    """Return a sentence's words in lower case, without punctuation."""
     return " ".join(word.strip(".,;:!?\"'") for word in sentence.lower().split())
 
 
 def repeats_itself(sentence: str) -> bool:
-    """Tell whether a word stands several times in a row, or the same words in the same order twice."""
+    """Tell whether a word occurs several times in a row, or the same words in the same order twice."""
     words = _bare(sentence).split()
     in_a_row = zip(*(words[start:] for start in range(REPEATED_WORD)), strict=False)
     if any(len(set(run)) == 1 for run in in_a_row):
@@ -146,7 +146,7 @@ def repeats_itself(sentence: str) -> bool:
 
 
 def filter_captions(run: StageRun, limits: Limits, *, drop: bool, untried: bool) -> None:
-    """List the captions that need another try; with `drop` mark the images of the hopeless."""
+    """List the captions to redo; with `drop` mark the images whose captions stay bad."""
     matcher = SpeciesMatcher(known_species())
     frame = eligible_rows(run.table(), run.step)
     rows = [row for row in decode_rows(frame, ["caption", "tags", "drop_reason"], run.step) if row["caption"]]
@@ -173,7 +173,7 @@ def filter_captions(run: StageRun, limits: Limits, *, drop: bool, untried: bool)
             log.info("%s: %s: %s", image_id, ", ".join(faults), sentence)
         if drop:
             grave = [slug for slug in faults if slug not in HARMLESS]
-            if any(meant.values()):  # the unknown names are left out later, and the image stays
+            if any(meant.values()):  # the unknown names are left out later, and the image is kept
                 grave = [slug for slug in grave if slug != "unknown_species"]
             dropped = mark(run, image_id, dropped, grave, faults, given_up=untried or image_id in tried)
         if faults and not dropped.startswith("cap_filter:"):
@@ -185,7 +185,7 @@ def filter_captions(run: StageRun, limits: Limits, *, drop: bool, untried: bool)
 
 
 def images_tried_again(run: StageRun, captions: Mapping[str, str]) -> set[str]:
-    """Return the images whose captions, by image_id, are those of another try, or for which the other try failed."""
+    """Return the images, of {image_id: caption}, whose captions are from a second try or whose second try failed."""
     again = all_recap_captions(run.root, "sentence_tags")
     columns = [KEY, "caption_model", "caption_error"]
     images = with_missing(run.ledger.images.read(), columns).select(columns)
@@ -199,12 +199,12 @@ def images_tried_again(run: StageRun, captions: Mapping[str, str]) -> set[str]:
 def mark(
     run: StageRun, image_id: str, dropped: str, grave: Sequence[str], faults: Sequence[str], *, given_up: bool
 ) -> str:
-    """Drop an image, or take back one that this step has dropped; return its drop_reason as it is now.
+    """Drop an image, or restore one that this step dropped; return its new drop_reason.
 
     Args:
-        dropped: its drop_reason so far; other stages' drops stay.
-        grave: those of its faults for which it may be dropped.
-        given_up: it gets no other try. An image that was dropped before stays dropped until its caption is good.
+        dropped: its current drop_reason; drops by other stages stay.
+        grave: the faults for which it may be dropped.
+        given_up: whether it gets no further try. A dropped image stays dropped until its caption is good.
     """
     if dropped and not dropped.startswith("cap_filter:"):
         return dropped
@@ -221,10 +221,16 @@ def mark(
 
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, rows=False)
-    parser.add_argument("--drop", action="store_true", help="drop the images whose captions another try has not mended")
-    parser.add_argument("--untried", action="store_true", help="with --drop: drop those that had no other try, too")
-    parser.add_argument("--min-words", type=positive_int, default=MIN_WORDS, metavar="N", help="shortest sentence")
-    parser.add_argument("--max-words", type=positive_int, default=MAX_WORDS, metavar="N", help="longest sentence")
+    parser.add_argument("--drop", action="store_true", help="drop images whose captions are still bad when redone")
+    parser.add_argument(
+        "--untried", action="store_true", help="with --drop: drop images whose captions were never redone, too"
+    )
+    parser.add_argument(
+        "--min-words", type=positive_int, default=MIN_WORDS, metavar="N", help="minimum words of a sentence"
+    )
+    parser.add_argument(
+        "--max-words", type=positive_int, default=MAX_WORDS, metavar="N", help="maximum words of a sentence"
+    )
     return parser
 
 

@@ -1,12 +1,12 @@
-"""Stage 8, last step: one training caption of each image, the sentence followed by the most important tags.
+"""Stage 8, last step: builds one training caption per image, the sentence followed by the most important tags.
 
 Reads   base.csv: caption, tags
 Writes  base.csv: hybrid_caption
 
-As `Umbreon sleeps on a stone under the moon. | umbreon, curled up, forest, night`. Tags stand in a fixed order of
-importance, species first with shiny and form, none twice, and as many as fit into --max-tokens of CLIP's tokenizer
-(see caption/tokens.py). A tag is whole or left out, and no species is left out for the sake of a long sentence: that
-ends with an earlier word. Every run computes all captions and writes those that differ, so it follows changed ones.
+Example: `Umbreon sleeps on a stone under the moon. | umbreon, curled up, forest, night`. Tags are in a fixed order of
+importance, species first with shiny and form, without repeats, as many as fit into --max-tokens of CLIP's tokenizer
+(see caption/tokens.py). Tags are never cut. A long sentence loses its last words before a species is left out. Every
+run computes all captions and writes those that differ, so it picks up changes.
 
     python caption/hybrid_captions.py
     python caption/hybrid_captions.py --root my-dataset --max-tokens 150 --keep-underscores
@@ -28,9 +28,9 @@ from pokefa.stage.runner import StageRun, decode_rows, run_stage
 
 SEPARATOR = " | "
 TAG_SEPARATOR = ", "
-SMALLEST_BUDGET = 16  # below, a species with its form leaves no room for a sentence
+SMALLEST_BUDGET = 16  # with less, a species with its form leaves no room for a sentence
 
-# After the species, in the order in which they matter to whoever asks for a picture.
+# After the species, in the order in which they matter for image prompts.
 ORDER = (
     "characteristics", "pose", "actions", "outfit", "props", "environment", "biome", "time_of_day", "weather",
     "background", "art_style", "composition",
@@ -38,9 +38,9 @@ ORDER = (
 
 
 def species_phrases(tags: Tags) -> list[str]:
-    """Return each species as people say it, with shiny and form, in snake_case: `shiny_mega_charizard_x`.
+    """Return each species in its common wording, with shiny and form, in snake_case: `shiny_mega_charizard_x`.
 
-    A form goes before the name; the X or Y of a Mega Evolution goes behind it.
+    A form precedes the name; the X or Y of a Mega Evolution follows it.
     """
     phrases = []
     for name, form in zip(tags["pokemon"], tags["form"], strict=True):
@@ -53,7 +53,7 @@ def species_phrases(tags: Tags) -> list[str]:
 
 
 def ordered_tags(tags: Tags) -> list[str]:
-    """Return all tags in snake_case in the order of importance, none twice."""
+    """Return all tags in snake_case, by importance, without repeats."""
     return list(dict.fromkeys(_in_order(tags)))
 
 
@@ -74,7 +74,7 @@ def _in_order(tags: Tags) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """A training caption, and what the budget has cost it."""
+    """A training caption, and what was left out to fit the budget."""
 
     text: str
     sentence_cut: bool = False
@@ -84,10 +84,10 @@ class Hybrid:
 def hybrid_caption(
     sentence: str, tags: Tags, max_tokens: int, count: TokenCounter, *, keep_underscores: bool = False
 ) -> Hybrid:
-    """Return sentence and tags within `max_tokens` tokens, as `count` counts them.
+    """Return sentence and tags within `max_tokens` tokens, as counted by `count`.
 
-    Tags are left out whole, from the first that does not fit. The first species always stays, and the others as far
-    as all of them take up at most half of the budget; a sentence that leaves no room for them is cut after a word.
+    Tags are left out from the first one that does not fit. The first species always stays. The other species stay while
+    all of them take up at most half of the budget; a sentence that leaves no room for them is cut after a word.
     """
     values = [tag if keep_underscores else tag.replace("_", " ") for tag in ordered_tags(tags)]
     text = compose(sentence, values)
@@ -111,18 +111,18 @@ def compose(sentence: str, values: Sequence[str]) -> str:
 
 
 def cut(words: Sequence[str], number: int) -> str:
-    """Return the first so many words of a sentence; what follows them leaves no comma or dash behind."""
+    """Return the first `number` words of a sentence, without a trailing comma or dash."""
     text = " ".join(words[:number])
     return text if number == len(words) else text.rstrip(" ,;:-–—(\"'")
 
 
 def most_that_fit(most: int, budget: int, tokens_of: Callable[[int], int]) -> int:
-    """Return the largest number up to `most` for which `tokens_of`, which never falls, is within the budget; else 0."""
+    """Return the largest number up to `most` for which the monotonic `tokens_of` is within the budget; else 0."""
     return bisect.bisect_right(range(1, most + 1), budget, key=tokens_of)
 
 
 def make_captions(run: StageRun, max_tokens: int, *, keep_underscores: bool) -> None:
-    """Write every hybrid caption that is not as it should be."""
+    """Write every hybrid caption that has changed."""
     count = load_token_counter()
     frame = run.table().filter(not_dropped_before(run.step))
     columns = ["caption", "tags", *(["hybrid_caption"] if "hybrid_caption" in frame.columns else [])]
@@ -149,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=positive_int,
         default=CLIP_TOKENS,
         metavar="N",
-        help="tokens of a caption, the two that begin and end it included",
+        help="maximum tokens of a caption, including its start and end tokens",
     )
     parser.add_argument("--keep-underscores", action="store_true", help="leave tags in snake_case")
     return parser

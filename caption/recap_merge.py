@@ -1,12 +1,12 @@
-"""Stage 8, third step: brings new captions into the final set.
+"""Stage 8, third step: merges new captions into the final set.
 
 Reads   metadata/recap_captions.csv: image_id, caption, tags, model, run_id, reasons, replaces; base.csv
 Writes  base.csv: caption, tags; images.csv: caption_model, caption_run_id, caption_error
 
-A new caption takes the place of the caption that it was made for and of no other: where base.csv holds another one
-by now, from a person or a later run, it stays. A file made by hand needs image_id, caption and tags alone; without
-`replaces` its captions are merged whatever stands in base.csv. The old caption is kept in the run's journal. Run
-hybrid_captions.py and webdataset/species.py afterwards: they follow the changed captions.
+A new caption only replaces the caption that it was made for. If base.csv holds another one by now, from a person or a
+later run, that stays. A manually written file only needs image_id, caption and tags; without `replaces` its captions
+are merged whatever base.csv holds. The run's journal keeps the old caption. Run hybrid_captions.py and
+webdataset/species.py afterwards to apply the changed captions.
 
     python caption/recap_merge.py --dry-run
     python caption/recap_merge.py
@@ -30,7 +30,7 @@ from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
 
 
 def verdict(old_caption: str | None, old_tags: str | None, new: RecapCaption, *, only_missing: bool) -> str:
-    """Return what is to be done with a new caption, as a slug: `merged`, or why it is not."""
+    """Return what to do with a new caption, as a slug: `merged`, or why it is not merged."""
     if (old_caption, old_tags) == (new.caption, new.tags):
         return "already_merged"
     if old_caption and only_missing:
@@ -41,10 +41,10 @@ def verdict(old_caption: str | None, old_tags: str | None, new: RecapCaption, *,
 
 
 def cleaned(new: RecapCaption) -> RecapCaption:
-    """Return a new caption with its cells as the pipeline writes them; a person may have edited the file.
+    """Return a new caption with normalized cells; a person may have edited the file.
 
     Raises:
-        InputError: the caption holds no sentence, or the tags are none.
+        InputError: the caption holds no sentence, or its tags are invalid.
     """
     sentence = clean_sentence(new.caption)
     if not sentence:
@@ -54,9 +54,9 @@ def cleaned(new: RecapCaption) -> RecapCaption:
 
 
 def merge_captions(run: StageRun, *, only_missing: bool) -> None:
-    """Merge every waiting caption that still has its place."""
+    """Merge every waiting caption that still fits."""
     waiting = {image_id: cleaned(new) for image_id, new in read_recap_captions(run.root).items()}
-    # cap_filter.py may have dropped an image for the caption that is to be replaced: it takes the image back itself.
+    # cap_filter.py may have dropped an image because of its old caption, and restores it itself.
     frame = eligible_rows(run.table(), STEPS["cap_filter"])
     rows = {str(row[KEY]): row for row in decode_rows(frame, ["caption", "tags"], run.step) if row[KEY] in waiting}
     run.seen = len(waiting)
@@ -70,7 +70,7 @@ def merge_captions(run: StageRun, *, only_missing: bool) -> None:
 
 
 def merge_one(run: StageRun, row: Row, new: RecapCaption) -> None:
-    """Record one new caption, and the old one beside it."""
+    """Record one new caption, and the old one with it."""
     caption, tags = texts_of(row)
     if run.options.dry_run:
         show([new.image_id, f"  - {caption or ''}", f"  + {new.caption}", f"  - {tags or ''}", f"  + {new.tags}"])
@@ -85,7 +85,6 @@ def merge_one(run: StageRun, row: Row, new: RecapCaption) -> None:
 
 
 def texts_of(row: Row) -> tuple[str | None, str | None]:
-    """Return caption and tags of a row of base.csv."""
     caption, tags = row["caption"], row["tags"]
     return (None if caption is None else str(caption)), (None if tags is None else str(tags))
 

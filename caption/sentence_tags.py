@@ -1,13 +1,13 @@
-"""Stage 8, first step: one sentence and a set of tags for every image of the final set, from a model.
+"""Stage 8, first step: a model writes one sentence and a set of tags for every image of the final set.
 
 Reads   base.csv: path; with --species-hint also images.csv: species
 Writes  base.csv: caption, tags; images.csv: caption_model, caption_run_id, caption_error
         with --only: metadata/recap_captions.csv instead, for recap_merge.py
 
-Answers are foreign text: caption/tags.py cleans them. Every answer is paid for, and is on disk before it counts: a
-run that was killed never asks again for what it has. The key is read from OPENAI_API_KEY, and OPENAI_BASE_URL names
-another server that speaks the Responses API. --only captions once more the images that cap_filter.py has listed, and
-tells the model what was wrong; an image that was answered for the same reasons is asked about again with --redo only.
+Answers are foreign text: caption/tags.py cleans them. Every paid answer is stored on disk before it counts: a run that
+was killed never asks again for what it has. The key is read from OPENAI_API_KEY. OPENAI_BASE_URL selects another
+server with the Responses API. --only redoes the captions that cap_filter.py listed, and tells the model what was wrong;
+with --redo it also asks again about images that were answered for the same reasons.
 
     python caption/sentence_tags.py
     python caption/sentence_tags.py --root my-dataset --limit 20 --species-hint
@@ -32,7 +32,7 @@ from pokefa.stage.options import add_data_option, stage_parser
 from pokefa.stage.rows import choose_ids, eligible_rows
 from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage
 
-# What is asked by default: the first that is not shut down. A caption needs knowledge of 1,025 species.
+# Default models: the first that is not shut down. A caption needs knowledge of 1,025 species.
 MODELS = ("gpt-5-mini", "gpt-6.1-terra")
 
 INSTRUCTIONS = """\
@@ -89,7 +89,7 @@ HINT = (
     "A search for {species} found this picture. That may be wrong: use the name only if the picture agrees, and name "
     "what you see where it does not."
 )
-# What the model is told about its first try, by the reason slugs of cap_filter.py.
+# What the model is told about its first caption, by the reason slugs of cap_filter.py.
 ADVICE = {
     "no_species": "it named no species: look again for one that you can name with confidence",
     "unknown_species": "it named a species that does not exist: use the official English name of the species alone",
@@ -104,7 +104,7 @@ ANOTHER_TRY = "An earlier caption of this picture was rejected: {reasons}."
 
 
 def note_of(species: str | None, reasons: Reasons) -> str:
-    """Return what is said about one picture: the hint, if a species is given, and what was wrong the first time."""
+    """Return the note about one image: the species hint, if given, and what was wrong with the first caption."""
     parts = [HINT.format(species=species)] if species else []
     if reasons:
         advice = "; ".join(ADVICE.get(reason, reason.replace("_", " ")) for reason in reasons)
@@ -129,7 +129,7 @@ def caption_images(run: StageRun, settings: Settings, *, species_hint: bool) -> 
 
 
 def caption_again(run: StageRun, settings: Settings, listed: Mapping[str, Reasons], *, species_hint: bool) -> None:
-    """Caption the listed images anew into recap_captions.csv; base.csv stays as it is."""
+    """Write new captions for the listed images to recap_captions.csv; base.csv stays as it is."""
     captions = all_recap_captions(run.root, run.step.owner)
     rows = rows_to_caption_again(run, listed, captions)
     ask_of = asks(run, rows, listed, species_hint=species_hint)
@@ -180,7 +180,7 @@ def rows_to_caption_again(
 def asks(
     run: StageRun, rows: Sequence[Row], reasons: Mapping[str, Reasons], *, species_hint: bool
 ) -> Callable[[Row], Request]:
-    """Return the function that tells what to ask about a row."""
+    """Return the function that makes a row's request."""
     species: dict[str, str | None] = {}
     if species_hint and rows:
         species = dict(run.ledger.images.read().select(KEY, "species").iter_rows())
@@ -204,20 +204,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--species-hint",
         action="store_true",
-        help="tell the model which species the scraper searched for; caption_model says that it was told",
+        help="tell the model which species the scraper searched for; caption_model records this",
     )
     parser.add_argument(
         "--only",
         type=Path,
         metavar="FILE",
-        help="caption the images of this CSV (image_id, reasons) once more, into metadata/recap_captions.csv",
+        help="redo the captions listed in this CSV (image_id, reasons), into metadata/recap_captions.csv",
     )
     parser.for_one_run("only")
     add_options(parser, MODELS)
     return parser
 
 
-READY_CHECKS = (check_server,)  # of pokefa.stage.check_step
+READY_CHECKS = (check_server,)  # for pokefa.stage.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
-"""What a caption is: one sentence and a set of tags, and the cleaning of answers, whose form is in caption/answer.py.
+"""Defines a caption, one sentence and a set of tags, and cleans answers, whose schema is in caption/answer.py.
 
-A model's answer is foreign text. `clean_answer` makes a `Caption` of one: every value has the form and the length given
-here, whatever came in.
+A model's answer is foreign text. `clean_answer` makes it a `Caption`, in which every value has the form and the length
+given here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Tags = dict[str, Any]
 
 SUBJECT_COUNTS = ("single", "multiple")
 
-# Closed lists, from the terms of illustration and of photography.
+# Closed lists, from the vocabulary of illustration and photography.
 COMPOSITION = (
     "close_up", "portrait", "bust", "cowboy_shot", "full_body", "wide_shot", "establishing_shot",
     "front_view", "side_view", "back_view", "three_quarter_view", "profile", "from_above", "from_below",
@@ -43,7 +43,7 @@ CLOSED_LISTS: Mapping[str, tuple[str, ...]] = {"composition": COMPOSITION, "art_
 OPEN_LISTS = ("pose", "actions", "outfit", "props", "environment", "biome", "background", "characteristics")
 FLAGS = ("trainer_presence", "gijinka", "multi_panel")
 MOMENTS = ("time_of_day", "weather")
-# The tags of a picture in which nothing is to be seen, in the order in which a model is asked for them.
+# The tags of an image that shows nothing, in the order in which a model is asked for them.
 _EMPTY_TAGS: Tags = {
     "pokemon": [], "form": [], "shiny_pokemon": [],
     "trainer_presence": False, "gijinka": False, "subject_count": "single", "multi_panel": False,
@@ -53,31 +53,31 @@ _EMPTY_TAGS: Tags = {
 }  # fmt: skip
 TAG_NAMES = tuple(_EMPTY_TAGS)
 
-# Longer than any caption or word that was asked for: what exceeds it is noise.
+# Longer than any requested caption or word: the excess is noise.
 LONGEST_SENTENCE = 400
 LONGEST_WORD = 40
 MOST_VALUES = 12
 
-# What a model writes where there is nothing to say.
+# What a model writes if there is nothing to say.
 _NOTHING = frozenset({
     "none", "null", "nil", "na", "n_a", "nothing", "not_applicable", "other",
     "unknown", "unspecified", "unclear", "unsure", "undefined", "undetermined",
 })  # fmt: skip
 _BASE_FORMS = frozenset({"normal", "base", "default", "standard", "regular", "ordinary"})
-# A form has one name, however it was written; what maps to "" says nothing.
+# One name per form, however it is spelled; "" means no form.
 _FORM_SPELLINGS = {
     "alola": "alolan", "galar": "galarian", "hisui": "hisuian", "paldea": "paldean", "gmax": "gigantamax",
     "form": "", "forme": "", "evolution": "",
 }  # fmt: skip
 _SHINY = "shiny"
 
-# The end of a sentence, with what closes after it, before the capital of another one.
+# The end of a sentence, with closing marks, before the capital of the next one.
 _SENTENCE_END = re.compile(r"[.!?…][\"')]*(?=\s+[\"'(]?[A-Z0-9])")
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Jr|vs|No)\.$")
 _ENDS = tuple(".!?…")
 _CLOSING = "\"')"
 _MARKDOWN = "`*_ "
-# One way to write each mark, which text encoders know best; "|" is what parts sentence and tags in a training caption.
+# One spelling for each mark, as text encoders know it; "|" separates sentence and tags in a training caption.
 _MARKS = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "|": "/"})
 
 
@@ -90,7 +90,7 @@ class Caption:
 
 
 def clean_answer(answer: Mapping[str, Any]) -> Caption:
-    """Return the caption of a CaptionAnswer.
+    """Return the cleaned caption of a CaptionAnswer.
 
     Raises:
         AnswerError: `empty_caption`: no sentence is left.
@@ -102,9 +102,9 @@ def clean_answer(answer: Mapping[str, Any]) -> Caption:
 
 
 def clean_sentence(text: str) -> str:
-    """Return the first sentence of a text on one line, with a capital and a full stop; "" where there is none.
+    """Return the first sentence of a text on one line, with a capital and a full stop; "" if there is none.
 
-    Quotation marks and apostrophes become straight. A sentence over LONGEST_SENTENCE characters ends with the last
+    Quotation marks and apostrophes become straight. A sentence over LONGEST_SENTENCE characters is cut after the last
     word that fits.
     """
     text = _unquoted(plain(text, longest=10 * LONGEST_SENTENCE).translate(_MARKS))
@@ -121,7 +121,7 @@ def clean_sentence(text: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Return a text without Markdown's marks and without quotation marks around the whole."""
+    """Return a text without Markdown and without quotation marks around all of it."""
     text = text.strip(_MARKDOWN)
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip(_MARKDOWN)
@@ -129,10 +129,10 @@ def _unquoted(text: str) -> str:
 
 
 def clean_tags(answer: Mapping[str, Any]) -> Tags:
-    """Return the tags of an answer that fits the schema: snake_case, without repeats, in the order given.
+    """Return the tags of an answer that fits the schema: snake_case, without repeats, in the given order.
 
-    `form` is as long as `pokemon`, `shiny_pokemon` holds species of `pokemon` only, and the closed lists hold only
-    their own words. A form or `shiny` that was written into the name of a species is put where it belongs.
+    `form` is as long as `pokemon`, `shiny_pokemon` only holds species of `pokemon`, and closed lists only hold their
+    own words. A form or `shiny` inside a species name is moved to its own tag.
     """
     pokemon, form, shiny = _individuals(answer["pokemon"], answer["form"])
     shiny |= {_species_of(name) for name in answer["shiny_pokemon"]}
@@ -151,7 +151,7 @@ def clean_tags(answer: Mapping[str, Any]) -> Tags:
 
 
 def snake_case(text: str) -> str:
-    """Return a foreign word or name as snake_case of at most LONGEST_WORD characters; "" where it says nothing."""
+    """Return a foreign word or name as snake_case of at most LONGEST_WORD characters; "" if it says nothing."""
     word = species_slug(plain(text))
     if len(word) > LONGEST_WORD:
         word = word[: LONGEST_WORD + 1].rpartition("_")[0] or word[:LONGEST_WORD]
@@ -159,7 +159,7 @@ def snake_case(text: str) -> str:
 
 
 def tags_to_cell(tags: Mapping[str, Any]) -> str:
-    """Return tags as the JSON text of a cell: sorted keys, so that equal tags are equal texts."""
+    """Return tags as the JSON text of a cell, with sorted keys, so that equal tags are equal texts."""
     return json.dumps(tags, ensure_ascii=False, sort_keys=True)
 
 
@@ -167,7 +167,7 @@ def tags_from_cell(image_id: str, text: str, table: str = BASE.path) -> Tags:
     """Return the tags of a cell.
 
     Raises:
-        InputError: somebody has edited the cell into something else than tags.
+        InputError: the cell holds something else, for example after a manual edit.
     """
     try:
         found = json.loads(text)
@@ -186,7 +186,7 @@ def tags_from_cell(image_id: str, text: str, table: str = BASE.path) -> Tags:
 
 
 def _fits(name: str, value: object) -> bool:
-    """Tell whether a value of a cell has the type of the tag."""
+    """Tell whether a value has the type of its tag."""
     empty = _EMPTY_TAGS[name]
     if isinstance(empty, list):
         return isinstance(value, list) and all(
@@ -203,9 +203,9 @@ def _words(values: Iterable[str]) -> list[str]:
 
 
 def _individuals(names: Iterable[str], forms: Iterable[str | None]) -> tuple[list[str], list[str | None], set[str]]:
-    """Return species and forms side by side, and which species are called shiny.
+    """Return species and forms in parallel lists, and the species that are called shiny.
 
-    A missing form is None, one too many goes, and the same species in the same form stands once.
+    A missing form becomes None, surplus forms are dropped, and the same species in the same form is listed once.
     """
     padded = list(forms)
     pairs: dict[tuple[str, str | None], None] = {}
@@ -227,7 +227,7 @@ def _species_of(name: str) -> str:
 
 
 def _form(text: str, species: str) -> str | None:
-    """Return a form by its usual name, without that of its species: `mega_charizard_x` of `charizard` is `mega_x`."""
+    """Return a form's usual name without its species: `mega_charizard_x` of `charizard` is `mega_x`."""
     before, form = "", text
     while form != before:
         before = form

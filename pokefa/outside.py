@@ -1,7 +1,7 @@
-"""What others decide and this project only knows: addresses, check sums, prices, shutdown dates, each with the day on
-which somebody last held it against its source. Standard library only.
+"""Facts that third parties control: addresses, checksums, prices, shutdown dates, each with its source and the day of
+its last check. Standard library only.
 
-What is older than `OLD_DAYS` is named by the report and by a test, so that somebody looks at it again.
+The report and a test list facts that were not checked for `OLD_DAYS` days.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact of somebody else's: what it is, where it comes from, and the day on which it was last checked."""
+    """A third-party fact: its value, its description, its source, and the day of its last check."""
 
     what: str
     source: str
@@ -33,14 +33,14 @@ def _fact(value: T, what: str, source: str, checked: str) -> T:
 
 
 def old_facts(day: datetime.date) -> list[Fact]:
-    """Return the facts that were last checked more than OLD_DAYS before a day."""
+    """Return the facts whose last check is more than OLD_DAYS before a day."""
     return [fact for fact in FACTS if (day - fact.checked).days > OLD_DAYS]
 
 
 OPENAI_ADDRESS = _fact("https://api.openai.com/v1", "address of OpenAI's API", "OpenAI's API reference", "2026-11-27")
 SERPAPI_ADDRESS = _fact("https://serpapi.com", "address of SerpApi", "SerpApi's documentation", "2026-11-22")
 
-# The price list itself is the package, pinned in requirements/.
+# The prices themselves are in the package, pinned in requirements/.
 PRICE_LIST = _fact(
     "0.2.3",
     "genai-prices: input, cached, written and output tokens of gpt-5-mini, gpt-6-luna and gpt-6.1-terra; half for flex "
@@ -48,7 +48,7 @@ PRICE_LIST = _fact(
     "OpenAI's pricing page",
     "2026-11-27",
 )
-# Below so many tokens OpenAI caches nothing.
+# OpenAI caches no prompt shorter than this.
 SHORTEST_CACHED = _fact(1024, "tokens of the shortest cached prompt", "OpenAI's guide to prompt caching", "2026-11-27")
 GPT_5_MINI_SHUTDOWN = _fact(
     datetime.date(2026, 12, 11), "shutdown of gpt-5-mini", "OpenAI's page of deprecations", "2026-11-27"
@@ -60,7 +60,7 @@ LOWEST_EFFORTS = _fact(
     "OpenAI's pages of the models",
     "2026-11-27",
 )
-# Users measure about 1.2 tokens a square. The guide's number stands until the usage of answers says otherwise.
+# Users measure about 1.2 tokens per square. The guide's number applies until the usage of answers disagrees.
 PICTURE_SQUARES = _fact(
     (32, 1536, 1.62),
     "side in pixels, greatest number and tokens of the squares that a picture counts",
@@ -68,7 +68,7 @@ PICTURE_SQUARES = _fact(
     "2026-11-27",
 )
 
-# The authors of both published no sum: it is that of several independent public copies.
+# The authors of both published no checksum: this is that of several independent public copies.
 DEEPDANBOORU_ADDRESS = _fact(
     "https://github.com/KichangKim/DeepDanbooru/releases/download/v3-20211112-sgd-e28/"
     "deepdanbooru-v3-20211112-sgd-e28.zip",

@@ -1,7 +1,7 @@
-"""The shapes in which the stand-in for OpenAI answers, for both of OpenAI's ways to ask a model, and its tokens.
+"""The answers of the OpenAI stand-in, in the shapes of both APIs, and their token counts.
 
-Field names are those of OpenAI's API reference, as the types of the `openai` package have them: `Response` for
-/v1/responses, `ChatCompletion` for /v1/chat/completions.
+Field names follow OpenAI's API reference, as in the types of the `openai` package: `Response` for /v1/responses,
+`ChatCompletion` for /v1/chat/completions.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ NOTE = "stand-in: not OpenAI; answers come from the pixels by rule"
 MODEL_SUFFIX = "-stand-in"
 PATCH = 32
 TOKENS_A_PATCH = 1.62
-RUNAWAY = 128_000  # tokens, the most that a model makes
+RUNAWAY = 128_000  # tokens, a model's maximum
 
-# What a model answers in place of the right thing, with status 200.
+# What a model can answer instead, with status 200.
 ANSWER_FAILURES = (
     "refusal",
-    "incomplete",  # cut by length
-    "runaway",  # never ends, and is cut at the limit of the request or of the model
-    "boundless",  # the same, and the limit of the request is not heeded
+    "incomplete",  # truncated
+    "runaway",  # never ends, and is truncated at the limit of the request or of the model
+    "boundless",  # the same, but ignores the limit of the request
     "content_filter",
-    "failed",  # the model failed half-way; Chat Completions has no such answer, and gives a 500
+    "failed",  # the model failed midway; Chat Completions has no such answer and returns a 500
     "empty",
     "invalid_json",
     "missing_field",
@@ -45,19 +45,19 @@ REFUSAL = "I'm sorry, but I can't help with that picture."
 
 
 def count_given(asked: Asked, size: tuple[int, int]) -> int:
-    """Return the tokens of a request about a picture of `size`, (width, height)."""
+    """Return the input tokens of a request with an image of `size`, (width, height)."""
     squares = math.ceil(size[0] / PATCH) * math.ceil(size[1] / PATCH)
     return len(asked.constant) // 4 + len(asked.notes) // 4 + math.ceil(TOKENS_A_PATCH * squares)
 
 
 def count_made(asked: Asked, text: str, failure: str | None) -> int:
-    """Return the tokens of an answer: as many as the request allows at most, unless the model heeds no limit."""
+    """Return the output tokens of an answer, limited by the request unless the model ignores limits."""
     made = RUNAWAY if failure in ("runaway", "boundless") else max(1, len(text) // 4)
     return made if asked.most_made is None or failure == "boundless" else min(made, asked.most_made)
 
 
 def text_of(facts: Mapping[str, Any], failure: str | None) -> str:
-    """Return the facts as the text of an answer, or what the model says in place of it."""
+    """Return the facts as the text of an answer, or what a failing model says instead."""
     whole = json.dumps(facts)
     changed = {
         **dict.fromkeys(CUT, whole[: len(whole) // 2]),
@@ -72,7 +72,7 @@ def text_of(facts: Mapping[str, Any], failure: str | None) -> str:
 
 
 def responses_object(request: Json, asked: Asked, text: str, failure: str | None, usage: Usage) -> Json:
-    """Return a Responses object that answers with `text`, or in the way of `failure`."""
+    """Return a Responses object that answers with `text`, or shows `failure`."""
     part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     if failure == "refusal":
         part = {"type": "refusal", "refusal": REFUSAL}
@@ -122,7 +122,7 @@ def responses_object(request: Json, asked: Asked, text: str, failure: str | None
 
 
 def chat_object(request: Json, asked: Asked, text: str, failure: str | None, usage: Usage) -> Json:
-    """Return a ChatCompletion object that answers with `text`, or in the way of `failure`.
+    """Return a ChatCompletion object that answers with `text`, or shows `failure`.
 
     Raises:
         Refused: the model failed.
@@ -173,7 +173,7 @@ def chat_object(request: Json, asked: Asked, text: str, failure: str | None, usa
 
 @dataclass(frozen=True)
 class Api:
-    """One of the two APIs: how its requests are read, and its answers made."""
+    """One of the two APIs: how to read its requests and make its answers."""
 
     read: Callable[[Json], Asked]
     answer: Callable[[Json, Asked, str, str | None, Usage], Json]
@@ -186,6 +186,6 @@ APIS: Mapping[str, Api] = {
 
 
 def _fingerprint(asked: Asked) -> str:
-    """Return what is the same exactly where the same is asked."""
+    """Return a value that is equal exactly for equal requests."""
     told = "\0".join((asked.model, asked.name, asked.constant, asked.notes, asked.picture))
     return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:24]

@@ -1,8 +1,8 @@
-"""The Batch API of the stand-in for OpenAI: a file of requests in, a file of answers out, some polls later.
+"""The Batch API of the OpenAI stand-in: turns a file of requests into a file of answers some polls later.
 
-A batch goes from `validating` over `in_progress` and `finalizing` to `completed`. Its lines are answered at the poll
-that finds it done, by the call that would answer them directly. The lines of an output change places by twos, for
-OpenAI promises no order.
+A batch goes through `validating`, `in_progress` and `finalizing` to `completed`. The poll that completes it answers its
+lines with the code for direct requests. Each two lines of an output are swapped, because OpenAI does not promise an
+order.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ DAY = 24 * 3600
 WALK = ("validating", "in_progress", "finalizing")
 ENDED = ("completed", "failed", "expired", "cancelled")
 
-# How a whole batch can end in place of `completed`.
+# How a batch can end instead of `completed`.
 BATCH_FAILURES = (
-    "expired",  # with a part of its lines answered
-    "invalid",  # `failed`: a line is no JSON
-    "token_limit",  # `failed`: too many tokens wait already
+    "expired",  # with part of its lines answered
+    "invalid",  # `failed`: a line is not JSON
+    "token_limit",  # `failed`: too many tokens are queued
 )
-# How a line can end: in the error file, or with an answer that is none.
+# How a line can end: in the error file, or with an unusable answer.
 LINE_FAILURES = ("bad_request", "rate_limit", "server_error", "request_timeout", *ANSWER_FAILURES)
 UNSENT = {
     "batch_expired": "This request could not be executed before the completion window expired.",
@@ -38,13 +38,13 @@ UNSENT = {
     "request_timeout": "This request timed out.",
 }
 
-# Answers the request of a line as it would be answered directly: (endpoint, line) -> body of the answer.
+# Answers the request of a line like a direct request: (endpoint, line) -> body of the answer.
 AnswerLine = Callable[[str, Json], Json]
 
 
 @dataclass
 class Batch:
-    """One batch: the object that is shown, and what is known besides."""
+    """One batch: its public object, and internal state."""
 
     shown: Json
     failure: str | None
@@ -56,15 +56,15 @@ class Batch:
 
 @dataclass
 class Batches:
-    """The batches of one server; one serves all threads.
+    """The batches of one server, shared by all threads.
 
     Args:
-        files: where inputs come from, and outputs go.
-        answer_line: answers one line, and counts it; raises Refused where the answer is an error, and TimeoutError.
-        polls, seconds: how long a batch takes; it is done when both have passed, at the first poll where both are 0.
-        failures: names out of BATCH_FAILURES, or "", one for each batch that is created.
-        answered: share of the lines, from the first on, that a batch which expires or is cancelled has answered.
-        most_requests: lines that a file may have.
+        files: the server's files, for inputs and outputs.
+        answer_line: answers and counts one line; raises Refused for an error, and TimeoutError.
+        polls, seconds: how long a batch takes: until both have passed. With 0 for both, the first poll completes it.
+        failures: names from BATCH_FAILURES, or "", one for each batch created.
+        answered: share of the lines, from the first, that an expired or cancelled batch has answered.
+        most_requests: maximum lines of a file.
     """
 
     files: Files
@@ -81,7 +81,7 @@ class Batches:
         self._failures = iter(self.failures)
 
     def create(self, request: Json) -> Json:
-        """Create a batch and return it, before anything was done about it.
+        """Create a batch and return its initial state.
 
         Raises:
             Refused: a parameter is missing or wrong.
@@ -127,7 +127,7 @@ class Batches:
         return dict(shown)
 
     def poll(self, batch_id: str) -> Json:
-        """Return a batch, which goes on meanwhile.
+        """Return a batch, and advance it.
 
         Raises:
             Refused: there is no such batch.
@@ -153,7 +153,7 @@ class Batches:
             return dict(batch.shown)
 
     def newest_first(self) -> list[Json]:
-        """Return all batches; each counts as polled."""
+        """Return all batches; this polls each of them."""
         with self._lock:
             ids = list(self._batches)
         return [self.poll(batch_id) for batch_id in ids[::-1]]
@@ -183,7 +183,7 @@ class Batches:
             self._end(batch, "expired" if batch.failure == "expired" else "completed")
 
     def _step(self, batch: Batch) -> int:
-        """Return the place in WALK that a batch has come to; its length where it is done."""
+        """Return the index in WALK that a batch has reached; its length if the batch is done."""
         steps = [len(WALK)]
         if self.polls:
             steps.append((batch.polls - 1) * len(WALK) // self.polls)
@@ -192,7 +192,7 @@ class Batches:
         return min(steps)
 
     def _check(self, batch: Batch) -> None:
-        """Validate the input; a batch with errors has failed."""
+        """Validate the input; errors make the batch fail."""
         shown = batch.shown
         batch.checked = True
         errors, model, total = _check_input(
@@ -214,7 +214,7 @@ class Batches:
             shown["request_counts"] = {"total": total, "completed": 0, "failed": 0}
 
     def _end(self, batch: Batch, status: str) -> None:
-        """Answer the lines that are to be answered, write the files, and end the batch."""
+        """Answer the lines, write the files, and end the batch."""
         shown = batch.shown
         if not batch.checked:
             self._check(batch)
@@ -252,7 +252,7 @@ class Batches:
         _set(shown, status)
 
     def _outcome(self, endpoint: str, line: Json) -> tuple[Json | None, str | None]:
-        """Return the `response` of an output line and the code of its `error`, one of which is None."""
+        """Return the `response` of an output line and the code of its `error`; one of them is None."""
         try:
             status, body = 200, self.answer_line(endpoint, line)
         except TimeoutError:
@@ -263,7 +263,7 @@ class Batches:
 
 
 class _Writer:
-    """Writes the lines of an output, two and two of them swapped, into a file that is kept in the end."""
+    """Writes the lines of an output, with each two of them swapped, to a file."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -298,7 +298,7 @@ def _lines(path: Path) -> Iterator[Json]:
 
 
 def _check_input(path: Path, endpoint: str, most: int) -> tuple[list[Json], str | None, int]:
-    """Return what is wrong with an input file, the model that it asks, and how many requests it holds."""
+    """Return the fault of an input file, the model that it requests, and its number of requests."""
     errors: list[Json] = []
     ids: set[str] = set()
     model: str | None = None
@@ -358,7 +358,7 @@ def _output_line(batch_id: str, number: int, custom_id: str, response: Json | No
 
 
 def _tokens(body: Json) -> tuple[int, int, int]:
-    """Return the tokens of an answer: given, of these cached, and made."""
+    """Return the tokens of an answer: input, cached input, and output."""
     usage = body["usage"]
     if "input_tokens" in usage:
         cached = usage["input_tokens_details"]["cached_tokens"]

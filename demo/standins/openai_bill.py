@@ -1,6 +1,6 @@
-"""What the stand-in for OpenAI charges: cached input, input written to a cache, tiers, as OpenAI's price page has them.
+"""What the OpenAI stand-in charges for cached input, cache writes and tiers, according to OpenAI's price page.
 
-Counted in decimal fractions and from a table of its own, so that it can be held against what a client counts.
+It uses decimals and a price table of its own, to check a client's count independently.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from demo.standins.openai_requests import Asked
 
 MILLION = Decimal(1_000_000)
 SHORTEST_CACHED = 1024  # tokens
-STEP = 128  # by which a cache without breakpoints counts
+STEP = 128  # unit of a cache without breakpoints
 HALF = ("flex", "batch")
 
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars for a million tokens; `cache_write` is None where a model writes to its cache for nothing."""
+    """Dollars per million tokens; `cache_write` is None if cache writes are free."""
 
     input: str
     cached: str
@@ -37,7 +37,7 @@ PRICES: Mapping[str, Price] = {
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one answer: those given, of them those from the cache and those written to it, and those made."""
+    """Tokens of one answer: input, the cached and the written part of it, and output."""
 
     given: int
     cached: int
@@ -46,7 +46,7 @@ class Usage:
 
 
 class Bill:
-    """Dollars charged so far; one serves all threads. A model without a price is free."""
+    """Dollars charged so far, shared by all threads. A model without a price is free."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -72,17 +72,17 @@ class Bill:
 
 
 class Cache:
-    """The beginnings of prompts that were seen; one serves all threads."""
+    """The beginnings of earlier prompts, shared by all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: set[tuple[str, str]] = set()
 
     def use(self, asked: Asked, given: int) -> tuple[int, int]:
-        """Return how many of the given tokens came from the cache, and how many were written to it.
+        """Return how many of the input tokens came from the cache, and how many were written to it.
 
-        A model whose cache is free caches the constant beginning by itself. The others write up to the newest message,
-        so that a new picture makes all of it new, or in explicit mode up to a breakpoint.
+        A model with a free cache caches the constant beginning automatically. The others write everything up to the
+        newest message, which a new image makes new in full, or in explicit mode up to a breakpoint.
         """
         price = PRICES.get(asked.model)
         if price is None or price.cache_write is None:

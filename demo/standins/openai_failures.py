@@ -1,4 +1,4 @@
-"""How the stand-in for OpenAI fails, by name."""
+"""The failures of the OpenAI stand-in, by name."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from collections.abc import Iterable, Sequence
 from demo.standins.openai_answers import ANSWER_FAILURES
 from demo.standins.openai_requests import Refused
 
-# What an answer can be in place of the right one.
+# How a request can fail.
 FAILURES = (
     "rate_limit",  # 429 with Retry-After
     "quota",  # 429 insufficient_quota
     "server_error",  # 500 with Retry-After
     "overloaded",  # 503 with Retry-After
     "unauthorized",  # 401
-    "bad_request",  # 400 about the picture
+    "bad_request",  # 400 about the image
     "unknown_model",  # 404
-    "no_room",  # 429: the flex tier has no room, which is not charged
+    "no_room",  # 429: the flex tier has no capacity, which costs nothing
     "no_flex",  # 400: the model has no flex tier
-    "cut",  # the connection ends without an answer
-    "lost",  # the model answers, which is charged, and the connection ends before that is sent
-    "error_in_200",  # status 200, and an error in place of an answer
-    "no_choices",  # the same with `choices` null, or `output`
-    "unprocessable",  # 422 in the words of FastAPI
+    "cut",  # the connection closes without an answer
+    "lost",  # the model answers, which is charged, but the connection closes before the answer is sent
+    "error_in_200",  # an error with status 200
+    "no_choices",  # the same, with `choices` or `output` null
+    "unprocessable",  # 422 in FastAPI's form
     "redirect",  # 307 to another host
-    "stall",  # nothing comes for `stall_s` seconds, then the connection ends
+    "stall",  # nothing is sent for `stall_s` seconds, then the connection closes
     *ANSWER_FAILURES,
 )
-# What is done with files and batches, and how it can fail.
+# Operations on files and batches, and how they can fail.
 OPERATIONS = ("upload", "download", "file", "delete", "create", "poll", "list", "cancel", "model")
 CALL_FAILURES = (
-    "cut",  # the connection ends: in the middle of an upload or a download, before anything was done otherwise
-    "lost",  # it is done, and the connection ends without an answer
+    "cut",  # the connection closes: in the middle of an upload or a download, otherwise before anything is done
+    "lost",  # it is done, but the connection closes without an answer
     "rate_limit",
     "server_error",
 )
 
 
-# The host that a redirect leads to; nothing listens there.
+# Where a redirect leads; nothing listens there.
 ELSEWHERE = "http://127.0.0.2:9/v1/responses"
 
 
 class ConnectionCut(Exception):
-    """The request gets no answer at all."""
+    """The request gets no answer."""
 
 
 def queue(names: Iterable[str], known: Sequence[str]) -> deque[str]:
@@ -59,7 +59,7 @@ def wrong_key(key: str) -> Refused:
 
 
 def fail(failure: str, retry_after: str) -> None:
-    """Fail in a way that comes before any model is asked; the others are made of the answer."""
+    """Raise a failure that occurs before the model runs; the others are variants of its answer."""
     if failure in ("cut", "stall"):
         raise ConnectionCut
     refusals = {
@@ -92,7 +92,7 @@ def fail(failure: str, retry_after: str) -> None:
         "redirect": Refused(307, "Moved.", location=ELSEWHERE),
         "unknown_model": Refused(404, "The requested model does not exist.", "model_not_found"),
     }
-    refusals["error_in_200"].body["error"]["code"] = 503  # as brokers put the status of the server behind them
+    refusals["error_in_200"].body["error"]["code"] = 503  # brokers put the upstream server's status here
     refusals["no_choices"].body |= {"choices": None, "output": None}
     refusals["unprocessable"].body = {"detail": [{"loc": ["body", "store"], "msg": "Extra inputs", "type": "extra"}]}
     if failure in refusals:

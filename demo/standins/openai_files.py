@@ -1,4 +1,4 @@
-"""Files of the stand-in for OpenAI: what was uploaded and what batches wrote, in a folder that ends with it."""
+"""Files of the OpenAI stand-in, uploaded or written by batches, in a folder that is deleted at the end."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 
 @dataclass
 class Files:
-    """The files of one server; one serves all threads.
+    """The files of one server, shared by all threads.
 
     Args:
-        most_bytes: bytes that a file of purpose `batch` may have.
+        most_bytes: maximum size of a file of purpose `batch`.
     """
 
     most_bytes: int
@@ -36,26 +36,25 @@ class Files:
         self._number = 0
 
     def close(self) -> None:
-        """Remove all files."""
         if self._temporary is not None:
             self._temporary.cleanup()
 
     def folder(self) -> Path:
-        """Return the folder of the files, which is made where it is first asked for."""
+        """Return the folder of the files; create it on first use."""
         with self._lock:
             if self._temporary is None:
                 self._temporary = tempfile.TemporaryDirectory(prefix="openai-standin-")
             return Path(self._temporary.name)
 
     def new_upload(self) -> BinaryIO:
-        """Open a nameless file for the body of a request."""
+        """Open an unnamed file for the body of a request."""
         return tempfile.TemporaryFile(dir=self.folder())
 
     def upload(self, content_type: str, body: BinaryIO) -> Json:
-        """Keep the file of a multipart form that `body` holds, and return its file object.
+        """Store the file of a multipart form in `body`, and return its file object.
 
         Raises:
-            Refused: the form lacks a part, the purpose is none, or the file is too large.
+            Refused: the form lacks a part, the purpose is unknown, or the file is too large.
         """
         parts = read_form(content_type, body)
         purpose = parts.get("purpose", Part()).data.decode("utf-8", "replace")
@@ -70,7 +69,7 @@ class Files:
         return self.add(str(file.name), purpose, [file.data])
 
     def add(self, name: str, purpose: str, blocks: Iterable[bytes]) -> Json:
-        """Keep a file of these bytes and return its file object."""
+        """Store a file of these bytes and return its file object."""
         with self._lock:
             self._number += 1
             file_id = f"file-standin{self._number:06}"
@@ -104,7 +103,7 @@ class Files:
             return dict(self._objects[file_id])
 
     def path(self, file_id: str) -> Path:
-        """Return where the bytes of a file lie.
+        """Return the path of a file.
 
         Raises:
             Refused: there is no such file.
@@ -123,7 +122,7 @@ class Files:
         return {"id": file_id, "object": "file", "deleted": True}
 
     def newest_first(self, purpose: str | None) -> list[Json]:
-        """Return all file objects, of one purpose where one is given."""
+        """Return all file objects, or those of one purpose."""
         with self._lock:
             found = [dict(found) for found in self._objects.values() if purpose in (None, found["purpose"])]
         return found[::-1]
@@ -131,7 +130,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a form: its bytes, and the name of its file where it is one."""
+    """A part of a form: its bytes, and its file name if it is a file."""
 
     data: bytes = b""
     name: str | None = None
@@ -141,7 +140,7 @@ def read_form(content_type: str, body: BinaryIO) -> dict[str, Part]:
     """Return the parts of a multipart/form-data body by name.
 
     Raises:
-        Refused: it is no such body.
+        Refused: the body has another form.
     """
     boundary = re.search(r'boundary="?([^";]+)"?', content_type)
     if not content_type.startswith("multipart/form-data") or boundary is None:
@@ -164,7 +163,7 @@ def read_form(content_type: str, body: BinaryIO) -> dict[str, Part]:
 
 
 def _disposition(head: str) -> dict[str, Any]:
-    """Return the parameters of the Content-Disposition among a part's header lines."""
+    """Return the parameters of Content-Disposition in a part's header lines."""
     message = Message()
     for line in head.split("\r\n"):
         name, _, value = line.partition(":")
@@ -173,10 +172,10 @@ def _disposition(head: str) -> dict[str, Any]:
 
 
 def page_of(objects: Sequence[Json], query: Mapping[str, str]) -> Json:
-    """Return the page of a list, newest first, that `limit` and `after` ask for.
+    """Return the page of a list, newest first, selected by `limit` and `after`.
 
     Raises:
-        Refused: a value is none that OpenAI takes.
+        Refused: OpenAI would not accept a value.
     """
     limit, after = query.get("limit", "20"), query.get("after")
     if not limit.isdecimal() or not 1 <= int(limit) <= 10_000:

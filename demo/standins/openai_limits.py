@@ -1,4 +1,4 @@
-"""Rate limits of the stand-in for OpenAI: token buckets that are refilled all the time, and the headers about them."""
+"""Rate limits of the OpenAI stand-in: continuously refilled token buckets, and their headers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MINUTE = 60.0
 
 @dataclass
 class Bucket:
-    """A limit of so many units a minute, of which up to `window` seconds' worth can be used at once.
+    """A limit per minute, of which up to `window` seconds' worth can be used at once.
 
     Args:
-        a_minute: units a minute.
-        window: seconds' worth that the bucket holds when full, as it is at the start.
-        clock: tells seconds.
+        a_minute: units per minute.
+        window: capacity in seconds' worth; the bucket starts full.
+        clock: returns the time in seconds.
     """
 
     a_minute: int
@@ -33,18 +33,18 @@ class Bucket:
         self._at = self.clock()
 
     def level(self) -> float:
-        """Return what is left now; below 0 where more was used than there was."""
+        """Return the units left now; below 0 after overuse."""
         now = self.clock()
         self._level = min(self.capacity, self._level + (now - self._at) * self.a_minute / MINUTE)
         self._at = now
         return self._level
 
     def take(self, units: float) -> None:
-        """Use so many units, of those that are there and of those to come."""
+        """Use units, including future ones."""
         self._level = self.level() - units
 
     def wait_for(self, units: float) -> float:
-        """Return the seconds until so many units are there; infinite where the bucket never holds them."""
+        """Return the seconds until `units` are available; infinite if they exceed the capacity."""
         if units > self.capacity:
             return math.inf
         return max(0.0, units - self.level()) * MINUTE / self.a_minute
@@ -56,7 +56,7 @@ class Bucket:
 
 @dataclass
 class Limits:
-    """The limits of an account, on requests and on tokens a minute; None is no limit. One serves all threads."""
+    """The limits of an account on requests and tokens per minute, shared by all threads; None is no limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -71,10 +71,10 @@ class Limits:
                 self._buckets[name] = Bucket(limit, self.window, self.clock)
 
     def admit(self, model: str, tokens: int) -> None:
-        """Count a request that gives so many tokens.
+        """Count a request with this many input tokens.
 
         Raises:
-            Refused: it is over a limit (429), and counts for none.
+            Refused: it exceeds a limit (429) and is not counted.
         """
         with self._lock:
             wanted = {"requests": 1, "tokens": tokens}
@@ -86,13 +86,13 @@ class Limits:
                 bucket.take(wanted[name])
 
     def charge(self, tokens: int) -> None:
-        """Count tokens that an answer made: they count for the limit, and are refused to nobody."""
+        """Count output tokens: they use up the limit but are never refused."""
         with self._lock:
             if "tokens" in self._buckets:
                 self._buckets["tokens"].take(tokens)
 
     def headers(self) -> dict[str, str]:
-        """Return the headers x-ratelimit-{limit,remaining,reset}-{requests,tokens} of the limits that there are."""
+        """Return the headers x-ratelimit-{limit,remaining,reset}-{requests,tokens} of the limits that are set."""
         found = {}
         with self._lock:
             for name, bucket in self._buckets.items():
@@ -103,7 +103,7 @@ class Limits:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as OpenAI's headers write it: "0s", "120ms", "1s", "8.64s", "6m0s", "1h0m30s"."""
+    """Return a duration in the form of OpenAI's headers: "0s", "120ms", "1s", "8.64s", "6m0s", "1h0m30s"."""
     thousandths = math.ceil(seconds * 1000 - 1e-6)
     if thousandths <= 0:
         return "0s"

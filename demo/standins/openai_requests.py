@@ -1,4 +1,4 @@
-"""What a request to the stand-in for OpenAI asks: read from either API, and checked as OpenAI checks it."""
+"""Reads a request to the OpenAI stand-in, from either API, and validates it as OpenAI does."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from typing import Any
 
 from PIL import Image
 
-HEAD = 2**15  # characters of Base64, a multiple of 4, that hold the size of nearly every picture
+HEAD = 2**15  # characters of Base64, a multiple of 4, that contain the size of nearly every image
 
 Json = dict[str, Any]
 
-# Parameters that each API knows, apart by spaces. Those that a model which reasons does not take have a refusal of
-# their own.
+# Parameters of each API, separated by spaces. Those that reasoning models do not accept are refused separately.
 RESPONSES_PARAMETERS = (
     "background context_management conversation include input instructions max_output_tokens max_tool_calls metadata "
     "model moderation parallel_tool_calls previous_response_id prompt prompt_cache_key prompt_cache_options "
@@ -32,12 +31,12 @@ CHAT_PARAMETERS = (
     "stream_options temperature tool_choice tools top_logprobs top_p user verbosity web_search_options"
 )
 NOT_FOR_REASONING = ("temperature", "top_p", "max_tokens")
-REASONING = ("gpt-5", "gpt-6", "o3", "o4")  # how the names of such models begin
-NO_BREAKPOINTS = ("gpt-5-", "gpt-5.1", "gpt-5.2", "gpt-4")  # of models whose cache takes no options
+REASONING = ("gpt-5", "gpt-6", "o3", "o4")  # prefixes of such models' names
+NO_BREAKPOINTS = ("gpt-5-", "gpt-5.1", "gpt-5.2", "gpt-4")  # prefixes of models whose cache has no options
 
 
 class Refused(Exception):
-    """A request that is answered with an error."""
+    """A request that gets an error as its answer."""
 
     def __init__(
         self,
@@ -56,15 +55,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request of either API comes down to.
+    """A request of either API, in one form.
 
     Args:
-        constant: instructions and schema, which come first and are the same for every picture.
+        constant: instructions and schema, which come first and are the same for every image.
         notes: all other text.
-        picture: the address of the one picture: `data:image/…;base64,…`.
+        picture: the address of the one image: `data:image/…;base64,…`.
         tier: `default` or `flex`.
-        most_made: tokens that the answer may have; None = no limit.
-        explicit_cache: the server is to cache nothing but what ends at a breakpoint.
+        most_made: maximum tokens of the answer; None = no limit.
+        explicit_cache: cache only what ends at a breakpoint.
         beginning: the text up to the last breakpoint, or None.
     """
 
@@ -81,10 +80,10 @@ class Asked:
 
 
 def read_responses(request: Json) -> Asked:
-    """Read and check a request of the Responses API, as OpenAI does for a model that reasons.
+    """Read and validate a request of the Responses API, as OpenAI does for a reasoning model.
 
     Raises:
-        Refused: it lacks a field, has one that the model does not take, or its schema is not strict.
+        Refused: it lacks a field, has one that the model does not accept, or its schema is not strict.
     """
     _check_parameters(request, RESPONSES_PARAMETERS)
     if not isinstance(request.get("input"), (list, str)):
@@ -101,7 +100,7 @@ def read_responses(request: Json) -> Asked:
 
 
 def read_chat(request: Json) -> Asked:
-    """Read and check a request of Chat Completions, by the same rules.
+    """Read and validate a request of Chat Completions, by the same rules.
 
     Raises:
         Refused: as `read_responses`.
@@ -126,13 +125,13 @@ def read_chat(request: Json) -> Asked:
 
 
 def open_picture(address: str, only_head: bool = False) -> Image.Image:
-    """Open the picture of a data address; its pixels are decoded only when they are used.
+    """Open the image in a data address; its pixels are decoded only when used.
 
     Args:
-        only_head: read no more of the data than tells the size, where that can be: the pixels are not wanted.
+        only_head: if possible, read only enough of the data for the size.
 
     Raises:
-        Refused: it is no image.
+        Refused: it is not an image.
     """
     head, _, data = address.partition(";base64,")
     try:
@@ -147,10 +146,10 @@ def open_picture(address: str, only_head: bool = False) -> Image.Image:
 
 
 def decode(picture: Image.Image) -> Image.Image:
-    """Return the picture in RGB.
+    """Return the image in RGB.
 
     Raises:
-        Refused: its data is cut or broken.
+        Refused: its data is truncated or damaged.
     """
     try:
         return picture.convert("RGB")
@@ -162,7 +161,7 @@ def parse(data: bytes) -> Json:
     """Return the JSON object of a request's body.
 
     Raises:
-        Refused: it is none.
+        Refused: the body is not one.
     """
     try:
         request = json.loads(data)
@@ -199,7 +198,7 @@ def _check_format(form: object, where: str) -> tuple[str, str]:
 
 
 def _check_strict(schema: Json, name: str) -> None:
-    """Check that every object of a schema requires all of its fields and allows no other, as strict ones must."""
+    """Check that every object of a schema requires all of its fields and allows no others, as in strict mode."""
     start = f"Invalid schema for response_format '{name}': In context=(), "
     if schema.get("type") == "object":
         if schema.get("additionalProperties") is not False:
@@ -214,7 +213,7 @@ def _check_strict(schema: Json, name: str) -> None:
 
 
 def _beginning(first: str, parts: list[Json], request: Json) -> str | None:
-    """Return the text up to the last breakpoint of the messages, or None where there is none."""
+    """Return the text up to the last breakpoint of the messages, or None if there is none."""
     found, so_far = None, first
     for part in parts:
         if part.get("type") in ("input_text", "text"):
@@ -250,7 +249,7 @@ def _asked(request: Json, name: str, constant: str, notes: str, pictures: list[A
 
 
 def _parts(messages: object) -> list[Json]:
-    """Return the parts of all messages; a message that is one string is one part of text."""
+    """Return the parts of all messages; a string counts as a text part."""
     found: list[Json] = []
     for message in messages if isinstance(messages, list) else []:
         content = message.get("content") if isinstance(message, dict) else None

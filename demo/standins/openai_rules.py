@@ -1,4 +1,4 @@
-"""By which rules the stand-in for OpenAI answers about a picture."""
+"""The rules by which the OpenAI stand-in answers about an image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Rule = Callable[[Image.Image], Mapping[str, Any]]
 
 
 class Rules:
-    """The rules by the name of the schema; one serves all threads.
+    """The rules by the name of the schema, shared by all threads.
 
     Args:
-        judge: answers schemas whose name holds `score`; None = that of demo.standins.pixel_rules.
-        describe: answers those whose name holds `caption`; None = that of demo.standins.pixel_rules.
-        fixed: answer about every picture what the rule says about one drawn here.
+        judge: answers schemas with `score` in their name; None = that of demo.standins.pixel_rules.
+        describe: answers schemas with `caption` in their name; None = that of demo.standins.pixel_rules.
+        fixed: answer about every image what the rule says about a sample drawn here.
     """
 
     def __init__(self, judge: Rule | None, describe: Rule | None, fixed: bool) -> None:
@@ -27,10 +27,10 @@ class Rules:
         self._facts: dict[str, Mapping[str, Any]] = {}
 
     def facts(self, schema_name: str, picture: Image.Image) -> Mapping[str, Any]:
-        """Return the facts about a picture.
+        """Return the facts about an image.
 
         Raises:
-            Refused: there is no rule for the schema, or the picture is broken.
+            Refused: there is no rule for the schema, or the image is damaged.
         """
         rule = self._rule(schema_name)
         if not self._fixed:
@@ -50,7 +50,7 @@ class Rules:
 
 
 def _sample() -> Image.Image:
-    """Return a picture that the demo's rules find a creature in: one of the first demo species, on plain ground."""
+    """Return an image in which the demo's rules find a creature: a demo species on a plain background."""
     from demo.art.creatures import SPECIES
 
     picture = Image.new("RGB", (96, 96), (196, 200, 190))

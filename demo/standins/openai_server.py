@@ -1,4 +1,4 @@
-"""The HTTP side of the stand-in for OpenAI: a thread for each connection, on loopback only."""
+"""The HTTP side of the OpenAI stand-in: one thread per connection, on loopback only."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class _Server(ThreadingHTTPServer):
         stand_in.address = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that went away, as one that is killed does."""
+        """Ignore clients that disconnect, for example because they were killed."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # with connections that stay open
+    protocol_version = "HTTP/1.1"  # for persistent connections
     server_version = "PokeFA-stand-in"
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body in one packet
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise Refused(404, f"Invalid URL ({method} {urlsplit(self.path).path})")
 
     def _call(self, operation: str, work: Callable[[], Json]) -> Json:
-        """Do the work, or fail in its place; `lost` does it, and tells nobody."""
+        """Do the work, or fail instead; `lost` does it but sends no answer."""
         self.server.stand_in.check_key(self._key())
         failure = self.server.stand_in.begin_call(operation)
         if failure == "cut":
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             shutil.copyfileobj(file, self.wfile, BLOCK)
 
     def _copy(self, target: BinaryIO, count: int) -> int:
-        """Copy so many bytes of the request's body, and return how many there were."""
+        """Copy up to `count` bytes of the request's body, and return how many there were."""
         left = count
         while left and (block := self.rfile.read(min(left, BLOCK))):
             target.write(block)
@@ -193,12 +193,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep stderr for what went wrong."""
+        """Reserve stderr for errors."""
 
 
 @contextmanager
 def run_server(stand_in: StandIn, port: int = 0) -> Iterator[StandIn]:
-    """Serve on a port of loopback, any free one by default, until the block ends.
+    """Serve on a loopback port, by default any free one, until the block ends.
 
     Raises:
         OSError: the port is taken.

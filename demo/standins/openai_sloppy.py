@@ -1,4 +1,4 @@
-"""Answers that hold the right facts in forms that were not asked for, as small models behind local servers do."""
+"""Answers that hold the right facts in the wrong form, like those of small models on local servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Facts = Mapping[str, Any]
 
 
 def with_each(facts: Facts, change: Callable[[Any], Any], *types: type) -> dict[str, Any]:
-    """Return the facts with a change to each value of these types and no other."""
+    """Return the facts with every value of these types changed."""
     return {name: change(value) if type(value) in types else value for name, value in facts.items()}
 
 
@@ -18,7 +18,7 @@ def _text_for_list(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 and isinstance(values[0], str) else values
 
 
-# What the text of an answer is in place of the facts as JSON.
+# The text of an answer, in place of the facts as JSON.
 SLOPPY: Mapping[str, Callable[[Facts], str]] = {
     "fenced": lambda facts: f"```json\n{json.dumps(facts, indent=2)}\n```",
     "prose": lambda facts: f"Sure! Here is what I see:\n{json.dumps(facts)}\nLet me know if {{more}} is needed.",
@@ -32,5 +32,5 @@ SLOPPY: Mapping[str, Callable[[Facts], str]] = {
     "enum_case": lambda facts: json.dumps(with_each(facts, str.capitalize, str)),
     "text_for_list": lambda facts: json.dumps(with_each(facts, _text_for_list, list)),
 }
-# Sloppy in its object and not in its text: a list of parts where the API has a text, or the other way round.
+# Wrong in its object rather than its text: a list of parts where the API has a string, or the reverse.
 PARTS = "parts"

@@ -1,20 +1,20 @@
-"""A stand-in for the OpenAI API, on this machine only: both ways to ask a model, rate limits, files and batches.
+"""A stand-in for the OpenAI API, on this machine only: both model APIs, rate limits, files and batches.
 
-It speaks POST /v1/responses and /v1/chat/completions with Structured Outputs, /v1/files and /v1/batches, in OpenAI's
-shapes, and fails in its ways: a missing key, a parameter that the model does not take, a schema that is not strict.
-What it says comes from the pixels of the picture, by the rules of demo/standins/pixel_rules.py; no model is asked, and
-nobody pays, though it counts what OpenAI would charge. A schema whose name holds `score` is answered by `judge`, one
-with `caption` by `describe`. Every answer says that it is a stand-in's: in the header X-Stand-In, in `metadata`, and in
+It serves POST /v1/responses and /v1/chat/completions with Structured Outputs, /v1/files and /v1/batches, in OpenAI's
+shapes, and fails like OpenAI: for a missing key, a parameter that the model does not accept, a schema that is not
+strict. Its answers follow from the pixels of the image, by the rules of demo/standins/pixel_rules.py. No model runs and
+nothing is charged, but it counts what OpenAI would charge. `judge` answers schemas with `score` in their name, and
+`describe` those with `caption`. Every answer is marked as a stand-in's: in the header X-Stand-In, in `metadata`, and in
 `model`.
 
-Tokens are counted by rule: a token for every 4 characters of text, 1.62 for every square of 32 pixels of a picture,
-none for thinking. Instructions that came before count as cached, in steps of 128 from 1,024 on; models that charge for
-writing to the cache write all of a new prompt, or in explicit mode what ends at a breakpoint.
+Token counts follow a rule: one token per 4 characters of text, 1.62 per square of 32 pixels of an image, none for
+reasoning. Repeated instructions count as cached, in steps of 128 from 1,024 on. Models that charge for cache writes
+write all of a new prompt, or in explicit mode the part that ends at a breakpoint.
 
-With limits, every answer of a model carries x-ratelimit-* headers, and what is over a limit gets 429 with Retry-After.
-A batch is done at the first look at it unless --batch-polls or --batch-seconds say how long it takes; its requests are
-answered as they would be directly. --fixed answers each schema with the same valid facts whatever the picture shows,
-and decodes none: for measuring clients, where 256 answers a second by the rules would be too much for one core.
+With limits, every answer of a model carries x-ratelimit-* headers, and excess requests get 429 with Retry-After. A
+batch is done at its first poll unless --batch-polls or --batch-seconds say how long it takes; its requests get the same
+answers as direct ones. --fixed answers each schema with the same valid facts for every image, and decodes none. It is
+for measuring clients: 256 answers a second by the rules would be too much for one core.
 
     python -m demo.standins.openai_standin --port 0
     python -m demo.standins.openai_standin --port 18766 --fail-every 7 --latency 0.5
@@ -72,32 +72,32 @@ __all__ = [
 
 @dataclass
 class StandIn:
-    """The answers, apart from HTTP; one serves all connections.
+    """The answers, without HTTP, shared by all connections.
 
     Args:
-        judge, describe: rules that answer from a picture in RGB; those of demo.standins.pixel_rules by default.
-        key: the only key that is accepted; None = any that is not empty.
-        failures: names out of FAILURES, played one after the other to the first requests; "" plays none.
-        fail_every: every so many requests fail, by rate limit and server error in turn; 0 = none does.
+        judge, describe: rules that answer from an RGB image; those of demo.standins.pixel_rules by default.
+        key: the only accepted key; None = any that is not empty.
+        failures: names from FAILURES, one for each of the first requests; "" = no failure.
+        fail_every: every Nth request fails, by rate limit and server error in turn; 0 = none.
         latency: seconds that each answer of a model takes.
-        retry_after: seconds that rate limits and server errors out of `failures` ask to wait.
-        stall_s: seconds that `stall` says nothing.
-        name_of_model: as answers give it; None = as it was asked, and that it is a stand-in.
-        shutdowns: the day, or None, on which each model is shut down, as GET /v1/models/MODEL tells it.
+        retry_after: seconds in the Retry-After of rate limits and server errors from `failures`.
+        stall_s: seconds that `stall` sends nothing.
+        name_of_model: as given in answers; None = the requested name, marked as a stand-in's.
+        shutdowns: the shutdown date of each model, or None, as returned by GET /v1/models/MODEL.
         keep: keep the requests in `requests`, and the lines of batches in `batched`.
-        fixed: answer each schema with the same facts, and decode no picture.
-        requests_per_minute, tokens_per_minute: limits, refilled all the time; None = none.
+        fixed: answer each schema with the same facts, and decode no image.
+        requests_per_minute, tokens_per_minute: limits, refilled continuously; None = none.
         limit_window: seconds' worth of a limit that can be used at once.
         batch_polls, batch_seconds: how long a batch takes.
-        batch_failures: names out of BATCH_FAILURES, or "", one for each batch in the order of creation.
-        batch_answered: share of the lines, from the first on, that a batch which expires or is cancelled has answered.
-        line_failures: names out of LINE_FAILURES, or "", played to the first lines of batches.
-        call_failures: by operation (one of OPERATIONS), names out of CALL_FAILURES, or "", for the first such calls.
-        batch_requests, batch_bytes: how many lines and bytes the input of a batch may have.
+        batch_failures: names from BATCH_FAILURES, or "", one for each batch in the order of creation.
+        batch_answered: share of the lines, from the first, that an expired or cancelled batch has answered.
+        line_failures: names from LINE_FAILURES, or "", for the first lines of batches.
+        call_failures: by operation (one of OPERATIONS), names from CALL_FAILURES, or "", for the first such calls.
+        batch_requests, batch_bytes: maximum lines and bytes of a batch's input.
 
     Attributes:
-        counts: model requests by what they got: `answered`, the name of a failure, or `over_limit`; and apart from
-            these the lines of batches: `batched` got an answer, which is paid for, `batch_errors` an error.
+        counts: model requests by result: `answered`, the name of a failure, or `over_limit`. Lines of batches are
+            counted apart: `batched` got an answer, which is paid for, `batch_errors` an error.
         calls: calls about files, batches and models, by operation.
         bill: what OpenAI would have charged.
     """
@@ -161,8 +161,8 @@ class StandIn:
         """Return the answer to one request to a model.
 
         Raises:
-            Refused: it is answered with an error.
-            ConnectionCut: it is not answered.
+            Refused: the answer is an error.
+            ConnectionCut: there is no answer.
         """
         request: Json | None = None
         problem: Refused | None = None
@@ -197,15 +197,15 @@ class StandIn:
         return found
 
     def play(self, failures: Iterable[str]) -> None:
-        """Play these failures next, in the place of those that were not played yet."""
+        """Set the next failures, in place of those not used yet."""
         with self._lock:
             self._failures = queue(failures, FAILURES)
 
     def model(self, name: str) -> Json:
-        """Return what is known of a model.
+        """Return the object of a model.
 
         Raises:
-            Refused: there is none of that name.
+            Refused: the model does not exist.
         """
         if name not in self.shutdowns:
             raise Refused(404, f"The model '{name}' does not exist.", "model_not_found")
@@ -216,7 +216,7 @@ class StandIn:
         """Return the answer to the request of a batch's line.
 
         Raises:
-            Refused: it is answered with an error.
+            Refused: the answer is an error.
             TimeoutError: the model takes too long.
         """
         with self._lock:
@@ -227,7 +227,7 @@ class StandIn:
         try:
             if failure == "request_timeout":
                 raise TimeoutError
-            # The limits are those of direct requests: batches have their own.
+            # The limits only apply to direct requests: batches have their own.
             found, _ = self._complete(path, line["body"], *self._read(path, line["body"]), failure, tier="batch")
             paid = True
             return found
@@ -247,10 +247,10 @@ class StandIn:
             raise wrong_key(key)
 
     def begin_call(self, operation: str) -> str | None:
-        """Count a call about files or batches, and return "cut" or "lost" where it is to fail so.
+        """Count a call about files or batches, and return "cut" or "lost" if it is to fail so.
 
         Raises:
-            Refused: it fails with an error.
+            Refused: it is to fail with an error.
         """
         with self._lock:
             self.calls[operation] += 1
@@ -261,12 +261,11 @@ class StandIn:
         return failure or None
 
     def connected(self) -> None:
-        """Count a new connection."""
         with self._lock:
             self.connections += 1
 
     def close(self) -> None:
-        """Remove all files, and let go of the requests that wait."""
+        """Remove all files, and release waiting requests."""
         self._closing.set()
         self.files.close()
 
@@ -296,7 +295,7 @@ class StandIn:
         failure: str | None,
         tier: str | None = None,
     ) -> tuple[Json, Usage]:
-        """Return the answer of the model and what it used, or fail in its place."""
+        """Return the answer of the model and its usage, or fail instead."""
         if failure == "stall":
             self._closing.wait(self.stall_s)
         if failure:
@@ -325,13 +324,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 = any free one")
     parser.add_argument("--fail-every", type=int, default=0, metavar="N", help="every Nth request fails; 0 = none")
     parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="how long each answer takes")
-    parser.add_argument("--fixed", action="store_true", help="answer with the same facts for every picture")
+    parser.add_argument("--fixed", action="store_true", help="answer with the same facts for every image")
     parser.add_argument("--requests-per-minute", type=int, metavar="N", help="limit on requests; none by default")
     parser.add_argument("--tokens-per-minute", type=int, metavar="N", help="limit on tokens; none by default")
     parser.add_argument(
         "--limit-window", type=float, default=MINUTE, metavar="SECONDS", help="seconds' worth of a limit usable at once"
     )
-    parser.add_argument("--batch-polls", type=int, default=0, metavar="N", help="how many looks a batch takes")
+    parser.add_argument("--batch-polls", type=int, default=0, metavar="N", help="how many polls a batch takes")
     parser.add_argument("--batch-seconds", type=float, default=0.0, metavar="SECONDS", help="how long a batch takes")
     return parser
 

@@ -1,27 +1,27 @@
-"""Questions to a model about one picture each, answered in JSON that is checked before a stage sees it.
+"""Questions to a model, each about one image. Answers are JSON, validated before a stage sees them.
 
-prompt        what a stage asks, and what an answer is
-answer_model  what an answer may be: pydantic models, which give the schema too
-reading       the one object in the text of an answer
-models        what is known of each model: picture tokens, effort, shutdown
-model_choice  which model is asked on the day of a run
-prices        what an answer costs, by the price list of genai-prices
-images        pictures as small as the model sees them
-rate_limit    requests and tokens per minute, as the server's headers tell them
-congestion    fewer requests at once when answers come late
-options       the flags of an asking stage
-budget        --max-cost: what may still be spent, and what a request can cost at most
-flex          --flex: a tier at half the price, which has room or has none
-estimate      --estimate: what a run will cost
+prompt        questions and answers
+answer_model  pydantic models that define the schema of an answer
+reading       finds the JSON object in the text of an answer
+models        what is known about each model: image tokens, effort, shutdown date
+model_choice  which model a run uses
+prices        the cost of an answer, from the price list of genai-prices
+images        images scaled down to the size that the model sees
+rate_limit    requests and tokens per minute, from the server's headers
+congestion    sends fewer requests at once when answers are late
+options       the flags of a stage that asks a model
+budget        --max-cost: what may still be spent, and the maximum cost of a request
+flex          --flex: half the price, when the server has capacity
+estimate      --estimate: the expected cost of a run
 request       the body of a request, for the Responses and the Chat Completions API
-wire          the server's answers, whatever API spoke, as one form
-server        its address and key, and the openai package
-client        one call of a server
-failures      what a failed call means
-store         every answer that was paid for, on disk before it counts
-map_rows      `ask_rows`: a stage's rows asked in parallel, on a budget
+wire          one form for the answers of both APIs
+server        the server's address and key, and the openai package
+client        one call to a server
+failures      classifies failed calls
+store         stores every paid answer on disk
+map_rows      `ask_rows`: asks about a stage's rows in parallel, within a budget
 batch_api     the same through the Batch API, at half the price, in steps
-batch_records what the Batch API was asked and what became of it
-batch_wait    --batch wait: all of these steps until nothing is pending
-recaps        the two files of another try at a caption
+batch_records the state of each batch
+batch_wait    --batch wait: runs all of these steps until nothing is pending
+recaps        the two files of the second captioning pass
 """

@@ -1,8 +1,8 @@
-"""What an answer may be: a pydantic model for each question, which gives the schema that is sent and reads what comes.
+"""Base class and field types for the pydantic models of answers. A model gives the schema and validates the answer.
 
-A model of a question derives from `AnswerModel`, and its fields have the types given here. They take the values that
-small models write for the right ones, such as `"84"` for 84, and note how an answer deviates from the schema. Importing
-this needs pydantic, which comes with the openai package: a stage imports it, and its own model, inside a function.
+The model of a question derives from `AnswerModel` and uses the field types of this module. They also accept values
+that small models write in the wrong type, such as `"84"` for 84, and record each deviation from the schema. This
+module needs pydantic, which the openai package installs: import it, and models that use it, inside a function.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 from pokefa.llm.prompt import AnswerError
 from pokefa.llm.reading import shown
 
-# The keywords of JSON schema that strict Structured Outputs and all known servers take. Ranges are checked here alone.
+# Keywords of JSON Schema that strict Structured Outputs and all known servers accept. Ranges are only checked here.
 _SENT = ("type", "enum", "items", "description")
 _OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
@@ -34,14 +34,14 @@ class AnswerModel(BaseModel):
 
     @classmethod
     def read(cls, answer: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-        """Return the values of the fields, and how the answer deviates from the schema.
+        """Return the values of the fields and the deviations from the schema.
 
         Returns:
-            The second is a set of `extra_keys`, `number_as_text`, `integer_as_float`, `enum_case`, `text_for_list`,
+            The deviations are any of `extra_keys`, `number_as_text`, `integer_as_float`, `enum_case`, `text_for_list`,
             `null_for_list`, `null_in_list`, `list_for_text` and `boolean_as_other`.
 
         Raises:
-            AnswerError: `missing_key`, `out_of_range`, or `invalid_json` where a value has a wrong type.
+            AnswerError: `missing_key`, `out_of_range`, or `invalid_json` for a value of a wrong type.
         """
         found: set[str] = set()
         try:
@@ -58,7 +58,7 @@ class AnswerModel(BaseModel):
 
     @classmethod
     def strict_schema(cls) -> dict[str, Any]:
-        """Return the JSON schema in the subset that Structured Outputs take."""
+        """Return the JSON schema, limited to what Structured Outputs accept."""
         parts = cls.model_json_schema()["properties"]
         return {
             "type": "object",
@@ -69,7 +69,7 @@ class AnswerModel(BaseModel):
 
 
 def _sent(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one value's schema without what is not sent, the alternatives of types as one list."""
+    """Return the schema of one value with the sent keywords only, and alternative types as one list."""
     sent = {name: _sent(part[name]) if name == "items" else part[name] for name in _SENT if name in part}
     return sent | ({"type": [other["type"] for other in part["anyOf"]]} if "anyOf" in part else {})
 
@@ -84,13 +84,13 @@ def _read_integer(value: Any, info: ValidationInfo) -> Any:
         raise ValueError("a boolean is not a number")
     if isinstance(value, (str, float)):
         _note("number_as_text" if isinstance(value, str) else "integer_as_float", info)
-    return value  # pydantic takes 80.0, "84" and "84.0", and refuses 80.5
+    return value  # pydantic accepts 80.0, "84" and "84.0", and rejects 80.5
 
 
 def _read_boolean(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, bool):
         _note("boolean_as_other", info)
-    return value  # pydantic takes 0, 1, "True", "no" and the like
+    return value  # pydantic accepts 0, 1, "True", "no" and the like
 
 
 def _read_choice(value: Any, info: ValidationInfo) -> Any:
@@ -113,7 +113,7 @@ def _read_nullable_list(value: Any, info: ValidationInfo) -> Any:
         return []
     if isinstance(value, str):
         _note("text_for_list", info)
-        return [part for part in map(str.strip, value.split(",")) if part]  # no word of a list holds a comma
+        return [part for part in map(str.strip, value.split(",")) if part]  # no list item contains a comma
     return value
 
 
@@ -131,4 +131,4 @@ Text = Annotated[str, BeforeValidator(_read_text)]
 TextOrNull = Annotated[str | None, BeforeValidator(_read_text)]
 Words = Annotated[list[str], BeforeValidator(_read_list)]
 WordsOrNulls = Annotated[list[str | None], BeforeValidator(_read_nullable_list)]
-in_any_case = BeforeValidator(_read_choice)  # of a Literal in lower case
+in_any_case = BeforeValidator(_read_choice)  # for a Literal in lower case

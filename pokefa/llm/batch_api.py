@@ -1,9 +1,9 @@
-"""The Batch API: questions in files, answered within a day at half the price, in steps that a user takes.
+"""The Batch API: questions in files, answered within a day at half the price, in steps that the user starts.
 
-`batch_records.py` says what is noted of each file, and when.
+`batch_records.py` describes what is recorded about each file.
 
-A killed run may have submitted a batch without having noted its id: the batch carries the record's name in its
-metadata, and is looked for there before another one is made.
+A killed run may have submitted a batch without recording its id. The batch's metadata holds the record's name, so the
+next run looks for it there before it creates another one.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from pokefa.llm.store import Answers, keep, stored_answer
 from pokefa.llm.wire import PATHS, RequestOptions, as_mapping, parse_body, unpaid_error_of, words_of
 from pokefa.stage.runner import Row, StageRun
 
-# OpenAI takes 200 MB and 50,000 requests a file.
+# OpenAI accepts 200 MB and 50,000 requests per file.
 MOST_BYTES = 190_000_000
 MOST_REQUESTS = 50_000
 WINDOW = "24h"
-NAME_KEY = "pokefa"  # of a batch's metadata
-LISTED = 100  # batches that are looked through for one that a killed run has made
+NAME_KEY = "pokefa"  # key in a batch's metadata
+LISTED = 100  # batches searched for one that a killed run created
 
 ENDED = ("completed", "expired", "failed", "cancelled")
 
@@ -48,7 +48,7 @@ log = logging.getLogger("pokefa")
 
 @dataclass
 class Submitted:
-    """What came of submitting: the images that cannot be opened, and whether --max-cost left no room for some."""
+    """The result of submitting: images that cannot be opened, and whether --max-cost excluded some."""
 
     failed: set[str] = field(default_factory=set)
     full: bool = False
@@ -56,7 +56,7 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Ended:
-    """A batch whose answers were collected: the images that it left unanswered, and the server's words, by code."""
+    """A batch whose answers were collected: the images without an answer, and the server's error messages by code."""
 
     record: BatchRecord
     unanswered: frozenset[str]
@@ -64,11 +64,11 @@ class Ended:
 
 
 class CallFailed(RunError):
-    """A call that belongs to no picture got no answer, or one that may be another in a while."""
+    """A call that concerns no single image failed, possibly for a short time only."""
 
 
 def waiting_ids(root: Path, question: Question[Any]) -> set[str]:
-    """Return the images whose question waits in a file that is not done."""
+    """Return the images whose question is in a file that is not done."""
     return {image_id for record in open_records(root, question.name) for image_id in record.requests}
 
 
@@ -84,17 +84,17 @@ def submit(
     room: float | None,
     most_requests: int | None = None,
 ) -> Generator[tuple[Row | None, Answer[T]], None, Submitted]:
-    """Submit what is pending, after what a killed run left half submitted; yield answers that are stored already.
+    """Finish what a killed run left half submitted, then submit pending images; yield answers that are stored already.
 
     Args:
-        room: dollars that the answers can cost at most; None = no limit.
-        most_requests: questions in one file.
+        room: maximum cost of the answers in dollars; None = no limit.
+        most_requests: questions per file.
     """
     result = Submitted()
     left = [record for record in open_records(run.root, question.name) if record.state in ("written", "uploaded")]
     for path in (run.root / BATCHES_FOLDER).glob(f"*{QUESTIONS}"):
         if not path.with_suffix(".json").exists():
-            path.unlink()  # its writer was killed before it had a record
+            path.unlink()  # its writer was killed before it wrote a record
     if not rows and not left:
         return result
     form = settings.form()
@@ -139,14 +139,14 @@ def submit(
 
 
 def batch_body(form: RequestOptions, question: Question[Any], jpeg: bytes, note: str) -> dict[str, Any]:
-    """Return the body of a batch's line; a batch has a tier of its own."""
+    """Return the body of a line in a batch file; batches have their own tier."""
     body = request_body(form, question, jpeg, note)
     body.pop("service_tier", None)
     return body
 
 
 class _Writer:
-    """Writes questions into files that the server will take."""
+    """Writes questions to files within the server's size limits."""
 
     def __init__(self, run: StageRun, question: Question[Any], settings: Settings, most_requests: int) -> None:
         self._run, self._question, self._settings = run, question, settings
@@ -157,7 +157,7 @@ class _Writer:
         self._requests: dict[str, str] = {}
 
     def add(self, image_id: str, request: str, line: Mapping[str, Any], dollars: float) -> BatchRecord | None:
-        """Add a question; return the record of a file that was full before it."""
+        """Add a question; return the record of the previous file if that is full."""
         data = json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
         full = len(self._lines) == self._most_requests or self._size + len(data) > MOST_BYTES
         finished = self.finish() if full else None
@@ -168,7 +168,7 @@ class _Writer:
         return finished
 
     def finish(self) -> BatchRecord | None:
-        """Write what has been added; None where that is nothing."""
+        """Write the added questions; return None if there are none."""
         if not self._lines:
             return None
         name = _free_name(self._run)
@@ -190,13 +190,13 @@ class _Writer:
 
 
 def _free_name(run: StageRun) -> str:
-    """Return the next name of a file of questions of this run."""
+    """Return the name of the next file of questions in this run."""
     number = len(list((run.root / BATCHES_FOLDER).glob(f"{run.run_id}-*.json")))
     return f"{run.run_id}-{number + 1:03d}"
 
 
 def _bring_to_server(run: StageRun, model: Client, record: BatchRecord, *, may_exist: bool = False) -> None:
-    """Upload a file of questions and have the server work on it."""
+    """Upload a file of questions and create its batch."""
     questions = record.path(run.root, QUESTIONS)
     if record.state == "written":
         if not questions.is_file():
@@ -206,7 +206,7 @@ def _bring_to_server(run: StageRun, model: Client, record: BatchRecord, *, may_e
         write_record(run.root, record)
     batch = _find_batch(model, record.name) if may_exist else None
     if batch is None:
-        # Not repeated by the SDK: a request whose answer got lost has made a batch, and a second one costs as much.
+        # The SDK must not retry: a request whose answer was lost created a batch, and a second one costs as much.
         create = partial(
             model.sdk.with_options(max_retries=0).batches.create,
             input_file_id=str(record.file_id),
@@ -227,7 +227,7 @@ def _bring_to_server(run: StageRun, model: Client, record: BatchRecord, *, may_e
 
 
 def _find_batch(model: Client, name: str) -> Any:
-    """Return the batch that a killed run has made of a file, or None."""
+    """Return the batch that a killed run created from a file, or None."""
     page = _call(model, lambda: model.sdk.batches.list(limit=LISTED))
     return next((batch for batch in page.data if (batch.metadata or {}).get(NAME_KEY) == name), None)
 
@@ -236,7 +236,7 @@ def _find_batch(model: Client, name: str) -> Any:
 
 
 def show_status(run: StageRun, question: Question[Any], settings: Settings) -> None:
-    """Ask the server how far each batch is, log it, and put it into the summary."""
+    """Ask the server for the state of each batch; log it and add it to the summary."""
     records = open_records(run.root, question.name)
     model = Client(settings.form(), run.stop_asked) if records else None
     shown = []
@@ -256,9 +256,9 @@ def show_status(run: StageRun, question: Question[Any], settings: Settings) -> N
 def collect(
     run: StageRun, question: Question[T], rows: Sequence[Row], settings: Settings
 ) -> Generator[tuple[Row | None, Answer[T]], None, list[Ended]]:
-    """Yield the answers of all batches that have ended; what they did not answer is pending again afterwards.
+    """Yield the answers of all finished batches; images without an answer become pending again.
 
-    An answer about an image that is not among the rows comes without a row: it is stored, and was paid for.
+    An answer about an image that is not among the rows has no row: it is stored, because it was paid for.
     """
     records = [record for record in open_records(run.root, question.name) if record.state == "submitted"]
     found: list[Ended] = []
@@ -286,7 +286,7 @@ def collect(
                 image_id = str(as_mapping(line).get("custom_id"))
                 answer = _read_line(line, record, question, settings)
                 if answer is None or image_id not in left:
-                    continue  # it was not the picture's fault, or the answer is to another prompt
+                    continue  # not caused by the image, or the answer to another prompt
                 left.discard(image_id)
                 row = pending.pop(image_id, None)
                 is_new = is_unknown(answers, answer)
@@ -304,13 +304,13 @@ def collect(
 
 
 def is_unknown(answers: Answers, answer: Answer[Any]) -> bool:
-    """Tell whether a usable answer has not been stored by a run that was killed before it had collected all."""
+    """Tell whether a usable answer is missing from the store, as after a run that was killed while collecting."""
     stored = answers.get(answer.usage["request"]) if answer.raw is not None else None
     return answer.raw is not None and (stored is None or stored.response != answer.usage["response"])
 
 
 def _read_line(line: object, record: BatchRecord, question: Question[T], settings: Settings) -> Answer[T] | None:
-    """Return the answer that a line of an output or error file holds; None for what is to be asked again."""
+    """Return the answer in a line of an output or error file; None if the question must be asked again."""
     request = record.requests.get(str(as_mapping(line).get("custom_id")))
     response = as_mapping(as_mapping(line).get("response"))
     body = response.get("body")
@@ -328,11 +328,11 @@ def _read_line(line: object, record: BatchRecord, question: Question[T], setting
 
 
 def _lines_of(run: StageRun, model: Client, file_id: str) -> Iterator[Any]:
-    """Yield the lines of a file on the server, which is brought to the disk whole before the first is read.
+    """Yield the lines of a file on the server, which is downloaded completely before the first one is read.
 
-    A line that is no JSON is None: it costs its own image, which is asked about again.
+    A line that is not JSON is None: only its image is asked about again.
     """
-    # The server chose the id: it must not choose the path.
+    # The server chose the id, and must not choose the path.
     path = run.root / BATCHES_FOLDER / f".{hashlib.sha256(file_id.encode()).hexdigest()[:16]}.tmp"
     try:
         make_private(path)
@@ -344,11 +344,11 @@ def _lines_of(run: StageRun, model: Client, file_id: str) -> Iterator[Any]:
 
 
 def _call(model: Client, call: Callable[[], Any]) -> Any:
-    """Make a call that belongs to no picture.
+    """Make a call that concerns no single image.
 
     Raises:
-        CallFailed: it failed; nothing is lost, and the same command goes on.
-        RunError: it will fail again.
+        CallFailed: it failed; nothing is lost, and the same command resumes.
+        RunError: it would fail again.
     """
     try:
         return call()

@@ -1,12 +1,12 @@
-"""The records of batches: which images were asked about, in which file, and how far each file has come.
+"""The records of batches: which images were asked about, in which file, and the state of each file.
 
-Each file of questions has a record under `metadata/batches/`, <name>.json, which is written before and after every step
-that costs something, so that a run that was killed goes on where it stood:
+Each file of questions has a record, `metadata/batches/<name>.json`. It is written before and after every step that
+costs something, so that a killed run can be resumed:
 
-    written    the questions are beside it in <name>.jsonl
+    written    the questions are in <name>.jsonl beside it
     uploaded   the server has the file, `file_id`
-    submitted  the server works on it, `batch_id`; the file with the questions is gone
-    done       its answers are recorded; what it did not answer is pending again
+    submitted  the server works on it, `batch_id`; the file of questions is deleted
+    done       its answers are recorded; images without an answer are pending again
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ QUESTIONS = ".jsonl"
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """What is known of one file of questions.
+    """The record of one file of questions.
 
     Args:
-        question, version: of the Question that was asked.
+        question, version: of the Question.
         requests: request hash by image_id.
-        status: the server's, when it was last asked.
-        most_usd: what its answers can cost at most.
+        status: the batch's last known status on the server.
+        most_usd: maximum cost of its answers.
     """
 
     name: str
@@ -47,17 +47,17 @@ class BatchRecord:
     most_usd: float = 0.0
 
     def path(self, root: Path, suffix: str = ".json") -> Path:
-        """Return where the record is, or with QUESTIONS its questions."""
+        """Return the path of the record, or with QUESTIONS that of its questions."""
         return root / BATCHES_FOLDER / f"{self.name}{suffix}"
 
     @property
     def at_service(self) -> str:
-        """What the service calls the file, the batch, or both; empty before it has the file."""
+        """The server's ids of the file, the batch, or both; empty before the upload."""
         return ", ".join(name for name in (self.file_id, self.batch_id) if name)
 
 
 def read_records(root: Path) -> list[BatchRecord]:
-    """Return all records, in the order of their names.
+    """Return all records, sorted by name.
 
     Raises:
         InputError: a record is damaged.
@@ -84,7 +84,7 @@ def open_records(root: Path, question: str) -> list[BatchRecord]:
 
 
 def write_record(root: Path, record: BatchRecord) -> None:
-    """Bring a record to the disk.
+    """Write a record to disk.
 
     Raises:
         PokefaError: it cannot be written.
@@ -98,7 +98,7 @@ def write_record(root: Path, record: BatchRecord) -> None:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A file of questions that is not done, and those of some images that it names."""
+    """A file of questions that is not done, with its questions about some images."""
 
     record: BatchRecord
     image_ids: frozenset[str]
@@ -120,7 +120,7 @@ def questions_about(root: Path, image_ids: Collection[str]) -> list[Waiting]:
 
 
 def withdraw_questions(root: Path, waiting: Waiting) -> None:
-    """Take the images out of a file of questions, then out of its record: their answers will not be collected.
+    """Remove the images from a file of questions, then from its record: their answers will not be collected.
 
     Raises:
         PokefaError: a file cannot be written.
@@ -139,7 +139,7 @@ def withdraw_questions(root: Path, waiting: Waiting) -> None:
 
 
 def _questions(root: Path, record: BatchRecord) -> Iterator[tuple[str, bytes]]:
-    """Yield each line of a file of questions with the image that it asks about; nothing where the file is gone."""
+    """Yield each line of a file of questions with its image; nothing if the file is deleted."""
     path = record.path(root, QUESTIONS)
     if not path.is_file():
         return

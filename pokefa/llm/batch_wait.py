@@ -1,7 +1,7 @@
-"""--batch wait: submit, look, collect, submit again what was left, until nothing is pending.
+"""--batch wait: submit, poll, collect and submit what is left, until nothing is pending.
 
-All that is known stands in the records of `batch_api`, so the run can be killed at any moment: the same command goes on
-with the batches that are under way.
+All state is in the records of `batch_api`, so the run can be killed at any moment: the same command resumes with the
+batches in progress.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pokefa.llm.prompt import Answer, Question, Request
 from pokefa.llm.rate_limit import LOOK_S
 from pokefa.stage.runner import Row, StageRun
 
-MOST_TRIES = 3  # batches that leave an image unanswered before it counts as failed
-MOST_FAILED_CALLS = 60  # one after the other, before the server counts as gone
-TOO_MANY_TOKENS = "token_limit_exceeded"  # of all batches that wait: smaller ones have room
+MOST_TRIES = 3  # batches without an answer for an image before it counts as failed
+MOST_FAILED_CALLS = 60  # in a row, before the server counts as unreachable
+TOO_MANY_TOKENS = "token_limit_exceeded"  # in all queued batches together: smaller ones still fit
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -35,11 +35,11 @@ log = logging.getLogger("pokefa")
 def wait(
     run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Request], settings: Settings
 ) -> Iterator[tuple[Row | None, Answer[T]]]:
-    """Yield the answers to all rows, as their batches end.
+    """Yield the answers to all rows as their batches finish.
 
     Raises:
-        BudgetReached: --max-cost leaves no room for the rest; all that was submitted is collected.
-        CallFailed: the server could not be reached for long.
+        BudgetReached: --max-cost excludes the rest; everything submitted is collected.
+        CallFailed: the server was unreachable for too long.
     """
     pending = {str(row[KEY]): row for row in rows}
     tries: Counter[str] = Counter()
@@ -89,14 +89,14 @@ def wait(
 
 
 def under_way_usd(run: StageRun, question: Question[Any]) -> float:
-    """Return what the batches under way can cost at most."""
+    """Return the maximum cost of the batches in progress."""
     return sum(record.most_usd for record in open_records(run.root, question.name))
 
 
 def noting(
     answers: Generator[tuple[Row | None, Answer[T]], None, Result], note: Callable[[Row | None, Answer[T]], None]
 ) -> Generator[tuple[Row | None, Answer[T]], None, Result]:
-    """Yield what a step yields, having noted it, and return what the step returns."""
+    """Yield what a step yields after noting it, and return the step's return value."""
     while True:
         try:
             row, answer = next(answers)
@@ -108,10 +108,10 @@ def noting(
 
 
 def pause(run: StageRun, seconds: float) -> None:
-    """Wait, unless the run is to stop.
+    """Wait, unless the run was asked to stop.
 
     Raises:
-        Interrupted: it is.
+        Interrupted: it was.
     """
     until = time.monotonic() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""What a run has spent, and the hard limit that a user can set."""
+"""The cost of a run, and the user's hard limit on it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pokefa.llm.rate_limit import INTERRUPTED, LOOK_S
 
 
 class Budget:
-    """Dollars spent and promised; threads share it.
+    """Dollars spent and promised, shared by all threads.
 
-    A request is sent only if what was spent, what the requests under way can cost at most, and what it can cost at
-    most itself stay within the limit. Where those under way stand in its way it waits for their answers, which cost
-    less as a rule. A server that has charged more than was promised is expected to do so again.
+    A request is sent only if these together stay within the limit: the dollars spent, the maximum cost of the requests
+    in flight, and its own maximum cost. If the requests in flight prevent that, it waits for their answers, which
+    usually cost less. If a server has charged more than promised, later requests are expected to cost more, too.
 
     Args:
         most: dollars; None = no limit.
-        should_stop: when it answers true, nothing is waited for.
+        should_stop: once it returns true, nothing waits.
     """
 
     def __init__(self, most: float | None, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -28,10 +28,10 @@ class Budget:
         self._promised = 0.0
         self._overcharge = 1.0
         self.spent = 0.0
-        self.lost = 0.0  # of the dollars spent, those for answers that never came: the most that they can have cost
+        self.lost = 0.0  # part of the dollars spent: maximum cost of the requests that got no answer
 
     def promise(self, dollars: float) -> float:
-        """Hold back what a request can cost at most, and return it; `settle` gives it back.
+        """Reserve the maximum cost of a request and return it; `settle` releases it.
 
         Raises:
             BudgetReached: it would exceed the limit.
@@ -50,7 +50,7 @@ class Budget:
                 self._changed.wait(LOOK_S)
 
     def settle(self, promised: float, dollars: float, *, lost: bool = False) -> None:
-        """Take what a request has cost in the place of what was promised for it."""
+        """Replace a promise with the actual cost of the request."""
         with self._changed:
             self._promised -= promised
             self.spent += dollars
@@ -68,10 +68,10 @@ class Budget:
 
 
 class Attempts:
-    """The requests that one question leads to, repetitions of the SDK included: each is promised before it is sent.
+    """The requests of one question, including the SDK's retries: each is promised before it is sent.
 
     Args:
-        most: dollars that one request can cost.
+        most: maximum cost of one request in dollars.
     """
 
     def __init__(self, budget: Budget, most: float) -> None:
@@ -90,21 +90,21 @@ class Attempts:
         self._sent = False
 
     def sent(self) -> None:
-        """Take note that the request is on its way: from now on it may be charged, though no answer comes."""
+        """Record that the request was sent: it may be charged even without an answer."""
         self._sent = True
 
     def refused(self) -> None:
-        """Take note that the server has answered with an error, which costs nothing."""
+        """Record that the server answered with an error, which costs nothing."""
         self._sent = False
 
     def answered(self, dollars: float) -> None:
-        """Take note of what the answer has cost."""
+        """Record the cost of the answer."""
         if self._promised is not None:
             self._budget.settle(self._promised, dollars)
             self._promised = None
 
     def end(self) -> None:
-        """Settle a request that got no answer: it counts with all that was promised if it had been sent."""
+        """Settle a request without an answer: it counts with the promised cost if it was sent."""
         if self._promised is not None:
             lost = self._promised if self._sent else 0.0
             self._budget.settle(self._promised, lost, lost=self._sent)

@@ -1,10 +1,10 @@
-"""One question, one call: the openai package against OpenAI's server, or any that speaks one of its APIs.
+"""One question, one call: the openai package against OpenAI's server, or any server with one of its APIs.
 
-OPENAI_BASE_URL is the address, OPENAI_API_KEY the key. What goes wrong with one picture becomes its error, which
-starts with a slug: `refusal`, `incomplete`, `server_error`, `rate_limited`, `timeout`, `connection_cut`, `bad_request`,
-or one of reading.py and answer_model.py. What no other picture can escape, such as a refused key or a quota that is
-used up, ends the run. The SDK repeats what is worth repeating: 5xx, 408, 409, 429 (after the wait that the server asks
-for), time-outs and cut connections, with backoff and jitter.
+OPENAI_BASE_URL is the address, OPENAI_API_KEY the key. A failure of one image becomes that image's error. It starts
+with a slug: `refusal`, `incomplete`, `server_error`, `rate_limited`, `timeout`, `connection_cut`, `bad_request`, or one
+of reading.py and answer_model.py. A failure that would affect every image, such as a refused key or an exhausted
+quota, ends the run. The SDK retries 5xx, 408, 409, 429 (after the wait that the server requests), time-outs and cut
+connections, with backoff and jitter.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from pokefa.llm.wire import (
     unpaid_error_of,
 )
 
-TIMEOUT_S = 300.0  # a queue of 32 requests before a server that answers one at a time, 9 s each
+TIMEOUT_S = 300.0  # a queue of 32 requests at a server that answers one at a time, 9 s each
 CONNECT_TIMEOUT_S = 10.0
 
-# How often an answer that was paid for and cannot be used is asked for again at once. A model that has refused refuses
-# again; what was cut short or is no JSON comes out right at the next try as a rule.
+# How often a paid but unusable answer is requested again at once. A model that refused refuses again; a truncated
+# answer or invalid JSON usually comes out right the second time.
 TRIES_AGAIN: Mapping[str, int] = {
     "refusal": 0,
     **dict.fromkeys(("incomplete", "server_error", "invalid_json", "truncated_json"), 1),
     **dict.fromkeys(("missing_key", "out_of_range", "two_objects"), 1),
 }
 
-# How httpcore names the moment from which on a request can have been heard.
+# httpcore's event after which the server may have received a request.
 SENT = "send_request_headers.started"
 
 T = TypeVar("T")
@@ -62,10 +62,10 @@ log = logging.getLogger("pokefa")
 
 
 class Client:
-    """The connection to a model; one serves all threads.
+    """The connection to a model, shared by all threads.
 
     Args:
-        patience, then: seconds for which a flex tier without room is waited for, and what is done after them.
+        patience, then: seconds to wait for a flex tier without capacity, and what to do afterwards.
 
     Raises:
         InputError: the key or the address in the environment is missing or malformed.
@@ -88,7 +88,7 @@ class Client:
         usual = max(TIMEOUT_S, flex.TIMEOUT_S) if form.flex else TIMEOUT_S
         self.timeout = form.timeout or usual
         self._window = CongestionWindow(self.timeout)
-        self._mine = threading.local()  # this thread's client, what it is about to send, and since when it waits
+        self._mine = threading.local()  # this thread's client, its next request, and the start of its wait
         key, address = api_key(), server_address()
         self.host = host_of(address)
         self._openai = load_openai()
@@ -101,7 +101,7 @@ class Client:
     def sdk(self) -> Any:
         """The SDK's client for this thread.
 
-        Each thread has one connection of its own: in a shared pool of hundreds, every call looks at every connection.
+        Each thread has its own connection: in a shared pool of hundreds, every call inspects every connection.
         """
         found = getattr(self._mine, "sdk", None)
         if found is None:
@@ -126,15 +126,15 @@ class Client:
         size: tuple[int, int] = (0, 0),
         budget: Budget | None = None,
     ) -> Answer[T]:
-        """Ask about one picture and return the answer, asked for again where it cannot be used.
+        """Ask about one image and return the answer; ask again if it is unusable.
 
         Args:
-            size: width and height of the picture, for the expected tokens.
-            budget: what each request has to fit into; None = no limit.
+            size: width and height of the image, for the expected tokens.
+            budget: limit on the cost of each request; None = no limit.
 
         Raises:
-            AnswerError: no answer came, for a reason that lies with this picture or with the moment.
-            RunError: no answer can come for any picture.
+            AnswerError: no usable answer, because of this image or a temporary failure.
+            RunError: no image can get an answer.
         """
         budget = budget or Budget(None)
         spent: dict[str, Any] = dict.fromkeys(TOKENS, 0)
@@ -146,12 +146,12 @@ class Client:
             except (AnswerError, Interrupted, BudgetReached) as error:
                 if answer is None:
                     raise
-                # What was paid for before still counts.
+                # Answers that were paid for before still count.
                 short = isinstance(error, BudgetReached)
                 answer = replace(answer, problem=f"{answer.problem}; {error}" if short else str(error))
                 break
             if found is None:
-                continue  # the flex tier has no room
+                continue  # the flex tier has no capacity
             answer = found
             for name in (*TOKENS, "usd"):
                 if name in answer.usage:
@@ -167,14 +167,14 @@ class Client:
     def _ask_once(
         self, question: Question[T], jpeg: bytes, note: str, size: tuple[int, int], budget: Budget
     ) -> Answer[T] | None:
-        """Return an answer, or None where the flex tier has no room for the question now."""
+        """Return an answer, or None if the flex tier has no capacity now."""
         form = self.form
         body = request_body(form, question, jpeg, note)
         self._mine.tokens = expected_tokens(question, note, size, self.facts)
         self._mine.no_room = False
         attempts = self._mine.attempts = Attempts(budget, most_usd(form, question, note, size))
         try:
-            # The SDK's typed methods walk through the whole request and take twice the processor time for it.
+            # The SDK's typed methods traverse the entire request, which doubles the processor time.
             response = self.sdk.post(PATHS[form.api], body=body, cast_to=self._http.Response)
             reply = parse_body(response.content)
             if reply is None:
@@ -198,7 +198,7 @@ class Client:
         return answer
 
     def shutdown_of(self, model: str) -> datetime.date | None:
-        """Return the day on which the server says that it shuts a model down, or None where it names none.
+        """Return the day on which the server says that it shuts a model down; None if it names none.
 
         Raises:
             LookupError: the server does not say.
@@ -216,13 +216,13 @@ class Client:
             log.warning("the flex tier has no room: from here on the standard tier is asked, at twice the price")
 
     def _before_request(self, request: Any) -> None:
-        """Wait for the budget, for room and for the server's limits; send nothing more, no repetition either, once the
-        run is to stop.
+        """Wait for the budget, a free slot and the server's limits; once the run is to stop, send nothing more, not
+        even a retry.
         """
-        self._end_request()  # the one before, where it got no answer and is repeated
+        self._end_request()  # the previous attempt, if it got no answer and this is a retry
         attempts: Attempts | None = getattr(self._mine, "attempts", None)
         if attempts is not None:
-            # Before there is room: who has it must not wait for those that wait for it.
+            # First the budget, then the slot: a request that holds a slot must not wait for those that wait for one.
             attempts.begin()
             request.extensions["trace"] = partial(note_sent, attempts)
         self._window.begin(self.should_stop)
@@ -231,16 +231,16 @@ class Client:
         self._mine.sent = time.monotonic()
 
     def _end_request(self) -> None:
-        """Make room for another request, if this thread has one under way."""
+        """Free the slot of this thread's request, if it has one."""
         sent = getattr(self._mine, "sent", None)
         if sent is not None:
             self._window.end(sent, time.monotonic())
             self._mine.sent = None
 
     def _on_response(self, response: Any) -> None:
-        """Learn the limits, and take the waiting after a 429 from the SDK, which does not look at the stop sign.
+        """Read the limits. Wait after a 429 here, because the SDK's wait does not poll the stop flag.
 
-        An account that cannot pay is no reason to repeat: only the body tells that from a limit.
+        An account that cannot pay is not retried: only the body tells that apart from a rate limit.
         """
         self._end_request()
         self._unmask(response)
@@ -262,13 +262,13 @@ class Client:
             response.headers["retry-after-ms"] = "1"
 
     def is_connection_error(self, error: Exception) -> bool:
-        """Tell whether a call has failed on the way, so that the server may not have heard of it."""
+        """Tell whether a call failed in transit, so that the server may not have received it."""
         return isinstance(error, self._openai.APIConnectionError)
 
     def _unmask(self, response: Any) -> None:
-        """Give an answer that is an error and comes with status 200 the status of one, so that it is waited out.
+        """Give an error that arrives with status 200 an error status, so that it is retried.
 
-        One that counts tokens is an answer that was paid for, and stays one.
+        An answer that counts tokens was paid for, and stays an answer.
         """
         if response.status_code == 200 and response.request.url.path.endswith(PATHS[self.form.api]):
             body = parse_body(response.read()) or {}
@@ -278,7 +278,7 @@ class Client:
 
 
 def note_sent(attempts: Attempts, event: str, details: object) -> None:
-    """Take note of httpcore's event that a request is on its way."""
+    """Note httpcore's event that a request is being sent."""
     if event.endswith(SENT):
         attempts.sent()
 
@@ -286,14 +286,14 @@ def note_sent(attempts: Attempts, event: str, details: object) -> None:
 def read_reply(
     reply: Mapping[str, Any], form: RequestOptions, question: Question[T], request: str, *, batch: bool = False
 ) -> Answer[T]:
-    """Return the answer that a server's JSON object holds, usable or not, with what it cost.
+    """Return the answer in a server's JSON object, usable or not, with its cost.
 
     Args:
-        batch: it came through the Batch API, and is priced so.
+        batch: whether it came through the Batch API, which has its own prices.
     """
     model = plain(str(reply.get("model") or form.model))
     asked = FLEX if form.flex else STANDARD
-    # The tier that has served it, which need not be the one asked for.
+    # The tier that served it may differ from the one requested.
     tier = BATCH if batch else plain(str(reply.get("service_tier") or asked))
     usage: dict[str, Any] = {
         "model": model,

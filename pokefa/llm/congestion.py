@@ -1,9 +1,9 @@
-"""How many requests may be under way: fewer when answers come late.
+"""How many requests may be in flight: fewer when answers are late.
 
-A server that answers one request after the other makes each wait for all before it, and those that reach the time-out
-are work for nothing. As TCP does, the number is halved when an answer is late and grows by one for each round of
-timely answers (additive increase, multiplicative decrease: RFC 5681). "Late" is measured by the time-out and not by
-the fastest answer: a model's answers differ tenfold among themselves without any queue.
+A server that answers one request at a time makes each wait for all before it, and requests that time out are wasted
+work. As in TCP, the number is halved when an answer is late and grows by one per round of timely answers (additive
+increase, multiplicative decrease: RFC 5681). "Late" is relative to the time-out rather than to the fastest answer,
+because a model's response times vary tenfold without any queue.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger("pokefa")
 
 
 class CongestionWindow:
-    """Shared by all threads that ask one server; nothing is held back before an answer is late.
+    """Shared by all threads that call one server; there is no limit until an answer is late.
 
     Args:
         timeout: seconds after which a request is given up.
@@ -48,10 +48,10 @@ class CongestionWindow:
             self._under_way += 1
 
     def end(self, sent: float, now: float) -> None:
-        """Count a request that was sent at one moment and has ended at another, answered or not."""
+        """Record a request by its start and end times, whether it was answered or not."""
         with self._changed:
             if now - sent > self._late:
-                # What was sent before the last cut says nothing about what is sent after it.
+                # A request sent before the last reduction says nothing about later ones.
                 if sent > self._cut_at:
                     self._limit = max(1, min(self._limit, self._under_way) // 2)
                     self._cut_at = now

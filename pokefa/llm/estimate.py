@@ -1,4 +1,4 @@
-"""What a run will cost, before it is asked."""
+"""The expected cost of a run, computed before anything is sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pokefa.stage.runner import Row
 
 EXPECTED_SECONDS = 5.0  # of one call
 
-# What the summary of a run starts from.
+# Initial values of a run's summary.
 EMPTY: Mapping[str, Any] = {**dict.fromkeys(TOKENS, 0), "reused": 0, "usd": None}
 
 log = logging.getLogger("pokefa")
@@ -31,13 +31,13 @@ def estimate(
     settings: Settings,
     fewer: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Return and log images, tokens, dollars and minutes; nothing is asked, and no cached token is counted on.
+    """Return and log images, tokens, dollars and minutes; send nothing, and assume that no token is cached.
 
     Args:
-        fewer: the images that --one-per-group would ask about, whose price is told as well.
+        fewer: the images that --one-per-group would ask about; their cost is reported as well.
 
     Raises:
-        InputError: the prices of the model are not known.
+        InputError: the prices of the model are unknown.
     """
     facts = require_facts(settings.model, "--estimate")
     sums = {"all": [0, 0], "one_per_group": [0, 0]}  # images and input tokens
@@ -59,7 +59,7 @@ def estimate(
 
 
 def _priced(name: str, question: Question[Any], settings: Settings, images: int, given: int) -> dict[str, Any]:
-    """Return and log what so many images with so many input tokens cost."""
+    """Return and log the cost of `images` images with `given` input tokens in all."""
     usage = {"input_tokens": given, "output_tokens": images * question.output_tokens}
     dollars = usd_by_tier(settings.model, usage)
     minutes = images * EXPECTED_SECONDS / settings.concurrency / 60
@@ -87,5 +87,5 @@ def _priced(name: str, question: Question[Any], settings: Settings, images: int,
 
 
 def usd_by_tier(model: str, usage: Mapping[str, int]) -> dict[str, float]:
-    """Return what so many tokens of a model of MODELS cost at each tier that a run can choose."""
+    """Return the cost of the tokens at each tier that a run can choose; the model is one of MODELS."""
     return {tier: cost_of(model, usage, tier) or 0.0 for tier in (STANDARD, FLEX, BATCH)}

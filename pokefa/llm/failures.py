@@ -1,4 +1,4 @@
-"""What a failed call means: the end of the run, or an error of one picture."""
+"""Classifies a failed call: it ends the run, or becomes the error of one image."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pokefa.llm.wire import RequestOptions, words_of
 MAX_RETRIES = 6  # with the SDK's backoff of 0.5 s, doubled up to 8 s: about half a minute
 
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
-# A 400 with one of these is about the request as such, so every picture would meet it.
+# A 400 with one of these codes concerns the request itself, so it would recur for every image.
 REQUEST_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter", "invalid_json_schema")
 
 
 def explain(error: Exception, host: str, form: RequestOptions, timeout: float) -> PokefaError:
-    """Return the error of a call as one that ends the run, or as one of this picture.
+    """Return the error of a call as one that ends the run, or as one of this image.
 
     Args:
-        host: of the server.
-        timeout: seconds that an answer may take.
+        host: the server's.
+        timeout: seconds allowed for an answer.
     """
     openai = load_openai()
     words = words_of(getattr(error, "body", None))
@@ -33,7 +33,7 @@ def explain(error: Exception, host: str, form: RequestOptions, timeout: float) -
     if isinstance(error, openai.APITimeoutError):
         return AnswerError("timeout", f"no answer from {host} within {timeout:.0f} s: more with --timeout")
     if isinstance(error, openai.APIConnectionError):
-        # By name, for the class belongs to the HTTP library that the SDK happens to bring.
+        # Compare the name: the class belongs to the HTTP library that the SDK installs.
         if type(error.__cause__).__name__ == "ConnectError":
             return RunError(
                 f"{host} cannot be reached ({plain(str(error.__cause__))}): check the network and "

@@ -1,4 +1,4 @@
-"""The flex tier: half the price, when the server has room. A refusal for want of room costs nothing."""
+"""The flex tier: half the price, when the server has capacity. A refusal for lack of capacity costs nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from pokefa.errors import BudgetReached
 from pokefa.llm.rate_limit import Pace
 
-TIMEOUT_S = 900.0  # OpenAI's advice: an answer can take so long
+TIMEOUT_S = 900.0  # OpenAI's advice, because an answer can take that long
 SHORTEST_REST_S = 2.0
 LONGEST_REST_S = 60.0
 NO_ROOM = "resource_unavailable"
@@ -22,11 +22,11 @@ log = logging.getLogger("pokefa")
 
 
 class Patience:
-    """How long the flex tier has had no room; threads share it.
+    """How long the flex tier has had no capacity, shared by all threads.
 
     Args:
-        seconds: after so long without an answer it is given up.
-        then: stop, or go on at the standard tier.
+        seconds: without an answer for this long, the flex tier is given up.
+        then: stop, or continue at the standard tier.
     """
 
     def __init__(self, seconds: float, then: Then, pace: Pace) -> None:
@@ -41,11 +41,10 @@ class Patience:
             self._since = None
 
     def refused(self) -> bool:
-        """Have all threads rest, longer the longer there has been no room; return whether to go on at the standard
-        tier from now on.
+        """Pause all threads, longer each time; return whether to continue at the standard tier from now on.
 
         Raises:
-            BudgetReached: there was no room for too long, and the run is to stop then.
+            BudgetReached: there was no capacity for too long, and the run is to stop then.
         """
         now = time.monotonic()
         with self._lock:
@@ -63,7 +62,7 @@ class Patience:
 
 
 def has_no_room(status: int, error: object) -> bool:
-    """Tell whether the error of an answer says that the flex tier has no room."""
+    """Tell whether an error says that the flex tier has no capacity."""
     if status != 429 or not isinstance(error, dict):
         return False
     told = f"{error.get('code')} {error.get('type')} {error.get('message')}".lower().replace(" ", "_")

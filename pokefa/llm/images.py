@@ -1,4 +1,4 @@
-"""Pictures as small as the model sees them, so that nothing is sent that the server would only scale down."""
+"""Scales images to the size that the model sees, so that nothing is sent that the server would only scale down."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pokefa.images.files import flatten, open_image
 from pokefa.llm.models import UNKNOWN_MOST_PATCHES, UNKNOWN_PATCH, ModelFacts
 
 JPEG_QUALITY = 90
-LOW_SIDE = 512  # with detail "low" a picture is seen within a square of so many pixels
+LOW_SIDE = 512  # with detail "low" the model sees the image within a square of this side in pixels
 
 Detail = Literal["high", "low", "auto"]
 DETAILS: tuple[Detail, ...] = ("high", "low", "auto")
@@ -23,12 +23,12 @@ DETAILS: tuple[Detail, ...] = ("high", "low", "auto")
 
 @dataclass(frozen=True)
 class View:
-    """How much of a picture a model gets to see.
+    """How much detail of an image a model sees.
 
     Args:
-        facts: of the model, for the most that it takes.
-        detail: how closely it looks.
-        max_side: pictures are sent with no longer side than so many pixels; None = as large as the model takes them.
+        facts: the model's, for its maximum size.
+        detail: the API's detail level.
+        max_side: downscale so that the longer side is at most this many pixels; None = the model's maximum.
     """
 
     facts: ModelFacts | None = None
@@ -36,7 +36,7 @@ class View:
     max_side: int | None = None
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Return the width and height in which a picture is sent."""
+        """Return the width and height in which an image is sent."""
         sides = [self.max_side] if self.max_side else []
         sides += [LOW_SIDE] if self.detail == "low" else []
         scale = min([1.0, *(side / max(width, height) for side in sides)])
@@ -47,7 +47,7 @@ class View:
 
 
 def load_picture(path: Path, view: View) -> tuple[bytes, tuple[int, int]]:
-    """Return a picture of any file as the JPEG that is sent, and its (width, height).
+    """Return an image file as the JPEG that is sent, and its (width, height).
 
     Raises:
         ImageError: the file cannot be opened.
@@ -56,7 +56,7 @@ def load_picture(path: Path, view: View) -> tuple[bytes, tuple[int, int]]:
 
 
 def make_jpeg(source: Path | bytes, view: View) -> tuple[bytes, tuple[int, int]]:
-    """Return `load_picture` of a file or its bytes; a decoder calls it.
+    """Return the same as `load_picture` for a file or its bytes; called in the decoding process.
 
     Raises:
         ImageError: the file cannot be opened.
@@ -66,7 +66,7 @@ def make_jpeg(source: Path | bytes, view: View) -> tuple[bytes, tuple[int, int]]
 
 
 def encode_jpeg(image: Image.Image, view: View = View()) -> bytes:
-    """Return an RGB image as JPEG, scaled down so that the model sees all of what is sent."""
+    """Return an RGB image as JPEG, scaled down to what the model sees."""
     size = view.size(*image.size)
     if size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS)
@@ -76,16 +76,16 @@ def encode_jpeg(image: Image.Image, view: View = View()) -> bytes:
 
 
 def fit_patches(width: int, height: int, patch: int, most: int) -> tuple[int, int]:
-    """Return the size, of the same shape, to which a picture is scaled down so that `most` squares cover it.
+    """Return the size, in proportion, at which at most `most` squares of side `patch` cover the image.
 
-    The rule is that of OpenAI's guide to images: scale to the area of the squares, then down to whole squares on the
-    side that this shortens more.
+    The rule is from OpenAI's guide to images: scale to the area of the squares, then down to whole squares on the side
+    that this shortens more.
     """
     if math.ceil(width / patch) * math.ceil(height / patch) <= most:
         return width, height
     scale = min(1.0, math.sqrt(patch * patch * most / (width * height)))
     columns, rows = width * scale / patch, height * scale / patch
     scale *= min(max(math.floor(columns), 1) / columns, max(math.floor(rows), 1) / rows, 1.0)
-    # Only a picture thinner than one square can still be too long: it is cut to length, and loses its shape.
+    # An image thinner than one square can still be too long: its length is limited and its proportions change.
     longest = patch * most
     return min(max(1, math.floor(width * scale)), longest), min(max(1, math.floor(height * scale)), longest)

@@ -1,4 +1,4 @@
-"""`ask_rows`: a stage's rows asked in parallel, on a budget, and nothing asked twice."""
+"""`ask_rows`: asks about a stage's rows in parallel, within a budget, and about nothing twice."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from pokefa.llm.store import Answers, keep, reused, stored_answer
 from pokefa.machine import most_at_once
 from pokefa.stage.runner import Row, StageRun
 
-FILES_EACH = 2  # of one call: its connection, and the picture or the look-up of the server before
+FILES_EACH = 2  # open files per call: its connection, and the image or the name lookup before
 
-GRACE_S = 30.0  # for what is in flight when the run is to stop: it may be paid for
+GRACE_S = 30.0  # for requests in flight when the run is asked to stop: they may be charged
 
 T = TypeVar("T")
 
@@ -44,18 +44,18 @@ def ask_rows(
     settings: Settings,
     check_model: Callable[[str], None] = lambda model: None,
 ) -> Iterator[tuple[Row, T, Answer[T]]]:
-    """Yield (row, value, answer) for every usable answer, as they come; the others are recorded as the rows' errors.
+    """Yield (row, value, answer) for every usable answer as it arrives; record the others as the rows' errors.
 
-    The summary counts the tokens and dollars of all answers. With no rows nothing is needed, neither key nor package.
-    With `estimate`, and with the steps `submit` and `status` of `batch`, little or nothing is yielded.
+    The summary counts the tokens and dollars of all answers. Without rows, neither key nor package is needed. With
+    `estimate`, and with the `submit` and `status` steps of `batch`, little or nothing is yielded.
 
     Args:
-        check_model: called with the model's name before anything is asked of it; may raise InputError.
+        check_model: called with the model's name before the first request; may raise InputError.
 
     Raises:
         RunError: the server refuses the key, the model or the request, or cannot be reached.
-        BudgetReached: the account's quota or --max-cost is used up.
-        InputError: the model is shut down, or its prices are needed and not known.
+        BudgetReached: the account's quota or --max-cost is exhausted.
+        InputError: the model is shut down, or its prices are needed and unknown.
         Interrupted: a signal asked to stop.
     """
     run.extra.update(EMPTY)
@@ -68,7 +68,7 @@ def ask_rows(
         return
     if settings.batch not in ("status", "collect"):
         settings = replace(settings, model=model_of(settings))
-        run.settings["model"] = plain(settings.model)  # for the journal, in the place of none
+        run.settings["model"] = plain(settings.model)  # for the journal, instead of None
         check_model(settings.model)
     tally = Tally(run, settings)
     for row, answer in choose_way(run, question, rows, ask_of, settings):
@@ -82,7 +82,7 @@ def ask_rows(
 
 
 def model_of(settings: Settings) -> str:
-    """Return the model that is asked today; OpenAI's server is asked once which of them it has shut down."""
+    """Return the model to use today; ask OpenAI's server once which models it has shut down."""
     form = settings.form()
     shutdown_of: model_choice.ShutdownOf = model_choice.table_shutdown if settings.defaults else model_choice.never
     if form.is_openai:
@@ -93,7 +93,7 @@ def model_of(settings: Settings) -> str:
 def choose_way(
     run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Request], settings: Settings
 ) -> Iterator[tuple[Row | None, Answer[T]]]:
-    """Ask directly, or take a step of the Batch API."""
+    """Ask directly, or run a step of the Batch API."""
     if settings.batch == "status":
         batch_api.show_status(run, question, settings)
         return
@@ -120,7 +120,7 @@ def choose_way(
 def ask_directly(
     run: StageRun, question: Question[T], rows: Sequence[Row], ask_of: Callable[[Row], Request], settings: Settings
 ) -> Iterator[tuple[Row, Answer[T]]]:
-    """Yield an answer for each row, many asked at once."""
+    """Yield an answer for each row, with many requests in flight."""
     if not rows:
         return
     ended = threading.Event()
@@ -147,7 +147,7 @@ def connect(settings: Settings, should_stop: Callable[[], bool]) -> Client:
 
 
 class Asker(Generic[T]):
-    """Answers from the store, or from the model; one serves all threads."""
+    """Answers from the store or from the model, shared by all threads."""
 
     def __init__(self, model: Client, question: Question[T], answers: Answers, settings: Settings) -> None:
         self._model = model
@@ -160,7 +160,7 @@ class Asker(Generic[T]):
         self._answered: set[str] = set()  # in this run
 
     def answer(self, asked: Request) -> Answer[T]:
-        """Return the answer about one picture; of identical questions at the same time one is paid for.
+        """Return the answer about one image; of identical concurrent questions only one is sent.
 
         Raises: as `Client.ask`, and BudgetReached.
         """
@@ -195,7 +195,7 @@ class Asker(Generic[T]):
 
 
 class Tally:
-    """What a run's answers cost, in its summary and beside its progress bar."""
+    """The cost of a run's answers, in its summary and its progress bar."""
 
     def __init__(self, run: StageRun, settings: Settings) -> None:
         self._run = run
@@ -215,5 +215,5 @@ class Tally:
             self._run.show(tokens=extra["input_tokens"] + extra["output_tokens"])
             return
         self._usd += usage.get("usd", 0.0)
-        extra["usd"] = round(self._usd, 6)  # the sum, not each of many small prices
+        extra["usd"] = round(self._usd, 6)  # round the sum, not each of many small prices
         self._run.show(usd=f"{extra['usd']:.4f}")

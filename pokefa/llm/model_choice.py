@@ -1,4 +1,4 @@
-"""Which model is asked on the day of a run: the user's, or of a stage's own the first that is alive."""
+"""Chooses the model of a run: the user's, or the first of the stage's defaults that is not shut down."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pokefa.llm.models import facts_of
 
 WARN_DAYS = 60
 
-# Tells on which day a server shuts a model down; None = it has named no day. Raises LookupError where it does not say.
+# Returns the shutdown date of a model, None if the server names none. Raises LookupError if the server does not say.
 ShutdownOf = Callable[[str], datetime.date | None]
 
 log = logging.getLogger("pokefa")
@@ -23,18 +23,18 @@ def today() -> datetime.date:
 
 
 def never(model: str) -> datetime.date | None:
-    """Return None: what another server than OpenAI's calls by some name has no known end."""
+    """Return None: a model of a server other than OpenAI's has no known shutdown date, whatever its name."""
     return None
 
 
 def table_shutdown(model: str) -> datetime.date | None:
-    """Return the day on which a model is shut down, by our table."""
+    """Return the shutdown date of a model from our table."""
     facts = facts_of(model)
     return facts.shutdown if facts else None
 
 
 def first_alive(models: Sequence[str], day: datetime.date, shutdown_of: ShutdownOf = table_shutdown) -> str:
-    """Return the first of the models that answers on that day; the last one where none does."""
+    """Return the first model that is available on that day, or the last model if none is."""
     return next((model for model in models if is_alive(shutdown_of(model), day)), models[-1])
 
 
@@ -56,11 +56,11 @@ def check_alive(model: str, day: datetime.date, shutdown_of: ShutdownOf = table_
 
 
 def choose_model(model: str, defaults: Sequence[str], day: datetime.date, shutdown_of: ShutdownOf) -> str:
-    """Return the model that a run asks, having said which one and why.
+    """Return the model of a run, and log which one it is and why.
 
     Args:
-        model: the user's, or the one that the table names.
-        defaults: empty where the user has named the model.
+        model: the user's, or the one from the table.
+        defaults: empty if the user named the model.
 
     Raises:
         InputError: the user's model is shut down.
@@ -86,7 +86,7 @@ def choose_model(model: str, defaults: Sequence[str], day: datetime.date, shutdo
 
 
 def say_server_first(told_by_server: ShutdownOf) -> ShutdownOf:
-    """Return a function that asks the server, and where it does not say, the table."""
+    """Return a function that asks the server first, and the table if the server does not say."""
 
     def shutdown_of(model: str) -> datetime.date | None:
         try:

@@ -1,4 +1,4 @@
-"""How a model is asked: the options that every stage with a model offers."""
+"""The options that every stage with a model offers."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Settings:
     """How the model is asked.
 
     Args:
-        model: that is asked.
-        defaults: where the user named no model, those that the stage would ask, the first one that is alive first.
-        concurrency: pictures asked about at once.
-        max_output_tokens: of an answer; None = what the question can need.
+        model: its name.
+        defaults: the stage's models if the user named none, the first available one first.
+        concurrency: images asked about at once.
+        max_output_tokens: per answer; None = the most that the question can need.
         max_cost: dollars that a run may spend; None = no limit.
-        estimate: only say what the run would cost.
+        estimate: only report the expected cost of the run.
         ask_again: do not use stored answers.
-        flex, flex_patience, flex_then: ask the flex tier; the seconds for which it may have no room; what comes then.
-        timeout: seconds after which a request is given up; None = the usual.
-        batch: go through the Batch API, in steps.
-        batch_poll: seconds between two looks at batches that are waited for.
+        flex, flex_patience, flex_then: use the flex tier; how many seconds to wait for capacity; what to do afterwards.
+        timeout: seconds until a request is given up; None = the default.
+        batch: the step of the Batch API, if it is used.
+        batch_poll: seconds between two polls of the batches.
     """
 
     model: str
@@ -69,77 +69,81 @@ class Settings:
         return View(self.facts, self.detail, self.max_side)
 
     def form(self) -> RequestOptions:
-        """Return how the server in the environment is to be spoken to."""
+        """Return the request options for the server in the environment."""
         at_openai = is_openai(host_of(server_address()))
         return RequestOptions(
             self.model, self.api, self.detail, at_openai, self.timeout, self.flex, self.max_output_tokens
         )
 
 
-LONGEST_NAME = 200  # of a model
+LONGEST_NAME = 200  # of a model's name
 
 
 def add_options(parser: StageParser, models: Sequence[str], *, max_side: int | None = None) -> None:
-    """Offer what `settings_from` reads.
+    """Add the options that `settings_from` reads.
 
     Args:
-        models: that the stage asks by default: of those that are alive on the day, the first.
-        max_side: longest side in pixels in which the stage sends pictures by default.
+        models: the stage's default models; the first one that is not shut down is used.
+        max_side: default for the longest side in pixels of the images sent.
     """
     add_decoding_options(parser)
     parser.for_one_run("estimate", "batch", "batch_poll", "ask_again")
     group = parser.add_argument_group(f"the model, at {ADDRESS_VARIABLE} with the key in {KEY_VARIABLE}")
-    parser.set_defaults(_models=tuple(models))  # the underscore: no setting of the user
-    whose = f"model that is asked (default: of {' and '.join(models)} the first that is not shut down)"
+    parser.set_defaults(_models=tuple(models))  # underscore: not a setting of the user
+    whose = f"model to use (default: the first of {' and '.join(models)} that is not shut down)"
     group.add_argument("--model", type=model_name, help=whose)
-    how_many = "pictures asked about at once"
+    how_many = "images asked about at once"
     group.add_argument("--concurrency", type=positive_int, default=DEFAULT_CONCURRENCY, metavar="N", help=how_many)
     group.add_argument(
         "--timeout",
         type=number(1),
         metavar="SECONDS",
-        help=f"give a request up after so long; fewer are sent at once when answers need a quarter of it (default: "
+        help=f"give up a request after this time; if answers take a quarter of it, fewer are sent at once (default: "
         f"{TIMEOUT_S:.0f})",
     )
     group.add_argument("--api", choices=APIS, default="responses", help="chat: for servers without the Responses API")
-    group.add_argument("--detail", choices=DETAILS, default="high", help="how closely the model looks at a picture")
+    group.add_argument("--detail", choices=DETAILS, default="high", help="detail level of an image")
     group.add_argument(
-        "--max-side", type=positive_int, default=max_side, metavar="PX", help="send pictures with no longer side"
+        "--max-side",
+        type=positive_int,
+        default=max_side,
+        metavar="PX",
+        help="downscale so that the longer side is at most PX",
     )
     group.add_argument(
         "--max-output-tokens",
         type=positive_int,
         metavar="N",
-        help="tokens of an answer, thinking included (default: what it can need)",
+        help="maximum tokens per answer, reasoning included (default: the most it can need)",
     )
-    group.add_argument("--max-cost", type=number(0), metavar="USD", help="spend no more in this run, then exit 3")
-    group.add_argument("--ask-again", action="store_true", help="pay anew for questions whose answers are stored")
+    group.add_argument("--max-cost", type=number(0), metavar="USD", help="stop before this run costs more (exit 3)")
+    group.add_argument("--ask-again", action="store_true", help="do not reuse stored answers: ask and pay again")
     how = group.add_mutually_exclusive_group()
-    how.add_argument("--estimate", action="store_true", help="say what the run would cost, and ask nothing")
-    how.add_argument("--flex", action="store_true", help="half the price, slower, when the server has room")
+    how.add_argument("--estimate", action="store_true", help="print the expected cost, and send nothing")
+    how.add_argument("--flex", action="store_true", help="half the price, slower, when the server has capacity")
     how.add_argument(
         "--batch",
         choices=BATCH_STEPS,
-        help="the Batch API at half the price: submit what is pending, see how far it is, collect the answers; or "
-        "wait, which does all of that until nothing is pending",
+        help="use the Batch API at half the price: submit pending images, show the status, collect the answers; or "
+        "wait, which does all three until nothing is pending",
     )
     group.add_argument(
         "--flex-patience",
         type=number(0),
         default=FLEX_PATIENCE_S,
         metavar="SECONDS",
-        help="how long the flex tier may have no room",
+        help="how long to wait for capacity of the flex tier",
     )
     group.add_argument(
-        "--flex-then", choices=THENS, default="stop", help="after that: stop (exit 3), or ask the standard tier"
+        "--flex-then", choices=THENS, default="stop", help="after that: stop (exit 3), or use the standard tier"
     )
     group.add_argument(
-        "--batch-poll", type=number(0), default=BATCH_POLL_S, metavar="SECONDS", help="how often --batch wait looks"
+        "--batch-poll", type=number(0), default=BATCH_POLL_S, metavar="SECONDS", help="polling interval of --batch wait"
     )
 
 
 def model_name(text: str) -> str:
-    """Parse a model's name, which goes into the ledger and into every request, for argparse."""
+    """Parse a model's name, which is stored in the ledger and sent in every request (an argparse type)."""
     if len(text) > LONGEST_NAME:
         raise argparse.ArgumentTypeError(f"the name has {len(text)} characters, and may have {LONGEST_NAME}")
     if not text or not text.isprintable() or text != text.strip():
@@ -148,10 +152,10 @@ def model_name(text: str) -> str:
 
 
 def check_server(args: argparse.Namespace) -> None:
-    """Check the server's address and the model before an earlier stage begins, for pokefa.stage.check_step.
+    """Check the server's address and the model before an earlier stage starts, for pokefa.stage.check_step.
 
     Raises:
-        InputError: it is no http or https address, or the model is shut down.
+        InputError: the address is not http or https, or the model is shut down.
     """
     settings = settings_from(args)
     if settings.form().is_openai:
@@ -159,7 +163,7 @@ def check_server(args: argparse.Namespace) -> None:
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
-    """Unpack the options of `add_options`."""
+    """Read the options of `add_options`."""
     return Settings(
         model=args.model or model_choice.first_alive(args._models, model_choice.today()),
         defaults=() if args.model else args._models,

@@ -1,7 +1,7 @@
-"""What an answer costs in US dollars, by the price list of the package genai-prices, whatever tier served it.
+"""The cost of an answer in US dollars, from the price list of the package genai-prices, for the tier that served it.
 
-A model that is not in OpenAI's part of the list can be asked all the same; only its cost is not known. The list comes
-with the package, whose version is pinned: nothing is asked of the network.
+A model that is not in OpenAI's part of the list can be used; only its cost is unknown. The list is part of the pinned
+package: nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from pokefa.errors import PokefaError
 
-# What an answer's usage counts; cached tokens and tokens written to the cache are among the input tokens.
+# The counts in an answer's usage; the input tokens include cached tokens and tokens written to the cache.
 TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens")
 
-STANDARD = "default"  # the tiers as OpenAI's answers name them
+STANDARD = "default"  # tiers as named in OpenAI's answers
 FLEX = "flex"
-BATCH = "batch"  # no tier of a request, but priced as one
+BATCH = "batch"  # not a tier of a request, but priced like one
 
 PROVIDER = "openai"
-_COUNTED = 1000  # tokens, far below the length of input from which on OpenAI asks more
+_COUNTED = 1000  # tokens, far below the input length from which OpenAI charges more
 _USES = (
     {"input_tokens": _COUNTED},
     {"input_tokens": _COUNTED, "cache_read_tokens": _COUNTED},
@@ -33,7 +33,7 @@ _USES = (
 
 @dataclass(frozen=True)
 class Rates:
-    """Dollars a token: input, input from the cache, input that is written to the cache, output."""
+    """Dollars per token: input, cached input, input written to the cache, output."""
 
     input: float
     cached: float
@@ -41,7 +41,7 @@ class Rates:
     output: float
 
     def cost(self, usage: Mapping[str, Any]) -> float:
-        """Return what so many of TOKENS cost in dollars."""
+        """Return the cost of the TOKENS in `usage` in dollars."""
         given, cached, written, made = (int(usage.get(name, 0)) for name in TOKENS)
         fresh = given - cached - written
         return fresh * self.input + cached * self.cached + written * self.cache_write + made * self.output
@@ -49,7 +49,7 @@ class Rates:
 
 @cache
 def rates_of(model: str, tier: str = STANDARD) -> Rates | None:
-    """Return the list price of a model, or of the dated version of one, at a tier; None where it is not known.
+    """Return the list price of a model, or of a dated version of one, at a tier; None if unknown.
 
     Raises:
         PokefaError: the package genai-prices is not installed.
@@ -71,12 +71,12 @@ def rates_of(model: str, tier: str = STANDARD) -> Rates | None:
 
 
 def writes_cost_extra(model: str) -> bool:
-    """Tell whether the model asks more for input that it writes to its cache, as those from GPT-5.6 on do."""
+    """Tell whether the model charges extra for input written to its cache, as models from GPT-5.6 on do."""
     rates = rates_of(model)
     return rates is not None and rates.cache_write > rates.input
 
 
 def cost_of(model: str, usage: Mapping[str, Any], tier: str = STANDARD) -> float | None:
-    """Return what an answer cost in dollars, or None where the price is not known."""
+    """Return the cost of an answer in dollars, or None if the price is unknown."""
     rates = rates_of(model, tier)
     return None if rates is None else rates.cost(usage)

@@ -1,4 +1,4 @@
-"""What is asked about a picture, and what becomes of the answer: a value, or a reason why there is none."""
+"""The question about an image, and its answer: a value, or a reason why there is none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pokefa.secrets import redact
 from pokefa.text import ZERO_WIDTH_JOINER, clean_text
 
 LONGEST_DETAIL = 300
-OUTPUT_MARGIN = 4  # over what an answer has in the mean
+OUTPUT_MARGIN = 4  # times the mean length of an answer
 NO_PACKAGE = "the openai package is not installed: python -m pip install -r requirements/requirements_score.txt"
 
 T = TypeVar("T")
@@ -31,15 +31,15 @@ class AnswerError(PokefaError):
 
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """What is asked about every picture of a stage.
+    """The question that a stage asks about every image.
 
     Args:
-        name: of the schema, as the server sees it.
-        version: of instructions and schema together; to be changed with either, so that answers can be told apart.
+        name: of the schema, as sent to the server.
+        version: of instructions and schema together; change it with either, so that answers can be told apart.
         instructions: the constant part of the prompt. It comes first, so that a server can cache it.
-        load_form: imports and returns the pydantic model of the answer, an AnswerModel; pydantic is a heavy library.
-        read: makes the stage's value of the model's fields; raises AnswerError where code finds it wrong.
-        output_tokens: what an answer has in the mean, for estimates.
+        load_form: imports and returns the answer's pydantic model, an AnswerModel; pydantic is a heavy library.
+        read: converts the model's fields to the stage's value; raises AnswerError if they are invalid.
+        output_tokens: mean length of an answer, for estimates.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Question(Generic[T]):
 
     @cached_property
     def form(self) -> type[Any]:
-        """The pydantic model of the answer: what it may be.
+        """The pydantic model of the answer.
 
         Raises:
             PokefaError: pydantic, which comes with the openai package, is not installed.
@@ -65,14 +65,14 @@ class Question(Generic[T]):
 
     @cached_property
     def schema(self) -> Mapping[str, Any]:
-        """JSON schema of the answer, in the subset that Structured Outputs take: all fields, and no other."""
+        """JSON schema of the answer, limited to what Structured Outputs accept: all fields are required."""
         return self.form.strict_schema()
 
     def value_of(self, answer: Mapping[str, Any]) -> tuple[T, dict[str, Any], set[str]]:
-        """Return the stage's value of a JSON object, its fields, and how it deviates from the schema.
+        """Return the stage's value of a JSON object, its fields, and its deviations from the schema.
 
         Raises:
-            AnswerError: it cannot be used.
+            AnswerError: the object is not a usable answer.
         """
         fields, deviations = self.form.read(answer)
         return self.read(fields), fields, deviations
@@ -80,7 +80,7 @@ class Question(Generic[T]):
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to ask about, and what is to be said about this picture alone."""
+    """One image to ask about, and the note about this image alone."""
 
     path: Path
     note: str = ""
@@ -91,12 +91,12 @@ class Answer(Generic[T]):
     """An answer that was paid for, usable or not.
 
     Args:
-        value: what `Question.read` made of it; None where `problem` says why there is none.
+        value: the result of `Question.read`; None if there is a `problem`.
         problem: one line that starts with a reason slug.
-        model: the model that answered, as the server named it.
-        usage: for the journal: model, question, request (hash), response (id), tier, the TOKENS of prices.py, and with
-            a known price usd. An answer that an earlier question has paid for is marked `reused` and cost nothing.
-            `deviations` says how a usable answer deviates from the schema that was sent.
+        model: the model that answered, as named by the server.
+        usage: for the journal: model, question, request (hash), response (id), tier, the TOKENS of prices.py, and usd
+            if the price is known. An answer that an earlier question paid for is marked `reused` and costs nothing.
+            `deviations` lists how a usable answer deviates from the schema.
         raw: the fields of a usable answer, before `Question.read`.
     """
 
@@ -108,32 +108,32 @@ class Answer(Generic[T]):
 
 
 def request_hash(model: str, question: Question[Any], jpeg: bytes, note: str) -> str:
-    """Return the SHA-256 that is the same exactly where the same is asked of the same model."""
+    """Return a SHA-256 that is the same exactly if model, question, image and note are."""
     asked = json.dumps([model, question.version, question.instructions, question.schema, note], sort_keys=True)
     return hashlib.sha256(asked.encode("utf-8") + b"\0" + jpeg).hexdigest()
 
 
 def expected_tokens(question: Question[Any], note: str, size: tuple[int, int], facts: ModelFacts | None) -> int:
-    """Return how many input tokens a question about a picture of the sent (width, height) is expected to count."""
+    """Return the expected input tokens of a question about an image of `size`, the (width, height) sent."""
     texts = (question.instructions, str(question.schema), note)
     return sum(map(text_tokens, texts)) + picture_tokens(*size, facts)
 
 
 def most_tokens(question: Question[Any], note: str, size: tuple[int, int], facts: ModelFacts | None) -> int:
-    """Return how many input tokens a question can count at most."""
+    """Return the maximum input tokens of a question."""
     texts = (question.instructions, str(question.schema), note)
     return sum(map(most_text_tokens, texts)) + picture_tokens(*size, facts)
 
 
 def output_limit(question: Question[Any], facts: ModelFacts | None) -> int:
-    """Return how many tokens the model may answer with: what the schema can need, and room to think."""
+    """Return the output limit of a request: what the schema can need, plus reasoning."""
     return OUTPUT_MARGIN * question.output_tokens + room_to_think(facts)
 
 
 def plain(text: str, longest: int = LONGEST_DETAIL) -> str:
-    """Return foreign text as one line of at most `longest` characters that a CSV and a log can hold.
+    """Return foreign text as one line of at most `longest` characters, safe for a CSV and a log.
 
-    A server may send back what it was sent, the key included: secrets are replaced.
+    A server may echo what it was sent, including the key: secrets are replaced.
     """
     text = redact(clean_text(text) or "")
     seen = (mark if mark.isprintable() or mark == ZERO_WIDTH_JOINER else " " for mark in text)

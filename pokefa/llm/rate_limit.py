@@ -1,8 +1,8 @@
-"""Requests and tokens per minute: every thread waits here before it sends, as long as the server's limits ask for.
+"""Requests and tokens per minute: every thread waits here before it sends, as long as the server's limits require.
 
-The limits are not known before the server tells them in its x-ratelimit headers, and other programs may use the same
-account, so the buckets are corrected by what each answer says is left. No rate-limit library takes such corrections.
-Headers: OpenAI's guide to rate limits.
+The limits are unknown until the server sends them in its x-ratelimit headers, and other programs may use the same
+account. Each answer therefore corrects the buckets by the remaining amounts that it reports. No rate-limit library
+supports such corrections. Source of the headers: OpenAI's guide to rate limits.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping
 
 from pokefa.errors import Interrupted
 
-LOOK_S = 0.1  # a thread that waits looks at the stop sign this often
-MOST_REST_S = 600.0  # a server that asks for more is out of reach for this run
+LOOK_S = 0.1  # how often a waiting thread polls the stop flag
+MOST_REST_S = 600.0  # a server that asks for more counts as unreachable
 
 INTERRUPTED = "interrupted: finished work is saved; run the same command again to continue"
 
 
 class _Bucket:
-    """A token bucket: `limit` a minute, refilled continuously, never fuller than a minute's worth."""
+    """A token bucket of `limit` per minute, refilled continuously up to one minute's worth."""
 
     def __init__(self, limit: float, level: float, now: float) -> None:
         self.limit = limit
@@ -32,15 +32,15 @@ class _Bucket:
         self._filled = now
 
     def delay(self, amount: float) -> float:
-        """Return the seconds until so much is in the bucket; more than a minute's worth waits for a full one."""
+        """Return the seconds until `amount` is available; more than one minute's worth waits for a full bucket."""
         return max(0.0, min(amount, self.limit) - self.level) * 60 / self.limit
 
 
 class Pace:
-    """Shared by all threads that ask one server.
+    """Shared by all threads that call one server.
 
     Args:
-        should_stop: when it answers true, nothing more is sent.
+        should_stop: once it returns true, nothing more is sent.
     """
 
     def __init__(self, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -50,7 +50,7 @@ class Pace:
         self._rest_until = 0.0
 
     def wait(self, tokens: int) -> None:
-        """Return when a request that is expected to count so many tokens may be sent.
+        """Return once a request with `tokens` expected tokens may be sent.
 
         Raises:
             Interrupted: the run is to stop.
@@ -73,7 +73,7 @@ class Pace:
             time.sleep(min(delay, LOOK_S))
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Take the limits, and what is left of them, from the headers of an answer; other headers say nothing."""
+        """Read the limits and the remaining amounts from the headers of an answer; ignore other headers."""
         with self._lock:
             now = time.monotonic()
             for name in ("requests", "tokens"):
@@ -85,31 +85,31 @@ class Pace:
                 if bucket is None or bucket.limit != limit:
                     self._buckets[name] = _Bucket(limit, min(limit, left), now)
                 else:
-                    # What is under way and not yet counted there is taken from the level here, so the lower one holds.
+                    # The level here includes requests in flight that the server has not counted, so use the lower one.
                     bucket.refill(now)
                     bucket.level = min(bucket.level, left)
 
     def settle(self, expected: int, used: int) -> None:
-        """Correct the bucket of tokens by what a request has really used."""
+        """Correct the token bucket by the actual usage of a request."""
         with self._lock:
             bucket = self._buckets.get("tokens")
             if bucket is not None:
                 bucket.level = min(bucket.limit, bucket.level + expected - used)
 
     def rest(self, seconds: float) -> None:
-        """Send nothing for so long: the server has asked for it."""
+        """Send nothing for this long: the server asked for it."""
         with self._lock:
             self._rest_until = max(self._rest_until, time.monotonic() + seconds)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the headers of an answer ask to wait, or None."""
+    """Return the seconds to wait according to the headers of an answer, or None."""
     milliseconds = as_number(headers.get("retry-after-ms"))
     return milliseconds / 1000 if milliseconds is not None else as_number(headers.get("retry-after"))
 
 
 def as_number(text: str | None) -> float | None:
-    """Return a header's number of 0 or more, or None where it holds none."""
+    """Return a header's number if it is 0 or more, else None."""
     try:
         number = float(text or "")
     except ValueError:

@@ -1,7 +1,7 @@
-"""The value in the text of an answer, whatever a model has written around it.
+"""Finds the JSON value in the text of an answer, whatever a model wrote around it.
 
-Small models put their JSON object between the marks of a code fence, after their thinking, or inside a sentence. The
-standard library decodes it; here is only where it begins. The time is linear in the length of the text.
+Small models put their JSON object in a code fence, after their reasoning, or inside a sentence. This module finds where
+it begins, and the standard library decodes it. The time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from pokefa.secrets import redact
 
 T = TypeVar("T")
 
-_DECODER = json.JSONDecoder(strict=False)  # a line break inside a string does no harm
+_DECODER = json.JSONDecoder(strict=False)  # allow line breaks inside strings
 _TAGS = "think|thinking|thought|reasoning"
 _THINKING = re.compile(rf"\s*<(?:{_TAGS})>", re.IGNORECASE)
 _THOUGHT = re.compile(rf"</(?:{_TAGS})>", re.IGNORECASE)
 _FENCE = re.compile(r"```[\w-]*")
-_OBJECT = re.compile(r'\{\s*(?:"|\Z)')  # no object of interest is empty
+_OBJECT = re.compile(r'\{\s*(?:"|\Z)')  # the object is never empty
 
-# What may be left behind the place where a cut object cannot be read: the start of `false`, of `\u00e9`.
+# How much may remain where a truncated object cannot be read: the start of `false` or of `\u00e9`.
 _LONGEST_STUMP = 6
 
 
 def read_text(text: str, question: Question[T]) -> tuple[T, dict[str, Any], set[str]]:
     """Return the stage's value of the one object in a text that answers the question, its fields, and the deviations.
 
-    Objects that do not fit, such as an example before the answer, do not count, and neither does the same one twice.
+    Objects that do not fit, such as an example before the answer, are ignored, and so are repetitions.
 
     Raises:
-        AnswerError: `two_objects` where two that fit differ; otherwise why none fits.
+        AnswerError: `two_objects` if two that fit differ; otherwise why none fits.
     """
-    objects, around = find_objects(redact(text))  # a server may send back the key
+    objects, around = find_objects(redact(text))  # a server may echo the key
     fitting: list[tuple[T, dict[str, Any], set[str]]] = []
     problems: list[AnswerError] = []
     for found in objects:
@@ -52,14 +52,14 @@ def read_text(text: str, question: Question[T]) -> tuple[T, dict[str, Any], set[
 
 
 def find_objects(text: str) -> tuple[list[dict[str, Any]], set[str]]:
-    """Return the outermost JSON objects of a text, in order, and what is around them.
+    """Return the outermost JSON objects of a text, in order, and what surrounds them.
 
     Returns:
-        The second is a set of `encoded` (JSON inside a JSON string), `listed` (a list of one), `think`, `fenced` and
-        `prose`.
+        The second value is a set of `encoded` (JSON inside a JSON string), `listed` (a list of one), `think`, `fenced`
+        and `prose`.
 
     Raises:
-        AnswerError: `truncated_json` where an object, or the thinking, has no end; `invalid_json` where there is none.
+        AnswerError: `truncated_json` if an object, or the reasoning, has no end; `invalid_json` if there is no object.
     """
     found: set[str] = set()
     value = _decode(text)
@@ -85,14 +85,14 @@ def find_objects(text: str) -> tuple[list[dict[str, Any]], set[str]]:
 
 
 def _without_thinking(text: str) -> tuple[str, bool]:
-    """Return what comes after a model's thinking, and whether there was any."""
+    """Return the text after a model's reasoning, and whether there was any."""
     start = 0
     while opening := _THINKING.match(text, start):
         closing = _THOUGHT.search(text, opening.end())
         if closing is None:
             raise AnswerError("truncated_json", f"the thinking has no end: {shown(text[start:])}")
         start = closing.end()
-    # Some servers swallow the opening tag. A closing tag that no object follows is in a string of the answer.
+    # Some servers drop the opening tag. A closing tag with no object after it is inside a string of the answer.
     closing = _THOUGHT.search(text, start)
     if closing and _OBJECT.search(text, closing.end()):
         start = closing.end()
@@ -110,9 +110,9 @@ def _scan(text: str) -> tuple[list[dict[str, Any]], str]:
         except json.JSONDecodeError as error:
             if _is_cut(error):
                 raise AnswerError("truncated_json", f"the object has no end: {shown(text[start.start() :])}") from None
-            after = max(error.pos, start.end())  # what was read up to there is part of the broken object
+            after = max(error.pos, start.end())  # what was read so far is part of the broken object
             continue
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of levels
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, or thousands of levels
             raise AnswerError("invalid_json", f"not JSON ({error}): {shown(text)}") from None
         objects.append(value)
         rest.append(text[end : start.start()])
@@ -121,7 +121,7 @@ def _scan(text: str) -> tuple[list[dict[str, Any]], str]:
 
 
 def _is_cut(error: json.JSONDecodeError) -> bool:
-    """Tell whether a text cannot be decoded because it ends too early."""
+    """Tell whether a text cannot be decoded because it is truncated."""
     stump = error.doc[error.pos :].strip()
     return error.msg.startswith("Unterminated string") or (len(stump) <= _LONGEST_STUMP and "}" not in stump)
 

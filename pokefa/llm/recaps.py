@@ -1,4 +1,4 @@
-"""The two files of another try: `metadata/recap.csv` lists the captions that need one, and
+"""The two files of the second captioning pass: `metadata/recap.csv` lists the captions to redo, and
 `metadata/recap_captions.csv` holds the new ones until they are merged.
 
 cap_filter.py  ->  recap.csv  ->  sentence_tags.py --only  ->  recap_captions.csv  ->  recap_merge.py
@@ -21,7 +21,7 @@ RECAP_FILE = "metadata/recap.csv"
 RECAP_CAPTIONS_FILE = "metadata/recap_captions.csv"
 RECAP_COLUMNS = (KEY, "reasons")
 NEEDS = f"it needs {KEY} and reasons in its header line"
-MODEL_OF_ANOTHER_TRY = "+recap"  # how caption_model ends, see model_name in sentence_tags.py
+MODEL_OF_ANOTHER_TRY = "+recap"  # suffix of caption_model, see model_name in sentence_tags.py
 
 Reasons = tuple[str, ...]
 
@@ -32,9 +32,9 @@ class RecapCaption:
 
     Args:
         tags: JSON, as in base.csv.
-        model, run_id: what captioned the image, and when.
-        reasons: why the old caption was not good enough, with spaces between.
-        replaces: the old caption; the new one takes its place and no other's.
+        model, run_id: of the new caption.
+        reasons: why the old caption was rejected, separated by spaces.
+        replaces: the old caption; the new one replaces no other.
     """
 
     image_id: str
@@ -46,25 +46,25 @@ class RecapCaption:
     replaces: str | None = None
 
     def answers(self, reasons: Reasons, caption: str | None) -> bool:
-        """Tell whether this is the answer to an image with these reasons and now this caption."""
+        """Tell whether this caption answers an image with these reasons whose caption is now `caption`."""
         return self.reasons == " ".join(reasons) and caption in (self.replaces, self.caption)
 
 
 def tried_again(caption: str, model: str | None, error: str | None, new: RecapCaption | None) -> bool:
-    """Tell whether a caption of base.csv is what another try has come to.
+    """Tell whether a caption of base.csv is the outcome of a second try.
 
     Args:
-        caption: as it stands in base.csv.
-        model, error: the image's caption_model and caption_error. An image with a caption and an error has failed in
-            another try.
-        new: its caption in recap_captions.csv. Another try can give the caption again that it was to replace.
+        caption: its text in base.csv.
+        model, error: the image's caption_model and caption_error. An image with both a caption and an error failed at
+            the second try.
+        new: its caption in recap_captions.csv, which may equal the caption that it was to replace.
     """
     by_model = (model or "").endswith(MODEL_OF_ANOTHER_TRY)
     return by_model or bool(error) or (new is not None and new.model is not None and new.caption == caption)
 
 
 def write_recap(root: Path, reasons: Mapping[str, Iterable[str]]) -> bool:
-    """Make recap.csv hold {image_id: reasons}, in this order; return whether the file had to change."""
+    """Write {image_id: reasons} to recap.csv, in this order; return whether the file changed."""
     rows = ([image_id, " ".join(slugs)] for image_id, slugs in reasons.items())
     return write_text(root / RECAP_FILE, csv_text(RECAP_COLUMNS, rows))
 
@@ -86,13 +86,13 @@ def read_recap(path: Path) -> dict[str, Reasons]:
 
 
 def write_recap_captions(root: Path, captions: Iterable[RecapCaption]) -> bool:
-    """Make recap_captions.csv hold these captions, by image_id; return whether the file had to change."""
+    """Write these captions to recap_captions.csv, sorted by image_id; return whether the file changed."""
     rows = sorted([getattr(caption, name) for name in _FIELDS] for caption in captions)
     return write_text(root / RECAP_CAPTIONS_FILE, csv_text(_FIELDS, rows))
 
 
 def read_recap_captions(root: Path) -> dict[str, RecapCaption]:
-    """Return the waiting captions by image_id; the columns after `tags` may be missing in a file made by hand.
+    """Return the waiting captions by image_id; a manually written file may lack the columns after `tags`.
 
     Raises:
         InputError: the file is not such a CSV, or a row lacks its id, caption or tags.
@@ -109,7 +109,7 @@ def read_recap_captions(root: Path) -> dict[str, RecapCaption]:
 
 
 def all_recap_captions(root: Path, stage: str) -> dict[str, RecapCaption]:
-    """Return the waiting captions, and those that a run had in its journal when it was killed, the newer of two.
+    """Return the waiting captions and those in the journals of killed runs; the newer one wins.
 
     Raises:
         InputError: recap_captions.csv or a journal is damaged.
@@ -133,7 +133,7 @@ _FIELDS = tuple(field.name for field in fields(RecapCaption))
 
 
 def _has_ended(path: Path) -> bool:
-    """Tell whether the last line of a journal is the summary that ends a run."""
+    """Tell whether a journal ends with the summary of a finished run."""
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - 65_536))
         tail = stream.read()

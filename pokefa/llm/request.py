@@ -1,5 +1,5 @@
-"""The JSON body of a request, for either API, what is constant first, so that a server can cache it; and the most that
-a request can cost.
+"""The JSON body of a request, for either API, and its maximum cost. The constant part comes first, so that a server can
+cache it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def request_body(form: RequestOptions, question: Question[Any], jpeg: bytes, not
     build = _responses_body if form.api == "responses" else _chat_body
     body = build(form, question, address, note)
     if writes_cost_extra(form.model):
-        # Left to itself the server writes each picture to its cache, which costs more and is never read again.
+        # By default the server writes each image to its cache, which costs more and is never read again.
         body |= {"prompt_cache_options": {"mode": "explicit"}, "prompt_cache_key": cache_key(question)}
     if form.flex or form.is_openai:
-        # Said in any case: a project at OpenAI can have a dearer tier as its default.
+        # Always sent: a project at OpenAI can have a more expensive default tier.
         body["service_tier"] = FLEX if form.flex else STANDARD
     return body
 
@@ -42,7 +42,7 @@ def _responses_body(form: RequestOptions, question: Question[Any], address: str,
         "store": False,
     }
     if has_breakpoint(form, question):
-        # Only a message can have one.
+        # Only a message can have a breakpoint.
         constant = {"type": "input_text", "text": question.instructions, **BREAKPOINT}
         body["input"] = [{"role": "developer", "content": [constant]}, *messages]
     else:
@@ -58,7 +58,7 @@ def _chat_body(form: RequestOptions, question: Question[Any], address: str, note
     if has_breakpoint(form, question):
         constant = [{"type": "text", "text": question.instructions, **BREAKPOINT}]
     facts = facts_of(form.model)
-    # Servers of local models know the old name alone, models that reason the new one.
+    # Servers of local models only know the old name; reasoning models require the new one.
     limit = "max_completion_tokens" if facts or form.is_openai else "max_tokens"
     body: dict[str, Any] = {
         "model": form.model,
@@ -72,17 +72,17 @@ def _chat_body(form: RequestOptions, question: Question[Any], address: str, note
 
 
 def most_output(form: RequestOptions, question: Question[Any]) -> int:
-    """Return how many tokens an answer may have: the user's number, or what the question can need."""
+    """Return the maximum tokens of an answer: the user's number, or the most that the question can need."""
     return form.max_output_tokens or output_limit(question, facts_of(form.model))
 
 
 def most_usd(
     form: RequestOptions, question: Question[Any], note: str, size: tuple[int, int], tier: str = STANDARD
 ) -> float:
-    """Return what a request can cost at most; 0 where the price is not known.
+    """Return the maximum cost of a request; 0 if the price is unknown.
 
-    A flex request counts with the standard price: the server may serve it so. All input counts as written to the
-    cache, where that costs more.
+    A flex request counts with the standard price, at which the server may serve it. All input counts as written to the
+    cache if that costs more.
     """
     rates = rates_of(form.model, tier)
     if rates is None:
@@ -92,12 +92,12 @@ def most_usd(
 
 
 def has_breakpoint(form: RequestOptions, question: Question[Any]) -> bool:
-    """Tell whether the instructions are marked as what the server is to cache."""
+    """Tell whether the instructions end at a cache breakpoint."""
     return writes_cost_extra(form.model) and text_tokens(question.instructions) >= SHORTEST_CACHED
 
 
 def cache_key(question: Question[Any]) -> str:
-    """Return the key by which a server finds the machine that has cached the constant part of a question."""
+    """Return the key that routes requests to the machine that has cached a question's constant part."""
     return f"{question.name}-{question.version}"
 
 

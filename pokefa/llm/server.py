@@ -1,4 +1,4 @@
-"""The server that is asked: its address and key from the environment, and the openai package that speaks to it."""
+"""The server: its address and key from the environment, and the openai package that talks to it."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def load_openai() -> Any:
 
 
 def server_address() -> str:
-    """Return the server's address, OpenAI's where the environment names no other."""
+    """Return the server's address: OpenAI's unless the environment names another."""
     return os.environ.get(ADDRESS_VARIABLE, "").strip() or OPENAI_ADDRESS
 
 
 def is_openai(host: str) -> bool:
-    """Tell whether a host is one of OpenAI's own."""
+    """Tell whether a host belongs to OpenAI."""
     name = host.partition(":")[0]
     return name == "openai.com" or name.endswith(".openai.com")
 
 
 def host_of(address: str) -> str:
-    """Return host and port of a server's address, without the name and password that an address can hold.
+    """Return host and port of a server's address, without a name and password.
 
     Raises:
-        InputError: it is no http or https address.
+        InputError: the address is not http or https.
     """
     try:
         parts = urlsplit(address)
@@ -56,7 +56,7 @@ def host_of(address: str) -> str:
 
 
 def api_key() -> str:
-    """Return the API key, having checked that it can stand in a header: errors about headers would quote it."""
+    """Return the API key after checking that it is valid in a header: errors about headers would quote it."""
     key = secret_from_environment(KEY_VARIABLE)
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise InputError(f"{KEY_VARIABLE} holds characters that no key has: set it again")

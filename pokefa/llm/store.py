@@ -1,8 +1,8 @@
-"""Every usable answer that was paid for, on disk before it counts: the same question is never paid for twice.
+"""Stores every usable paid answer on disk before it counts: the same question is never paid for twice.
 
-`metadata/answers.sqlite` holds one row for each request, under the SHA-256 of all that was asked. Identical pictures
-share an answer, and so do runs, until the prompt, the schema or the model changes. SQLite commits are durable
-(`synchronous=FULL`), in the rollback mode that shared folders bear too. Only the owner of the file may read it.
+`metadata/answers.sqlite` holds one row per request, keyed by the SHA-256 of the question. Identical images share an
+answer, and so do runs, until the prompt, the schema or the model changes. SQLite commits are durable
+(`synchronous=FULL`), in rollback mode, which also works on shared folders. Only the file's owner may read it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pokefa.llm.prompt import Answer, AnswerError, Question
 ANSWERS_FILE = "metadata/answers.sqlite"
 SIDECARS = ("-journal", "-wal", "-shm")
 LOCK_WAIT_S = 60.0  # for another program that writes answers
-MOST_VALUES = 500  # SQLite takes that many values in one statement in any of its versions
+MOST_VALUES = 500  # the maximum per statement in any version of SQLite
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS answers (
 _UNREADABLE = "SELECT request FROM answers WHERE NOT (json_valid(answer) AND json_valid(usage)) LIMIT 5"
 
 
-# What an answer costs whose question was paid for before.
+# The cost of an answer that an earlier question paid for.
 FREE: Mapping[str, Any] = {**dict.fromkeys(TOKENS, 0), "usd": 0.0, "reused": True}
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stored:
-    """An answer as it was stored: the JSON object that the model gave, and what it cost then."""
+    """A stored answer: the model's JSON object, and its cost."""
 
     request: str
     question: str
@@ -54,7 +54,7 @@ class Stored:
 
 
 class Answers:
-    """The stored answers of a dataset; threads share it.
+    """The stored answers of a dataset, shared by all threads.
 
     Raises:
         InputError: the file is damaged.
@@ -69,7 +69,7 @@ class Answers:
         self._failed: RunError | None = None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            make_private(self._path)  # SQLite gives its journal the rights of the file
+            make_private(self._path)  # SQLite gives its journal the permissions of the file
             for suffix in SIDECARS:
                 close_to_others(self._path.with_name(self._path.name + suffix))
             self._file = sqlite3.connect(self._path, timeout=LOCK_WAIT_S, check_same_thread=False)
@@ -102,7 +102,7 @@ class Answers:
         return Stored(request, question, model, response, json.loads(answer), json.loads(usage))
 
     def names(self, question: str) -> frozenset[tuple[str, str]]:
-        """Return under which names models were asked a question, each with the name that the answers gave."""
+        """Return (requested, reported) names of the models that answered a question."""
         asked = "json_extract(usage, '$.asked')"
         try:
             with self._writing:
@@ -115,7 +115,7 @@ class Answers:
         return frozenset((asked, model) for asked, model in found)
 
     def put(self, stored: Stored) -> None:
-        """Store an answer: it is on disk when this returns. What several threads bring at once is one commit."""
+        """Store an answer durably. Answers from several threads at once share a commit."""
         with self._lock:
             self._waiting.append(stored)
         with self._writing:
@@ -124,7 +124,7 @@ class Answers:
             if self._failed is not None:
                 raise self._failed
             if not batch:
-                return  # the thread before this one has taken it along
+                return  # the previous thread's commit included it
             rows = [
                 (one.request, one.question, one.model, one.response, _text(one.answer), _text(one.usage), utc_now())
                 for one in batch
@@ -141,14 +141,14 @@ class Answers:
 
 
 def keep(answers: Answers, request: str, answer: Answer[Any]) -> None:
-    """Store a usable answer; one that is not may be asked for again."""
+    """Store a usable answer; an unusable one may be requested again."""
     if answer.raw is not None:
         usage = answer.usage
         answers.put(Stored(request, usage["question"], answer.model, usage["response"], answer.raw, usage))
 
 
 def stored_answer(answers: Answers, request: str, question: Question[T]) -> Answer[T] | None:
-    """Return what an earlier question has paid for, if it can still be read, at no cost."""
+    """Return the answer that an earlier question paid for, at no cost, if it is still readable."""
     stored = answers.get(request)
     if stored is None:
         return None
@@ -160,7 +160,7 @@ def stored_answer(answers: Answers, request: str, question: Question[T]) -> Answ
 
 
 def reused(answer: Answer[T]) -> Answer[T]:
-    """Return an answer as one that cost nothing this time."""
+    """Return an answer marked as free."""
     return replace(answer, usage={**answer.usage, **FREE})
 
 
@@ -181,7 +181,7 @@ def count_answers(root: Path, requests: Collection[str]) -> int:
 
 
 def forget_answers(root: Path, requests: Collection[str]) -> None:
-    """Remove the answers to these requests, and overwrite the bytes on disk.
+    """Remove the answers to these requests and overwrite their bytes on disk.
 
     Raises:
         RunError: the file cannot be written.
@@ -191,7 +191,7 @@ def forget_answers(root: Path, requests: Collection[str]) -> None:
 
 
 def check_answers(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield ("answers_damaged", why) where the stored answers cannot be relied on; nothing where there are none."""
+    """Yield ("answers_damaged", why) if the stored answers are damaged; nothing if there are none."""
     path = root / ANSWERS_FILE
     if not path.exists():
         return
@@ -206,7 +206,7 @@ def check_answers(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _execute(root: Path, statement: str, requests: Collection[str]) -> list[tuple[Any, ...]]:
-    """Execute a statement for all requests; do nothing where no answer was ever stored."""
+    """Execute a statement for all requests; do nothing if no answer was ever stored."""
     path, ordered = root / ANSWERS_FILE, sorted(requests)
     if not (path.is_file() and ordered):
         return []

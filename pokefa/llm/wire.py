@@ -1,4 +1,4 @@
-"""The two APIs' forms of an answer, as plain data; nothing here needs the network or the SDK."""
+"""One form for the answers of both APIs, as plain data; needs neither network nor SDK."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pokefa.llm.prompt import AnswerError
 Api = Literal["responses", "chat"]
 APIS: tuple[Api, ...] = ("responses", "chat")
 FILTERED = "the server's content filter kept the answer back"
-PATHS: Mapping[Api, str] = {"responses": "/responses", "chat": "/chat/completions"}  # below the base address
+PATHS: Mapping[Api, str] = {"responses": "/responses", "chat": "/chat/completions"}  # relative to the base address
 
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """How the server is to be spoken to.
+    """How to talk to the server.
 
     Args:
-        model: its name at the server.
-        api: the Responses API, or Chat Completions for servers that have only that.
-        detail: how closely the model looks at a picture.
-        is_openai: whether parameters that only OpenAI's own server knows may be sent.
-        timeout: seconds after which a request is given up; None = the usual.
-        flex: ask at half the price, with what room the server has left.
-        max_output_tokens: of an answer; None = what the question can need.
+        model: its name on the server.
+        api: the Responses API, or Chat Completions for servers that only have that.
+        detail: the detail level at which the model sees an image.
+        is_openai: whether to send parameters that only OpenAI's own server knows.
+        timeout: seconds until a request is given up; None = the default.
+        flex: use the flex tier, at half the price.
+        max_output_tokens: per answer; None = the most that the question can need.
     """
 
     model: str
@@ -40,9 +40,9 @@ class RequestOptions:
 
 
 def tokens_of(body: Mapping[str, Any]) -> dict[str, int]:
-    """Return the tokens that an answer of either API cost; what a server leaves out counts as 0.
+    """Return the tokens of an answer of either API; missing counts are 0.
 
-    Cached and written tokens are among the input tokens: a server that counts more of them gives no money back.
+    The input tokens include cached and written ones. A server that reports more of those does not reduce the cost.
     """
     usage = as_mapping(body.get("usage"))
     details = as_mapping(usage.get("input_tokens_details") or usage.get("prompt_tokens_details"))
@@ -61,34 +61,34 @@ def _count(value: object) -> int:
 
 
 def error_of(body: Mapping[str, Any]) -> object:
-    """Return the error that a server, or one behind it, has put into an answer; None where there is none."""
+    """Return the error inside an answer, from the server or one behind it; None if there is none."""
     choices = body.get("choices")
     choice = as_mapping(choices[0]) if isinstance(choices, list) and choices else {}
     return body.get("error") or choice.get("error") or (body if body.get("object") == "error" else None)
 
 
 def unpaid_error_of(body: Mapping[str, Any]) -> object:
-    """Return the error in an answer that counts no tokens: it is none of the model's. None where there is none."""
+    """Return the error inside an answer that counts no tokens, so the model did not cause it; None if there is none."""
     return None if any(tokens_of(body).values()) else error_of(body)
 
 
 def words_of(body: object, depth: int = 4) -> str:
-    """Return what the body of an error says: OpenAI's form, those of others, or problem details (RFC 9457)."""
+    """Return the message in an error's body: in OpenAI's form, another server's, or as problem details (RFC 9457)."""
     if isinstance(body, list):
         return "; ".join(filter(None, (words_of(part, depth - 1) for part in body if depth)))
     if not isinstance(body, dict) or not depth:
         return str(body or "")
-    # FastAPI's servers name the field, as ["body", "model"].
+    # FastAPI servers name the field, as ["body", "model"].
     where = ".".join(map(str, body["loc"])) if isinstance(body.get("loc"), list) else ""
     found = (words_of(body.get(name), depth - 1) for name in ("error", "title", "message", "msg", "detail"))
     return ": ".join(dict.fromkeys(filter(None, (where, *found))))
 
 
 def text_of(body: Mapping[str, Any]) -> str:
-    """Return the text of a Responses or of a Chat Completions object.
+    """Return the text of a Responses or Chat Completions object.
 
     Raises:
-        AnswerError: the model refused, was cut short, failed, or said nothing.
+        AnswerError: the model refused, was cut off, failed, or returned nothing.
     """
     if error := error_of(body):
         raise AnswerError("server_error", words_of(error) or "no reason given")
@@ -99,12 +99,12 @@ def text_of(body: Mapping[str, Any]) -> str:
 
 
 def has_loose_parts(body: Mapping[str, Any]) -> bool:
-    """Tell whether the text stands in parts where the API has one string, or the other way round."""
+    """Tell whether the text is in parts where the API has one string, or the reverse."""
     return any(isinstance(content, list) == ("choices" in body) for content in _contents(body))
 
 
 def _contents(body: Mapping[str, Any]) -> list[object]:
-    """Return the contents of all messages: a text, a part, or a list of parts."""
+    """Return the contents of all messages: strings, parts, or lists of parts."""
     found = body.get("choices") if "choices" in body else body.get("output")
     items = [as_mapping(item) for item in found] if isinstance(found, list) else []
     if "choices" in body:
@@ -113,7 +113,7 @@ def _contents(body: Mapping[str, Any]) -> list[object]:
 
 
 def _parts(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the parts of all messages; a text is a part of text."""
+    """Return the parts of all messages; a string counts as a text part."""
     parts: list[Mapping[str, Any]] = []
     for content in _contents(body):
         for part in content if isinstance(content, list) else [content]:
@@ -155,7 +155,7 @@ def _text_of_chat(body: Mapping[str, Any]) -> str:
 
 
 def parse_body(data: bytes | str) -> dict[str, Any] | None:
-    """Return the JSON object of an answer, or None where it is none."""
+    """Return the JSON object of an answer, or None if it is not one."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
@@ -164,5 +164,5 @@ def parse_body(data: bytes | str) -> dict[str, Any] | None:
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:
-    """Return a part of a foreign JSON object if it is an object itself, else an empty one."""
+    """Return `value` if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}

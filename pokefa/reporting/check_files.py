@@ -1,4 +1,4 @@
-"""Checks of the tables against the files, and of both against themselves: each yields (kind, what) of what is wrong."""
+"""Checks the tables against the files, and both for consistency: each check yields (kind, what) of its findings."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from pokefa.takedown.find import DATA_FOLDERS, NamedFile, named_files
 
 WRITTEN_FOLDERS = (*DATA_FOLDERS, "metadata", "webdataset")
 
-# What belongs to an image: its name holds an image_id or ends like an image's. Stages keep other files beside them.
+# A file belongs to an image if its name holds an image_id or has an image's suffix; other files may be stages' own.
 IMAGE_FILE = re.compile(rf"([0-9a-f]{{32}})|\.(?:jpeg|{'|'.join(SUFFIXES.values())})$", re.IGNORECASE)
 
-# A younger temporary file may belong to a stage that is at work.
+# A younger temporary file may belong to a running stage.
 TEMPORARY = re.compile(r"(^|/)\.[^/]*\.(tmp|part|link)$")
 LEFT_BEHIND_AFTER_S = 600.0
 
 
 def missing_files(tables: Tables, root: Path) -> list[NamedFile]:
-    """Return the files that a row names and that do not exist, those in bad places aside."""
+    """Return the missing files that a row names, except those in places that are not allowed."""
     return [file for file in named_files(tables) if fault_of(file.path) is None and not (root / file.path).is_file()]
 
 
 def check_files(tables: Tables, root: Path, under_way: UnderWay) -> Iterator[tuple[str, str]]:
-    """Yield files that are named and missing, that are there unnamed, or that a row may not name."""
+    """Yield files that are named but missing, present but not named, or in a place that is not allowed."""
     gone = set(tables.images.filter(TAKEN_DOWN)[KEY])
     named: set[str] = set()
     for file in named_files(tables):
@@ -66,7 +66,7 @@ def check_sums(images: pl.DataFrame, root: Path) -> Iterator[tuple[str, str]]:
         try:
             data = locate(root, path).read_bytes()
         except (BadPathError, OSError):
-            continue  # a finding of its own
+            continue  # reported by another check
         if hashlib.md5(data).hexdigest() != image_id:
             yield "wrong_md5", path
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
@@ -85,14 +85,14 @@ def check_base(tables: Tables) -> Iterator[tuple[str, str]]:
 
 
 def check_temporaries(root: Path, fix: bool, now: float, under_way: UnderWay) -> Iterator[tuple[str, str]]:
-    """Yield the temporary files that are left, having removed with `fix` those that no run can still be writing."""
+    """Yield leftover temporary files; with `fix` remove those that no run can still be writing."""
     for path in files_under(root, WRITTEN_FOLDERS):
         if not TEMPORARY.search(path) or under_way.may_have_made(root / path):
             continue
         try:
             age = now - (root / path).stat().st_ctime  # a new link to an old file has the old file's mtime
         except FileNotFoundError:
-            continue  # its stage has given it its name, or removed it
+            continue  # its stage has renamed or removed it
         if fix and age > LEFT_BEHIND_AFTER_S:
             (root / path).unlink(missing_ok=True)
             print(f"removed {path}")
@@ -103,13 +103,13 @@ def check_temporaries(root: Path, fix: bool, now: float, under_way: UnderWay) ->
 
 
 def files_under(root: Path, folders: Iterable[str]) -> Iterator[str]:
-    """Yield the paths of all files, relative to the root, in order; linked folders are folders."""
+    """Yield the paths of all files, relative to the root, sorted; linked folders are followed."""
     for folder in folders:
         yield from (path.relative_to(root).as_posix() for path in walk_files(root / folder))
 
 
 def out_of_set() -> dict[str, pl.Expr]:
-    """Return the rows of images.csv that may not stand in base.csv, by why."""
+    """Return the conditions on rows of images.csv that must not be in base.csv, by reason."""
     return {
         "flagged as NSFW": FLAGGED_NSFW,
         "a duplicate": is_true("dupe_removed"),

@@ -1,4 +1,4 @@
-"""Checks of the shards against their manifests and base.csv: each yields (kind, what) of what is wrong."""
+"""Checks the shards against their manifests and base.csv: each check yields (kind, what) of its findings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pokefa.stage.rows import filled
 
 
 def check_shards(tables: Tables, root: Path) -> Iterator[tuple[str, str]]:
-    """Yield what differs between the shards, their manifests, and base.csv; nothing before the first shards."""
+    """Yield the differences between the shards, their manifests, and base.csv; nothing before the first shards."""
     shards = shard_paths(root)
     if (root / MOVES).exists():
         yield "manifest_differs", f"{MOVES}: a run was killed while it put these shards in place"
@@ -56,7 +56,7 @@ def check_shards(tables: Tables, root: Path) -> Iterator[tuple[str, str]]:
     gone = set(tables.images.filter(TAKEN_DOWN)[KEY])
     for split, ids in packed.items():
         in_set = set(tables.base.filter(pl.col("split") == split)[KEY]) - refused
-        for image_id in sorted(ids - in_set - gone):  # those are told by the check of takedowns
+        for image_id in sorted(ids - in_set - gone):  # the check of takedowns reports those
             yield "shard_not_in_base", f"{image_id} in {split}"
         for image_id in sorted(in_set - ids - stats.left_out.keys()):
             yield "shard_lacks_image", f"{image_id} in {split}"
@@ -69,7 +69,7 @@ def check_shards(tables: Tables, root: Path) -> Iterator[tuple[str, str]]:
 
 
 def check_species(tables: Tables, root: Path, split: str) -> Iterator[tuple[str, str]]:
-    """Yield the species that a manifest of split.py counts otherwise than base.csv; nothing where it is missing."""
+    """Yield the species whose count in a manifest of split.py differs from base.csv; nothing without a manifest."""
     path = root / MANIFESTS / f"{split}_species.csv"
     if not path.is_file():
         return
@@ -87,7 +87,7 @@ def check_species(tables: Tables, root: Path, split: str) -> Iterator[tuple[str,
 
 
 def check_manifest(root: Path, shards: Sequence[Path], stats: Stats) -> Iterator[tuple[str, str]]:
-    """Yield what split_stats.json says of a shard or id list and is not so."""
+    """Yield the errors in what split_stats.json says about shards and id lists."""
     for shard in shards:
         if shard.name not in stats.shards:
             yield "manifest_differs", f"{shard.name} is not in {STATS}"

@@ -1,6 +1,6 @@
-"""The pictures of the report: kept, borderline and left out, and inpainting before and after.
+"""The pictures of the report: kept, borderline and left out images, and inpainting before and after.
 
-An image that was flagged as NSFW, or not screened yet, appears as a few blocks of colour: the page does not hold it.
+An image that is flagged as NSFW, or not screened yet, appears as a few blocks of colour: the page does not contain it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TILE_SIDE = 132
 PAIR_SIDE = 300
 MOST_PAIRS = 6
 
-# An image is borderline where the score that decided lies this close to its threshold, on either side.
+# An image is borderline if the deciding score is this close to its threshold, on either side.
 BORDER = 10
 
 Cells = dict[str, Any]
@@ -34,10 +34,10 @@ Cells = dict[str, Any]
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of the contact sheet, with what is known of it.
+    """One picture of the contact sheet, with what is known about it.
 
     Args:
-        alt: what the picture shows, as far as it is known.
+        alt: description of the picture, as far as known.
     """
 
     image_id: str
@@ -51,7 +51,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A part of the contact sheet: `of` images belong to it, and some of them are shown."""
+    """A section of the contact sheet: `of` images belong to it, and some of them are shown."""
 
     name: str
     title: str
@@ -62,7 +62,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Pair:
-    """An image before and after text was painted over; `share` of it, 0 to 1, was painted."""
+    """An image before and after inpainting; `share` of it, 0 to 1, was painted."""
 
     image_id: str
     species: str
@@ -72,7 +72,7 @@ class Pair:
 
 
 def contact_sheets(tables: Tables, root: Path, thresholds: Mapping[str, float], most: int) -> list[Sheet]:
-    """Return up to `most` images each that are kept, borderline, and left out; none appears twice."""
+    """Return up to `most` kept, borderline and left out images each; none appears twice."""
     images = tables.images
     paths = dict(tables.base.select(KEY, "path").iter_rows())
     screened = set(images.filter(SCREENED)[KEY])
@@ -96,9 +96,9 @@ def contact_sheets(tables: Tables, root: Path, thresholds: Mapping[str, float], 
 
 
 def borderline(images: pl.DataFrame, thresholds: Mapping[str, float]) -> pl.DataFrame:
-    """Return the images that the thresholds decided about with little to spare, the closest first.
+    """Return the images closest to the thresholds, the closest first.
 
-    What decides is the score with the least room over its threshold: over both, the image is kept, else it is not.
+    The deciding score is the one with the smallest margin over its threshold; an image is kept if both are above.
     """
     if thresholds.keys() < SCORES.keys():
         return images.clear()
@@ -109,7 +109,7 @@ def borderline(images: pl.DataFrame, thresholds: Mapping[str, float]) -> pl.Data
 
 
 def in_turn(out: pl.DataFrame, most: int) -> list[Cells]:
-    """Return rows of every reason in turn, so that none fills the sheet."""
+    """Return rows of all reasons in turn, so that no reason fills the sheet."""
     by_reason = [part.head(most).to_dicts() for _, part in sorted(out.sort(KEY).group_by("fate_stage", "fate"))]
     return [row for rows in zip_longest(*by_reason) for row in rows if row is not None][:most]
 
@@ -136,12 +136,12 @@ def tile(row: Cells, paths: Mapping[str, str | None], root: Path, *, veiled: boo
 
 
 def web_address(text: str | None) -> str:
-    """Return an address that a page may link to: http and https, since strangers wrote it."""
+    """Return an address that a page may link to: only http and https, because strangers wrote it."""
     return text if text and text.startswith(("http://", "https://")) else ""
 
 
 def inpainting_pairs(images: pl.DataFrame, root: Path) -> list[Pair]:
-    """Return images that text was painted out of, before and after, the most text first."""
+    """Return inpainted images before and after, those with the most text first."""
     wanted = filled("ocr_inpainted_path") & HAS_TEXT & SCREENED
     share = number("ocr_area_frac").fill_null(0.0)
     rows = images.filter(wanted & ~pl.col("fate_stage").eq("takedown")).with_columns(share.alias("share"))

@@ -1,6 +1,6 @@
-"""The report's figures: SVG text to stand inside the page, the same bytes for the same numbers.
+"""The report's figures: inline SVG, the same bytes for the same numbers.
 
-Lines and letters take the page's own text colour, so that one figure suits a light and a dark page.
+Lines and letters use the page's text colour, so that one figure suits a light and a dark page.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Both are seen on white and on near-black, and by eyes that do not tell red from green.
+# Both are visible on white and near-black, and distinguishable with red-green colour blindness.
 BLUE = "#3b82c4"
 ORANGE = "#d97706"
 GREY = "#8b94a3"
 COLOURS = (BLUE, GREY, ORANGE)
 
-# A colour that nothing else uses; the page's text colour takes its place in the SVG.
+# A placeholder colour that nothing else uses; in the SVG it becomes the page's text colour.
 INK = "#010203"
 
 SVG = "http://www.w3.org/2000/svg"
-# Characters that no XML document may hold; labels are strangers' words.
+# Characters that are not allowed in XML; strangers wrote the labels.
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# Small for its letters, so that these can be read when a phone's width shows the whole of it.
+# Small relative to its letters, so that they stay legible when it is scaled to the width of a phone.
 WIDTH_IN = 4.6
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, and is drawn in the page's font
+    "svg.fonttype": "none",  # text stays searchable text, in the page's font
     "svg.hashsalt": "pokefa",
-    "text.parse_math": False,  # labels are strangers' words: a `$` in them is a dollar sign
+    "text.parse_math": False,  # strangers wrote the labels: a `$` in them is a dollar sign
     "font.size": 10.5,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -53,7 +53,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing(name: str, alt: str, height_in: float) -> Iterator[tuple[Axes, list[str]]]:
-    """Yield axes to draw on and a list that receives the finished SVG when the block ends."""
+    """Yield axes to draw on, and a list that receives the finished SVG at the end of the block."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def drawing(name: str, alt: str, height_in: float) -> Iterator[tuple[Axes, list[
 
 
 def bars(name: str, alt: str, counts: Sequence[tuple[str, float]], *, total: int | None = None) -> str:
-    """Return horizontal bars, the first on top, each with its number; with `total`, with its share as well."""
+    """Return horizontal bars, from top to bottom, each with its number and, with `total`, its share."""
     with drawing(name, alt, 0.4 + 0.29 * max(1, len(counts))) as (axes, result):
         labels = [label for label, _ in counts]
         values = [value for _, value in counts]
@@ -88,7 +88,7 @@ def bars(name: str, alt: str, counts: Sequence[tuple[str, float]], *, total: int
 
 
 def stacked_bars(name: str, alt: str, labels: Sequence[str], groups: Mapping[str, Sequence[float]]) -> str:
-    """Return horizontal bars, the first on top, each made of one part for each of up to three groups."""
+    """Return horizontal bars, from top to bottom, each with one part for each of up to three groups."""
     with drawing(name, alt, 0.75 + 0.29 * max(1, len(labels))) as (axes, result):
         left = [0.0] * len(labels)
         for colour, (group, values) in zip(COLOURS, groups.items(), strict=False):
@@ -114,7 +114,7 @@ def histogram(
     label: str,
     threshold: float | None = None,
 ) -> str:
-    """Return a histogram of up to three groups, one on the other, with a threshold as a line.
+    """Return a stacked histogram of up to three groups, with a threshold as a line.
 
     Args:
         groups: the counts of each class.
@@ -140,7 +140,7 @@ def histogram(
 def columns(
     name: str, alt: str, groups: Mapping[str, Sequence[int]], ticks: Sequence[str], *, label: str, count: str = "images"
 ) -> str:
-    """Return upright bars, those of up to three groups side by side, over named classes."""
+    """Return vertical bars over named classes, those of up to three groups side by side."""
     with drawing(name, alt, 2.5) as (axes, result):
         width = 0.8 / len(groups)
         for place, (group, values) in enumerate(groups.items()):
@@ -157,7 +157,7 @@ def columns(
 
 
 def coverage(name: str, alt: str, ranks: Sequence[int], quotas: Sequence[int], kept: Sequence[int]) -> str:
-    """Return quota and kept images over the popularity rank of the species."""
+    """Return a figure of quota and kept images by the popularity rank of the species."""
     with drawing(name, alt, 2.7) as (axes, result):
         axes.plot(ranks, quotas, color=GREY, drawstyle="steps-mid", label="quota")
         have = [(rank, count) for rank, count in zip(ranks, kept, strict=True) if count]
@@ -170,7 +170,7 @@ def coverage(name: str, alt: str, ranks: Sequence[int], quotas: Sequence[int], k
 
 
 def _count_axis(axes: Axes, label: str, count: str = "images") -> None:
-    """Name the axes of a figure, and give the upright one a few whole numbers."""
+    """Label the axes of a figure, and give the vertical one a few integer ticks."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(label)
@@ -179,10 +179,10 @@ def _count_axis(axes: Axes, label: str, count: str = "images") -> None:
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """Return an SVG document as an element of a page: scaled by the page, described, its ids its own.
+    """Return an SVG document as an element of a page: scaled by the page, described, with unique ids.
 
-    Styles become presentation attributes, which a page's Content-Security-Policy allows. What matplotlib's own style
-    sheet sets goes to the root, from which it is inherited, and the font is left to the page.
+    Styles become presentation attributes, which a page's Content-Security-Policy allows. The rules of matplotlib's
+    style sheet go to the root, from which elements inherit them, and the page sets the font.
     """
     root = ElementTree.fromstring(NOT_XML.sub("\ufffd", svg))
     for parent in list(root.iter()):
@@ -209,6 +209,6 @@ def _inline(svg: str, name: str, alt: str) -> str:
 
 
 def _presentation(style: str) -> dict[str, str]:
-    """Return the declarations of a style attribute as attributes of their own, without the font's name."""
+    """Return the declarations of a style attribute as separate attributes, without the font's name."""
     pairs = (declaration.partition(":") for declaration in style.split(";") if declaration.strip())
     return {key.strip(): value.strip() for key, _, value in pairs if key.strip() != "font-family"}

@@ -1,4 +1,4 @@
-"""What to run next, as commands that can be copied: with the flags that the stage was run with before."""
+"""What to run next, as commands ready to copy, with the flags of the stage's earlier runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_situation(root: Path, runs: Sequence[Run], open_now: Mapping[str, OpenR
 
 
 def unpacked_steps(tables: Tables, root: Path) -> list[str]:
-    """Return the steps that bring the shards up to base.csv; none where they hold its split, or there is none.
+    """Return the steps that bring the shards up to base.csv; none if they match its split, or there is none.
 
     Raises:
         InputError: split_stats.json is damaged.
@@ -67,7 +67,7 @@ def unpacked_steps(tables: Tables, root: Path) -> list[str]:
 
 
 def next_commands(counts: Sequence[StepCount], images: int, unpacked: Sequence[str], situation: Situation) -> list[str]:
-    """Return the commands that bring the dataset on, in order; none where every step is done or the next one runs.
+    """Return the next commands, in order; none if every step is done or the next one is running.
 
     Args:
         counts: from `count_steps`.
@@ -84,7 +84,7 @@ def next_commands(counts: Sequence[StepCount], images: int, unpacked: Sequence[s
 
 
 def next_steps(counts: Sequence[StepCount], images: int, unpacked: Sequence[str], situation: Situation) -> list[str]:
-    """Return the names of the steps that come next, whether they run already or not."""
+    """Return the names of the next steps, whether they are running or not."""
     if not images:
         return ["scrape"]
     waiting = {count.name for count in counts if count.pending}
@@ -94,8 +94,8 @@ def next_steps(counts: Sequence[StepCount], images: int, unpacked: Sequence[str]
     if first == "webdataset":
         names = list(unpacked) or ["webdataset"]
     if first == "hybrid_captions":
-        names = ["cap_filter", first]  # what it drops needs no hybrid caption
-    # No row says that a species was not searched yet; a run that was killed does.
+        names = ["cap_filter", first]  # dropped images need no hybrid caption
+    # The rows do not show which species are still to be searched; a killed run does.
     return ["scrape", *names] if "scrape" in situation.killed else names
 
 
@@ -110,7 +110,7 @@ def command(step: Step, situation: Situation, *, collect: bool = True) -> str:
     """Return the command line of a step, as typed in the repository root.
 
     Args:
-        collect: ask for the answers of batches that wait, rather than to ask about the images anew.
+        collect: collect the answers of waiting batches instead of asking about the images again.
     """
     words = [*step.subcommands[:1], *flags_of(situation.repeat.get(step.owner, {}))]
     if collect and step.owner in situation.batches:

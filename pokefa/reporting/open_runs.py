@@ -1,4 +1,4 @@
-"""Runs that have not closed their journal: still running, or killed."""
+"""Runs without a closing line in their journal: still running, or killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OpenRun:
     """A run without a closing line.
 
     Args:
-        running: True, False, or None where that cannot be told from this machine.
+        running: True, False, or None if that cannot be determined from this machine.
     """
 
     run: Run
@@ -35,7 +35,7 @@ class OpenRun:
 
 
 def open_runs(runs: Sequence[Run]) -> dict[str, OpenRun]:
-    """Return, by stage, the run that is running, else the last one where that was killed."""
+    """Return, by stage, the running run, or else the last one if it was killed."""
     found: dict[str, OpenRun] = {}
     last = {run.run_id for run in last_run_of_each_stage(runs)}
     for run in runs:
@@ -50,10 +50,10 @@ def open_runs(runs: Sequence[Run]) -> dict[str, OpenRun]:
 
 @dataclass(frozen=True)
 class UnderWay:
-    """The stages that are at work, and what they may be changing at this moment.
+    """The running stages, and what they may be changing at the moment.
 
     Args:
-        since: when the first of them started, in seconds since the epoch; infinite where there is none.
+        since: when the first of them started, in seconds since the epoch; infinite if none is running.
     """
 
     runs: tuple[OpenRun, ...]
@@ -74,15 +74,15 @@ class UnderWay:
         return {name for one in self.runs for schema in (IMAGES, BASE) for name in schema.owned_by(one.run.stage)}
 
     def may_have_made(self, path: Path) -> bool:
-        """Tell whether a file may be one that a stage has just made, and that no row names yet."""
+        """Tell whether a running stage may have just created this file, before its row names it."""
         try:
             return path.stat().st_ctime >= self.since  # a new link to an old file has the old file's mtime
         except OSError:
-            return True  # gone meanwhile
+            return True  # deleted meanwhile
 
 
 def is_running(run: Run, pid: int) -> bool | None:
-    """Tell whether the process that writes a journal is alive; a number that another process has now does not count."""
+    """Tell whether the process that writes a journal is alive; another process with the same id does not count."""
     if run.host != platform.node():
         return None
     descriptors = Path(f"/proc/{pid}/fd")
@@ -91,7 +91,7 @@ def is_running(run: Run, pid: int) -> bool | None:
     except FileNotFoundError:
         return not Path("/proc").is_dir() and exists(pid)
     except PermissionError:
-        return None  # another person's process, which may have the number by chance
+        return None  # another user's process, perhaps with the same id by chance
 
 
 def same_file(link: Path, path: Path) -> bool:
@@ -102,7 +102,7 @@ def same_file(link: Path, path: Path) -> bool:
 
 
 def exists(pid: int) -> bool:
-    """Tell whether there is a process under a number, on systems without /proc."""
+    """Tell whether a process with this id exists, on systems without /proc."""
     try:
         os.kill(pid, 0)
     except PermissionError:

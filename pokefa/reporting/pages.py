@@ -1,7 +1,7 @@
-"""Pages that stand in one file: templates filled in, their style and script in them.
+"""Self-contained pages: rendered templates with their style and script inside.
 
-What strangers wrote is escaped, and were it not, a browser would not run it: the Content-Security-Policy of each page
-names its one style and its one script by their hashes, and forbids everything else, style attributes too.
+Text from strangers is escaped. Even if it were not, a browser would not run it: the Content-Security-Policy of each
+page allows its one style and its one script by their hashes, and nothing else, not even style attributes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 
 def policy(style: str, script: str | None, images: str) -> str:
-    """Return the Content-Security-Policy of a page with so much inside it.
+    """Return the Content-Security-Policy of a page with this style and script.
 
     Args:
-        images: the sources that pictures may have.
+        images: the allowed image sources.
     """
     rules = {"default-src": "'none'", "img-src": images, "style-src": source_of(style)}
     if script is not None:
@@ -26,18 +26,18 @@ def policy(style: str, script: str | None, images: str) -> str:
 
 
 def source_of(text: str) -> str:
-    """Return the source expression of a style or script in the page: the hash of its very bytes."""
+    """Return the source expression of an inline style or script: the hash of its exact bytes."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 
 def render(name: str, *, images: str = "data:", **values: Any) -> str:
-    """Return the template metadata/<name>.html.j2 filled in, every value escaped.
+    """Return the rendered template metadata/<name>.html.j2, with every value escaped.
 
-    It finds <name>.css under `css`, <name>.js, if there is one, under `js`, and what goes into the page's policy under
-    `policy`. Both texts have to fill their elements exactly: the policy names their hashes.
+    The template gets <name>.css as `css`, <name>.js, if there is one, as `js`, and the page's policy as `policy`. Both
+    texts must fill their elements exactly, because the policy contains their hashes.
 
     Args:
-        images: the sources that pictures may have.
+        images: the allowed image sources.
     """
     import jinja2
     from markupsafe import Markup
@@ -54,5 +54,5 @@ def render(name: str, *, images: str = "data:", **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = Markup  # only figures.py's own output goes through it
+    environment.filters["figure"] = Markup  # only for the output of figures.py
     return environment.get_template(f"{name}.html.j2").render(**values)

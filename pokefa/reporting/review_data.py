@@ -1,4 +1,4 @@
-"""What a review page is made from: the dataset as review.py reads it, and a flagged image as the page shows it."""
+"""The data of a review page: the dataset as review.py reads it, and a flagged image as the page shows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pokefa.ledger.runs import Run, read_runs
 from pokefa.ledger.tables import Ledger
 from pokefa.stage.funnel import Tables, read_tables
 
-# Sorts last: nothing tells how close an image is to a threshold.
+# Sorts last: the distance to the threshold is unknown.
 UNKNOWN = float("inf")
 
 Cells = Mapping[str, Any]
@@ -24,11 +24,11 @@ Cells = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of an image: its file, relative to the root, and the polygons to draw over it.
+    """One picture of an image: its file, relative to the root, and the polygons to draw on it.
 
     Args:
         boxes: corners (x, y) of each polygon, in pixels of a picture of `size` (width, height).
-        veiled: it is blurred until asked for.
+        veiled: whether it is blurred until a person unblurs it.
     """
 
     caption: str
@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Mate:
-    """Another image of the same group, with its file; a veiled one is blurred until asked for."""
+    """Another image of the same group, with its file; a veiled one is blurred until a person unblurs it."""
 
     image_id: str
     path: str
@@ -55,9 +55,9 @@ class Flagged:
         says: why it is flagged, in a few words.
         score: the number that the page filters by.
         closeness: sort key; the smallest, closest to the threshold, comes first.
-        tags: (tag, what is said of it); the page filters by the tags.
+        tags: (tag, description); the page filters by the tags.
         text: a sentence shown in full.
-        mates: other images of its group, and how many more there are.
+        mates: other images of its group, and the number of those not listed.
         values: numbers that the actions compute with.
     """
 
@@ -76,13 +76,13 @@ class Flagged:
 
     @property
     def veiled(self) -> bool:
-        """Whether one of the pictures shown with it is blurred until asked for."""
+        """Whether one of the pictures shown with it is blurred."""
         return any(picture.veiled for picture in self.pictures) or any(mate.veiled for mate in self.mates)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the pages are made from."""
+    """The ledger, tables and runs behind the pages."""
 
     root: Path
     ledger: Ledger
@@ -96,12 +96,12 @@ class Dataset:
         return read_runs(self.root)
 
     def rows(self, wanted: pl.Expr) -> list[dict[str, Any]]:
-        """Return the rows of images.csv that are wanted; none that was taken down."""
+        """Return the rows of images.csv that match, except those that were taken down."""
         return self.tables.images.filter(wanted & ~TAKEN_DOWN).to_dicts()
 
 
 def number(text: str | None) -> float | None:
-    """Return the number in a cell, or None where there is none."""
+    """Return the number in a cell, or None if there is none."""
     try:
         return float(text or "")
     except ValueError:
@@ -109,7 +109,7 @@ def number(text: str | None) -> float | None:
 
 
 def scores(text: str | None) -> dict[str, float]:
-    """Return the {tag: number} of a JSON cell; a cell that is empty or was damaged has none."""
+    """Return the {tag: number} of a JSON cell, empty if the cell is empty or damaged."""
     try:
         parsed = json.loads(text or "{}")
     except ValueError:

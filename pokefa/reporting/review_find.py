@@ -1,4 +1,4 @@
-"""Who is flagged: for each stage the images that it flagged, why, and how close each is to the threshold."""
+"""The images that each stage flagged, why, and how close each is to the threshold."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from pokefa.reporting.review_data import (
 )
 from pokefa.stage.rows import FLAGGED_NSFW, HAS_TEXT, SCREENED, filled
 
-# Other removed images of the same group that a page shows beside a duplicate; of a large group, the closest.
+# Number of other removed images that a page shows beside a duplicate; of a large group, the closest ones.
 MOST_MATES = 6
 
 
 def find_nsfw(data: Dataset) -> list[Flagged]:
-    """Return the images that are flagged as NSFW, by how far the farthest tag is over its threshold."""
+    """Return the images flagged as NSFW, sorted by how far the highest tag is over its threshold."""
     return [flagged_nsfw(cells) for cells in data.rows(FLAGGED_NSFW)]
 
 
@@ -59,7 +59,7 @@ def flagged_nsfw(cells: Cells) -> Flagged:
 
 
 def find_text(data: Dataset) -> list[Flagged]:
-    """Return the images with text: the doubtful ones first, then by how sure the detector is of its surest polygon."""
+    """Return the images with text: doubtful ones first, then by the highest confidence of their polygons."""
     return [flagged_text(data.root, cells) for cells in data.rows(SCREENED & HAS_TEXT)]
 
 
@@ -89,7 +89,7 @@ def flagged_text(root: Path, cells: Cells) -> Flagged:
 
 
 def read_boxes(root: Path, path: str | None) -> tuple[list[list[tuple[int, int]]], tuple[int, int], float | None]:
-    """Return (polygons, size of their picture, highest confidence) of a file of boxes; nothing where it is no such."""
+    """Return (polygons, size of their picture, highest confidence) of a file of boxes; nothing if it is invalid."""
     if path:
         try:
             found = json.loads(locate(root, path).read_text(encoding="utf-8"))
@@ -104,7 +104,7 @@ def read_boxes(root: Path, path: str | None) -> tuple[list[list[tuple[int, int]]
 def find_duplicates(data: Dataset) -> list[Flagged]:
     """Return the removed duplicates, those that differ most from the kept image first.
 
-    Screening again can flag an image that rm_dups.py decided about before: beside another it is veiled.
+    Screening again can flag an image after rm_dups.py has run: beside another image it is veiled.
     """
     groups: defaultdict[str, list[tuple[float, str, Mate]]] = defaultdict(list)
     shown = filled("dupe_group") & filled("path_resized") & ~TAKEN_DOWN
@@ -141,9 +141,9 @@ def duplicate(cells: Cells, group: Sequence[Mate]) -> Flagged:
 
 
 def find_left_out(data: Dataset) -> list[Flagged]:
-    """Return what the filter's thresholds left out, by how many points are missing.
+    """Return the images below the filter's thresholds, sorted by how many points are missing.
 
-    An image that was flagged since is none of them: no threshold lets it in.
+    Images flagged as NSFW since are excluded: no threshold would admit them.
     """
     thresholds = thresholds_of_filter(data.runs)
     kept = [number(text) for text in data.tables.images.filter(pl.col("filter_decision") == "kept")["filter_score"]]
@@ -156,7 +156,7 @@ def left_out(cells: Cells, thresholds: Mapping[str, float], worst: float | None)
     """Return one image for the page.
 
     Args:
-        worst: lowest filter_score of a kept image, what an image beyond --top-n would have needed.
+        worst: lowest filter_score of a kept image, which an image beyond --top-n would have had to reach.
     """
     decision = str(cells["filter_decision"])
     names = {"relevance": "ae_relevance", "aesthetic": "ae_aesthetic", "rank": "filter_rank"}
@@ -183,9 +183,9 @@ def left_out(cells: Cells, thresholds: Mapping[str, float], worst: float | None)
 
 
 def find_captions(data: Dataset) -> list[Flagged]:
-    """Return the images whose captions cap_filter.py found wanting, those with the fewest faults first.
+    """Return the images whose captions cap_filter.py listed to redo, those with the fewest faults first.
 
-    One that was flagged since is not to be captioned again, for the filter will leave it out.
+    Images flagged as NSFW since are excluded, because the filter will leave them out.
 
     Raises:
         InputError: cap_filter.py has not run.
@@ -202,7 +202,7 @@ def find_captions(data: Dataset) -> list[Flagged]:
 
 def caption(base: Cells, cells: Cells, reasons: tuple[str, ...]) -> Flagged:
     dropped_by, _, reason = str(cells["drop_reason"] or "").partition(":")
-    faults = reasons or (reason,)  # cap_filter.py lists no longer what it has dropped
+    faults = reasons or (reason,)  # cap_filter.py no longer lists what it has dropped
     sentence = base["caption"] or ""
     words = len(sentence.split())
     return Flagged(
@@ -219,7 +219,7 @@ def caption(base: Cells, cells: Cells, reasons: tuple[str, ...]) -> Flagged:
 
 
 def tag_facts(text: str | None) -> list[tuple[str, str]]:
-    """Return (field, words) of a caption's tags, without what is empty."""
+    """Return the nonempty tags of a caption as (field, words)."""
     try:
         parsed = json.loads(text or "{}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Many small pictures for one page, made on all cores."""
+"""Creates the small pictures of a page on all cores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pokefa.reporting.thumbnails import small_picture
 
 
 def small_pictures(root: Path, paths: Sequence[str]) -> list[str]:
-    """Return `small_picture` of each file, in the same order; a bar on a terminal shows how far it has come."""
+    """Return `small_picture` of each file, in the same order; show a progress bar on a terminal."""
     threads = ThreadPoolExecutor(available_cores())
     try:
         made = threads.map(partial(small_picture, root), paths)

@@ -1,7 +1,7 @@
-"""The stages that can be reviewed, and what can be done about the images that a person ticks.
+"""The stages that can be reviewed, and the actions on the images that a person selects.
 
-Where a stage has no word of a person's that outranks it, the action is what exists: for duplicates and the filter the
-settings that would have kept the ticked images, for captions another try.
+If a stage has no manual override, the action changes what the stage does: for duplicates and the filter, the settings
+that would have kept the selected images; for captions, a second try.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pokefa.stage.rows import filled
 
 @dataclass(frozen=True)
 class Action:
-    """What can be done about the ticked images.
+    """An action on the selected images.
 
     Args:
-        words: the command up to what the page appends: the ids, or the settings that it computes.
+        words: the command without what the page appends: the ids, or computed settings.
         kind: what is appended: `ids`, `threshold` (of rm_dups.py) or `gates` (of filter.py).
-        note: what the command does, for whoever is about to run it.
+        note: what the command does, for the person about to run it.
         settings: numbers that the page computes with.
     """
 
@@ -35,13 +35,13 @@ class Action:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage whose flags can be looked through.
+    """A stage whose flagged images can be reviewed.
 
     Args:
-        ask: what is to be ticked.
-        score: what `Flagged.score` is.
-        wide: its images have two pictures side by side.
-        cleared: the column of a person's word.
+        ask: what to select.
+        score: the meaning of `Flagged.score`.
+        wide: whether its images have two pictures side by side.
+        cleared: the column of the manual override.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Stage:
 
 
 def flags_kept(data: Dataset, stage: str, *changed: str) -> list[str]:
-    """Return the flags of the stage's last run without the settings that the page changes."""
+    """Return the flags of the stage's last run, except for those that the page changes."""
     last = next((run for run in reversed(data.runs) if run.stage == stage), None)
     kept = {name: value for name, value in last.repeat.items() if name not in (*changed, "strict")} if last else {}
     return flags_of(kept)

@@ -1,4 +1,4 @@
-"""What the report's sections are made of: figures with their numbers in tables, and the counting behind them."""
+"""The parts of the report's sections: figures, tables of their numbers, and the counting behind them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Count = tuple[str, int]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under headings; the first `texts` columns are words, the others numbers."""
+    """Rows of cells with headings; the first `texts` columns are text, the others numbers."""
 
     headings: tuple[str, ...]
     rows: list[tuple[object, ...]]
@@ -28,7 +28,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with its numbers. `svg` is empty where the numbers need none; `wide` shows them beside it at once."""
+    """A figure and its numbers. `svg` is empty if the numbers need none; `wide` shows them beside it at once."""
 
     title: str
     svg: str
@@ -38,7 +38,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: an opening sentence, and figures; without these the sentence says what is missing."""
+    """A section of the report: an opening sentence and figures. Without figures the sentence says what is missing."""
 
     name: str
     title: str
@@ -55,30 +55,30 @@ def count_by(frame: pl.DataFrame, column: str) -> Counter[str]:
 
 
 def ranked(counts: Mapping[str, int]) -> list[Count]:
-    """Return (name, count), the most frequent first and equal ones by name."""
+    """Return (name, count), sorted by count from the highest, then by name."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def classes(values: Sequence[float], edges: Sequence[float]) -> list[int]:
-    """Return how many values lie in each class [edge, next edge); the last class holds its upper end too."""
+    """Return how many values are in each class [edge, next edge); the last class includes its upper edge."""
     last = len(edges) - 2
     counts = Counter(min(bisect.bisect_right(edges, value) - 1, last) for value in values)
     return [counts[place] for place in range(last + 1)]
 
 
 def megapixels(frame: pl.DataFrame, width: str, height: str) -> list[float]:
-    """Return the sizes of the images that have one, in megapixels."""
+    """Return the known image sizes in megapixels."""
     return frame.select((number(width) * number(height) / 1e6).alias("size"))["size"].drop_nulls().to_list()
 
 
 def count_sizes(sizes: Sequence[float], bounds: Sequence[float]) -> list[int]:
-    """Return the number of sizes from each lower bound up to the next."""
+    """Return the number of sizes in each class from a lower bound to the next."""
     counts = Counter(bisect.bisect_right(bounds, size) - 1 for size in sizes)
     return [counts[place] for place in range(len(bounds))]
 
 
 def size_names(bounds: Sequence[float], *, whole: bool = False) -> list[str]:
-    """Return a name for each class: 0–0.5; with `whole`, of whole numbers: 6–10."""
+    """Return a name for each class: 0–0.5; with `whole`, for integers: 6–10."""
     names = []
     for low, high in pairwise(bounds):
         end = high - 1 if whole else high
@@ -99,7 +99,7 @@ def grouped_table(heading: str, names: Sequence[str], groups: Mapping[str, Seque
 
 
 def spoken(title: str, counts: Sequence[tuple[str, float]]) -> str:
-    """Return the counts as a sentence, for who cannot see the figure."""
+    """Return the counts as a sentence, for readers who cannot see the figure."""
     return f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts)
 
 

@@ -33,7 +33,7 @@ SCORES = {"relevance": "ae_relevance", "aesthetic": "ae_aesthetic"}
 SCORE_EDGES = list(range(0, 105, 5))
 TEXT_EDGES = [share / 100 for share in range(0, 105, 5)]
 
-# Lower bounds of the classes of size, fine around the one megapixel that most trainers want.
+# Lower bounds of the size classes, fine around the one megapixel that most trainers want.
 MEGAPIXEL_CLASSES = (0, 0.5, 1, 1.5, 2, 4, 8)
 CLUSTER_CLASSES = (2, 3, 4, 5, 6, 11, 21)
 
@@ -57,7 +57,7 @@ def drops_section(fates: Sequence[tuple[str, str, int]], images: int) -> Section
 
 
 def score_section(images: pl.DataFrame, thresholds: Mapping[str, float]) -> Section:
-    """Return the two scores, kept and left out apart, with the thresholds that are known."""
+    """Return the distribution of both scores, kept and left out apart, with the known thresholds."""
     figures = []
     for name, column in SCORES.items():
         scored = images.select("fate", number(column).alias("score")).drop_nulls("score")
@@ -72,7 +72,7 @@ def score_section(images: pl.DataFrame, thresholds: Mapping[str, float]) -> Sect
         if threshold is not None:
             alt += f", {int((scored['score'] >= threshold).sum())} at the threshold of {threshold:g} or above"
         svg = histogram(name, alt, groups, SCORE_EDGES, label=f"{name}, 0 to 100", threshold=threshold)
-        # The last class holds its upper end too.
+        # The last class includes its upper edge.
         names = [f"{low} to {high - 1}" for low, high in pairwise(SCORE_EDGES[:-1])] + ["95 to 100"]
         figures.append(Figure(name.capitalize(), svg, grouped_table(name, names, groups)))
     says = "The thresholds are those of the last run of the filter." if figures else "No image has been scored yet."
@@ -80,7 +80,7 @@ def score_section(images: pl.DataFrame, thresholds: Mapping[str, float]) -> Sect
 
 
 def text_section(images: pl.DataFrame) -> Section:
-    """Return what became of text in the images, and how much of them it covers."""
+    """Return how many images had text and what was done about it, and how much of them it covers."""
     answered = images.filter(filled("has_ocr"))
     if answered.is_empty():
         return Section("text", "Text", "No image has been looked through for text yet.", [])
@@ -105,7 +105,7 @@ def text_section(images: pl.DataFrame) -> Section:
 
 
 def duplicate_section(images: pl.DataFrame) -> Section:
-    """Return the sizes of the groups of duplicates: an image that is kept, and those that it stands for."""
+    """Return the sizes of the duplicate groups: a kept image, and the removed ones."""
     flags = count_by(images, "dupe_flag")
     if not flags:
         return Section("duplicates", "Duplicates", "No image has been looked at for duplicates yet.", [])
@@ -187,7 +187,7 @@ def size_section(images: pl.DataFrame) -> Section:
 
 
 def domain_section(images: pl.DataFrame) -> Section:
-    """Return the hosts that the images come from, the most frequent ones by name and the rest together."""
+    """Return the hosts of the images: the most frequent ones by name, the rest together."""
     downloaded = count_by(images, "source_domain")
     if not downloaded:
         return Section("domains", "Source domains", "No image has a source domain yet.", [])

@@ -1,4 +1,4 @@
-"""The species against their quotas: how many images each was to have, how many were found, how many are kept.
+"""The species and their quotas: the target number of images, the number downloaded, and the number kept.
 
 An image counts for the species that it was searched for. `webdataset/manifests` counts the species that it shows.
 """
@@ -37,7 +37,7 @@ class SpeciesCoverage:
 
 @dataclass(frozen=True)
 class BandCoverage:
-    """The species of one popularity band together.
+    """The species of one popularity band.
 
     Args:
         part: `head`, `middle` or `tail` of the ranking.
@@ -56,13 +56,13 @@ class BandCoverage:
 
 
 def read_coverage(root: Path, images: pl.DataFrame) -> list[SpeciesCoverage]:
-    """Return the coverage of every species, in the order of the quotas; none where there is no quotas.csv.
+    """Return the coverage of every species, in the order of the quotas; empty without quotas.csv.
 
     Args:
         images: the table with `fate`, see `pokefa.stage.funnel.read_tables`.
 
     Raises:
-        InputError: the file is not what quotas/allocate.py writes.
+        InputError: quotas/allocate.py did not write the file.
     """
     path = root / QUOTAS_FILE
     if not path.is_file():
@@ -76,7 +76,7 @@ def read_coverage(root: Path, images: pl.DataFrame) -> list[SpeciesCoverage]:
 
 
 def count_species(images: pl.DataFrame) -> Counter[str]:
-    """Return the number of images that were searched for under each species, by slug."""
+    """Return the number of images found by searching for each species, by slug."""
     counts: Counter[str] = Counter()
     for name, images_of_it in images.filter(filled("species")).group_by("species").len().iter_rows():
         counts[species_slug(name)] += images_of_it
@@ -84,7 +84,7 @@ def count_species(images: pl.DataFrame) -> Counter[str]:
 
 
 def sum_bands(species: list[SpeciesCoverage]) -> list[BandCoverage]:
-    """Return the bands in the order of the quotas: the first is the head, the last the tail."""
+    """Return the bands in the order of the quotas, from the head to the tail."""
     bands: dict[str, list[SpeciesCoverage]] = {}
     for one in species:
         bands.setdefault(one.band, []).append(one)
@@ -106,6 +106,6 @@ def sum_band(band: str, part: str, species: list[SpeciesCoverage]) -> BandCovera
 
 
 def most_wanted(species: list[SpeciesCoverage], most: int = MOST_WANTED) -> list[SpeciesCoverage]:
-    """Return the species that were searched for with success and lack the most images, the worst first."""
+    """Return the species with results that miss the most images, the worst first."""
     short = [one for one in species if one.downloaded and not one.met and one.quota]
     return sorted(short, key=lambda one: (one.kept - one.quota, one.rank))[:most]

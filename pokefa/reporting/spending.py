@@ -1,7 +1,7 @@
-"""What the dataset cost: dollars, tokens, searches and time, added up from the run journals.
+"""The cost of the dataset: dollars, tokens, searches and time, summed from the run journals.
 
-Dollars are the tokens that the server counted times the list price that pokefa/llm/prices.py had when the run took
-place: near the bill, but not the bill. SerpApi sells searches by the month, so they are counted and not priced.
+Dollars are the tokens reported by the server times the list price in pokefa/llm/prices.py at the time of the run: close
+to the bill, but not the bill. SerpApi sells searches by the month, so they are counted and not priced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pokefa.errors import InputError
 from pokefa.ledger.runs import Run, entries_of_run
 from pokefa.llm.batch_records import read_records
 
-# One file for each page of results that was paid for; see scraping/serpapi_client.py.
+# One file per paid page of results; see scraping/serpapi_client.py.
 SEARCHES_FOLDER = "data_raw/serpapi"
 BY_LIST_PRICE = "tokens times the list price at the time of the run: an estimate, not the bill"
 
@@ -27,10 +27,10 @@ class StageCost:
     """All runs of one stage together.
 
     Args:
-        stopped: runs without a closing line; what they took is added up to their last result.
-        usd: by list price; None where no model was asked whose price is known.
-        unpriced_tokens: of models whose price is not known.
-        searches: that were paid for.
+        stopped: runs without a closing line; they count up to their last result.
+        usd: by list price; None if no model with a known price was used.
+        unpriced_tokens: tokens of models without a known price.
+        searches: paid ones.
         counts: of the results, by reason.
     """
 
@@ -71,7 +71,7 @@ def cost_stage(stage: str, runs: Sequence[Run], root: Path) -> StageCost:
     priced = [summary["usd"] for summary in summaries if summary.get("usd") is not None]
     searches = sum(int(summary.get("searches", {}).get("paid", 0)) for summary in summaries)
     if stage == "scrape" and stopped:
-        # A run that was killed did not count its searches; the pages that it stored show them.
+        # A killed run did not count its searches; its stored pages do.
         searches = max(searches, sum(1 for _ in (root / SEARCHES_FOLDER).glob("*.json.gz")))
     return StageCost(
         stage,
@@ -91,7 +91,7 @@ def cost_stage(stage: str, runs: Sequence[Run], root: Path) -> StageCost:
 
 
 def sum_entries(run: Run) -> dict[str, Any]:
-    """Return what the summary of a run would say that has none, from its lines: it runs still, or was killed."""
+    """Return the summary of a run that has none, because it is running or was killed, computed from its lines."""
     total: dict[str, Any] = {"done": 0, "errors": 0, "input_tokens": 0, "output_tokens": 0, "usd": None}
     counts: Counter[str] = Counter()
     last = run.started
@@ -112,7 +112,7 @@ def sum_entries(run: Run) -> dict[str, Any]:
 
 
 def seconds_between(start: str, end: str) -> float:
-    """Return the seconds between two times of a journal; 0 where one is not a time."""
+    """Return the seconds between two times of a journal, or 0 if one is not a time."""
     try:
         return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
     except ValueError:
@@ -124,24 +124,24 @@ def tokens_of(usage: dict[str, Any]) -> int:
 
 
 def total_usd(costs: Sequence[StageCost]) -> float | None:
-    """Return the dollars of all stages, or None where no price was known."""
+    """Return the dollars of all stages, or None if no price was known."""
     known = [cost.usd for cost in costs if cost.usd is not None]
     return sum(known) if known else None
 
 
 def searches_left(runs: Sequence[Run]) -> int | None:
-    """Return how many searches the account had left after the last run that asked."""
+    """Return the account's remaining searches after the last run that queried them."""
     answers = [run.summary["searches"].get("left") for run in runs if run.summary and "searches" in run.summary]
     return next((left for left in reversed(answers) if left is not None), None)
 
 
 def waiting_batches(root: Path) -> dict[str, int]:
-    """Return how many questions of each stage were submitted as batches whose answers are not collected yet."""
+    """Return the number of each stage's questions in batches that were not collected yet."""
     waiting: Counter[str] = Counter()
     try:
         for record in read_records(root):
             if record.state == "submitted":
-                waiting[record.name.split("-")[1]] += len(record.requests)  # the run's id is first: time, stage, digits
+                waiting[record.name.split("-")[1]] += len(record.requests)  # a run id: time, stage, digits
     except InputError:
-        return {}  # the stage itself says what is wrong
+        return {}  # the stage itself reports the error
     return dict(waiting)

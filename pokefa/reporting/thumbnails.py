@@ -1,4 +1,4 @@
-"""Small pictures for the pages: what a decoder makes of an image file."""
+"""Small pictures for the pages, created in a decoding process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pokefa.images.files import check_image, flatten, open_image, read_file
 
 JPEG_QUALITY = 72
 
-# A picture of this many pixels on its longer side shows colours and no content.
+# A picture with this longer side in pixels shows colours and no content.
 VEILED_SIDE = 8
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small JPEG; `uri` is empty where the file cannot be opened, and `problem` says why."""
+    """A small JPEG; if the file cannot be opened, `uri` is empty and `problem` says why."""
 
     uri: str = ""
     width: int = 0
@@ -36,7 +36,7 @@ def thumbnail(root: Path, path: str, side: int, *, veiled: bool = False) -> Thum
     """Return the image at a path of the ledger as an RGB JPEG of at most `side` pixels in width and height.
 
     Args:
-        veiled: reduce it to a few blocks of colour, so that the page does not hold the picture itself.
+        veiled: reduce it to a few blocks of colour, so that the page does not contain the picture itself.
     """
     try:
         return in_decoder(make_thumbnail, locate(root, path), side, veiled)
@@ -64,20 +64,20 @@ def make_thumbnail(path: Path, side: int, veiled: bool) -> Thumbnail:
 
 # -- of the review pages ----------------------------------------------------------------------------------------------
 
-# Enough to tell a drawing by, in 2 to 5 kB: a page of 5,000 stays between 15 and 30 MB. For details the page opens the
-# file itself.
+# Enough to recognize a drawing, in 2 to 5 kB: a page of 5,000 has 15 to 30 MB. For details the page opens the file
+# itself.
 SIDE = 176
 QUALITY = 50
 
-# A JPEG is decoded at a fraction of its size, as long as this many of its pixels go into one of the small picture.
+# A JPEG is decoded at a fraction of its size if at least this many pixels remain per pixel of the small picture.
 LEAST_OVERSAMPLING = 2
 
-# What the page tells apart from base64: that there is no picture, and why.
+# Prefix of an error message in place of base64: there is no picture.
 PROBLEM = "!"
 
 
 def small_picture(root: Path, path: str) -> str:
-    """Return an image as the base64 of an RGB WebP of at most SIDE pixels, or `!` and why there is none."""
+    """Return an image as the base64 of an RGB WebP of at most SIDE pixels, or `!` and the error."""
     try:
         return in_decoder(make_small_picture, locate(root, path))
     except ImageError as error:

@@ -1,9 +1,9 @@
-"""What follows from the shards in the dataset card, webdataset/README.md: its head, and some parts of its text.
+"""The parts of the dataset card, webdataset/README.md, that follow from the shards: its head, and parts of its text.
 
 The head is what Hugging Face's `datasets` needs to load every image.
 
-On shards that mix .jpg, .png and .webp the library takes the first samples' extensions for all there are: it refuses,
-or gives no image for an extension that comes later. With the features declared in the card every image is decoded.
+If shards mix .jpg, .png and .webp, the library assumes that the first samples' extensions are all there are. It then
+fails, or returns no image for an extension that comes later. With features declared in the card it decodes every image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pokefa.shards.layout import IMAGE_SUFFIXES, SPLITS
 CARD = "webdataset/README.md"
 FENCE = "---\n"
 
-# The library's name for what is called val here.
+# The library's name for the split val.
 SPLIT_NAMES = {"train": "train", "val": "validation"}
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGEST = "1M<n<10M"
@@ -56,7 +56,7 @@ dataset = dataset.decode("pil").to_tuple("jpg;png;webp", "txt", "json")
 """
 
 
-# -- the text, as far as it follows from split_stats.json --------------------------------------------------------------
+# -- the text that follows from split_stats.json -----------------------------------------------------------------------
 
 
 def count_images(stats: Mapping[str, Any]) -> str:
@@ -69,19 +69,19 @@ def show_loading(stats: Mapping[str, Any]) -> str:
 
 PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {"counts": count_images, "loading": show_loading}
 MARKED = re.compile(rf"(<!-- pokefa:({'|'.join(PARTS)}) -->).*?(<!-- /pokefa -->)", re.DOTALL)
-UNMARKED = re.compile(r"^\d+ images to train on and \d+ to validate with", re.MULTILINE)  # as earlier versions wrote it
+UNMARKED = re.compile(r"^\d+ images to train on and \d+ to validate with", re.MULTILINE)  # earlier versions' text
 
 
 def marked(part: str, stats: Mapping[str, Any]) -> str:
-    """Return a part of the text between comments, which no reader sees and by which it is found again."""
+    """Return a part of the text between invisible comments, by which it is found again."""
     return f"<!-- pokefa:{part} -->{PARTS[part](stats)}<!-- /pokefa -->"
 
 
 def refresh_card(root: Path, stats: Mapping[str, Any]) -> str:
-    """Return the card as it is with what follows from the shards made anew: its head and the marked parts of its text.
+    """Return the card with the parts that follow from the shards renewed: its head and the marked parts of its text.
 
     Args:
-        stats: what split_stats.json says.
+        stats: the content of split_stats.json.
     """
     head, body = read_card(root / CARD)
     body = MARKED.sub(lambda found: marked(found[2], stats), body or SHORT_BODY)
@@ -94,7 +94,7 @@ def refresh_card(root: Path, stats: Mapping[str, Any]) -> str:
 
 
 def read_card(path: Path) -> tuple[dict[str, Any], str]:
-    """Return the YAML head and the text below it; nothing where there is no card, no head where that is no YAML."""
+    """Return the YAML head and the text below it: nothing without a card, and no head if it is not valid YAML."""
     import yaml
 
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -109,7 +109,7 @@ def read_card(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def join_card(head: Mapping[str, Any], body: str) -> str:
-    """Return a card; keys of the head without a value are left out."""
+    """Return a card; keys of the head without a value are omitted."""
     import yaml
 
     kept = {name: value for name, value in head.items() if value is not None}
@@ -117,7 +117,7 @@ def join_card(head: Mapping[str, Any], body: str) -> str:
 
 
 def describe_set(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the card's keys about the shards: sizes, files and features. A split without shards is not named."""
+    """Return the card's keys about the shards: sizes, files and features. A split without shards is omitted."""
     samples = sum(stats["samples"].values())
     sizes = {"size_categories": [next((name for limit, name in SIZES if samples < limit), LARGEST)]}
     present = [split for split in SPLITS if stats["samples"][split]]
@@ -141,7 +141,7 @@ def describe_set(stats: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def features(image_format: str) -> list[dict[str, Any]]:
-    """Return the features as the card's YAML names them: an image column for each extension that may come."""
+    """Return the features in the card's YAML form: an image column for each possible extension."""
     suffixes = IMAGE_SUFFIXES if image_format == "keep" else (image_format,)
     facts: list[dict[str, Any]] = [{"name": name, "dtype": kind} for name, kind in FACTS.items()]
     facts += [{"name": "species_list", "list": "string"}, {"name": "tags", "dtype": "json"}]

@@ -1,7 +1,7 @@
-"""How the set was made, stage by stage: with which settings, and what became of the images under them.
+"""How the set was made, stage by stage: the settings, and what became of the images.
 
-Counts come from the tables as they are now, so an image that was tried again counts once, under the run that had the
-last word, and what a killed run finished counts too.
+Counts come from the tables as they are now. An image that was tried again counts once, under the run whose result is in
+the table, and the results of killed runs count too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pokefa.stage.funnel import Tables
 from pokefa.stage.options import result_settings
 from pokefa.stage.rows import filled
 
-# Settings that say where things are or who ran them, and not how the set was made.
+# Settings about places and persons, not about how the set was made.
 PRIVATE = ("root", "ids", "ids_file", "contact", "ray_address", "config")
 PUBLIC_VALUE = re.compile(r"[\w.,:=+-]{1,60}")
 
@@ -30,7 +30,7 @@ def stage_lines(runs: Sequence[Run], whole: Tables, stats: Mapping[str, Any]) ->
     Args:
         runs: of the whole dataset, the oldest first.
         whole: both tables with all their rows.
-        stats: what split_stats.json says.
+        stats: the content of split_stats.json.
     """
     for stage in dict.fromkeys(run.stage for run in runs):
         own = [run for run in runs if run.stage == stage]
@@ -95,7 +95,7 @@ def _names_run(step: Step) -> bool:
 def settings_of(run: Run) -> str:
     """Return the settings of a run as flags, without paths, addresses and ids.
 
-    Of a stage whose settings say what is in the set, defaults are listed too. Older journals kept none.
+    For a stage whose settings determine the set's contents, defaults are listed too. Older journals have none.
     """
     step = first_step_of(run.stage)
     shown = result_settings(run)
@@ -107,7 +107,7 @@ def settings_of(run: Run) -> str:
 
 
 def public_flags(settings: Mapping[str, Any], subcommands: Sequence[str] = ()) -> list[str]:
-    """Return settings as flags; a value that may say something about a person or a machine is left out."""
+    """Return settings as flags, without values that may reveal a person or a machine."""
     words: list[str] = []
     for name, value in settings.items():
         if name in PRIVATE or value is None or value is False:

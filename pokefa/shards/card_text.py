@@ -1,4 +1,4 @@
-"""The text of the dataset card: what is in the set, how it was made, by which models and thresholds, and its limits."""
+"""The text of the dataset card: the set's contents, its history with models and thresholds, and its limits."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def tell_story(
     """Return the card's text.
 
     Args:
-        stats: what split_stats.json says.
-        base, images: cell texts of the images that stand in the shards.
+        stats: the content of split_stats.json.
+        base, images: cell texts of the images in the shards.
         runs: of the whole dataset, the oldest first.
         whole: both tables with all their rows.
     """
@@ -85,7 +85,7 @@ def model_lines(images: pl.DataFrame) -> Iterator[tuple[str, str, str]]:
 
 
 def score_lines(base: pl.DataFrame) -> Iterator[tuple[str, str, str]]:
-    """Yield the number of images in each ten points of both scores, and of those without one."""
+    """Yield the number of images in each ten points of both scores, and the number without a score."""
     counts = [steps_of(base[name]) for name in ("ae_relevance", "ae_aesthetic")]
     for step in range(0, 100, STEP_OF_SCORES):
         name = f"{step} to {step + STEP_OF_SCORES - (step + STEP_OF_SCORES < 100)}"
@@ -94,7 +94,7 @@ def score_lines(base: pl.DataFrame) -> Iterator[tuple[str, str, str]]:
 
 
 def steps_of(scores: pl.Series) -> Counter[int | None]:
-    """Return how many scores of 0 to 100 lie in each step; 100 belongs to the last."""
+    """Return how many scores of 0 to 100 are in each step; 100 is in the last one."""
     last = 100 - STEP_OF_SCORES
     return Counter(None if text is None else min(last, int(text) // STEP_OF_SCORES * STEP_OF_SCORES) for text in scores)
 
@@ -121,6 +121,5 @@ def rights(about: Publication) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)

@@ -1,6 +1,6 @@
-"""Comparing a set of shards with its manifests: what `webdataset.py --verify` does.
+"""Compares a set of shards with its manifests: `webdataset.py --verify`.
 
-It needs the folder `webdataset/` alone, so that whoever downloads a published set can check it too.
+It only needs the folder `webdataset/`, so anyone who downloads a published set can check it too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ READ_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Found:
-    """What a shard holds, and what is wrong with it."""
+    """The contents of a shard, and its faults."""
 
     name: str
     samples: dict[str, str]  # image_id: species, comma-separated
@@ -48,7 +48,7 @@ class ReadShards:
 
 
 def check_and_report(root: Path, workers: int | None) -> int:
-    """Print what differs, a line each, then the JSON summary; return the exit code."""
+    """Print each difference on a line, then the JSON summary; return the exit code."""
     began = time.monotonic()
     try:
         stats = manifest_of(root)
@@ -74,7 +74,7 @@ def check_and_report(root: Path, workers: int | None) -> int:
 
 
 def what_differs(root: Path, stats: Stats, found: list[Found]) -> list[str]:
-    """Return all that differs between the shards and the manifests, given what each shard of them holds."""
+    """Return all differences between the shards and the manifests, given the contents of each shard."""
     wrong = [line for one in found for line in one.wrong]
     return [*wrong, *check_files(root, stats), *check_lists(root, stats, found)]
 
@@ -97,7 +97,7 @@ def manifest_of(root: Path) -> Stats:
 
 
 def read_all(root: Path, stats: Stats, workers: int | None) -> Iterator[Found]:
-    """Yield what each shard of the manifest holds, in the order of their names."""
+    """Yield the contents of each shard in the manifest, sorted by name."""
     tasks = sorted(stats.shards.items())
     found: dict[str, Found] = {}
     for outcome in run_batches(ReadShards(root), tasks, Pool(workers=workers)):
@@ -107,7 +107,7 @@ def read_all(root: Path, stats: Stats, workers: int | None) -> Iterator[Found]:
 
 
 def read_shard(root: Path, name: str, told: Mapping[str, Any]) -> Found:
-    """Read a shard to its end; `told` is what the manifest says of it."""
+    """Read a shard completely; `told` is its manifest entry."""
     path = root / DATA / name
     where = f"{DATA}/{name}"
     found = Found(name, {}, [])
@@ -150,7 +150,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def check_sample(shard: str, key: str, members: Mapping[str, bytes], samples: dict[str, str]) -> Iterator[str]:
-    """Yield what is wrong with a sample, and add it to `samples`."""
+    """Yield the faults of a sample, and add it to `samples`."""
     images = [extension for extension in members if extension in IMAGE_SUFFIXES]
     if len(images) != 1 or set(members) != {*images, "txt", "json"}:
         yield f"holds {', '.join(sorted(members))}, not one image, txt and json"
@@ -178,14 +178,14 @@ def check_sample(shard: str, key: str, members: Mapping[str, bytes], samples: di
 
 
 def check_files(root: Path, stats: Stats) -> Iterator[str]:
-    """Yield shards that the manifest does not know, which may be left of another set."""
+    """Yield shards that are not in the manifest, perhaps left over from another set."""
     for path in sorted((root / DATA).glob("*.tar")):
         if SHARD_NAME.fullmatch(path.name) and path.name not in stats.shards:
             yield f"{DATA}/{path.name} is not in the manifest"
 
 
 def check_lists(root: Path, stats: Stats, found: list[Found]) -> Iterator[str]:
-    """Yield what differs between the shards and the id lists and species tables of each split."""
+    """Yield the differences between the shards and the id lists and species tables of each split."""
     for split in SPLITS:
         name = f"{split}_ids.txt"
         text = read_ids(root, split)
@@ -206,7 +206,7 @@ def check_lists(root: Path, stats: Stats, found: list[Found]) -> Iterator[str]:
 
 
 def check_species(path: Path, counted: Counter[str]) -> Iterator[str]:
-    """Yield the species whose count in a manifest is not that of the shards; nothing where the manifest is missing."""
+    """Yield the species whose count in a manifest differs from the shards; nothing if the manifest is missing."""
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8").splitlines()[1:]

@@ -1,7 +1,6 @@
-"""The set as a machine reads it: webdataset/croissant.json, in MLCommons' Croissant 1.1.
+"""The set's machine-readable description: webdataset/croissant.json, in MLCommons' Croissant 1.1.
 
-The vocabulary is that of http://mlcommons.org/croissant/1.1. Paths are relative to the file, so that the folder can be
-moved.
+The vocabulary is http://mlcommons.org/croissant/1.1. Paths are relative to the file, so that the folder can be moved.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pokefa.shards.layout import IMAGE_SUFFIXES
 CROISSANT = "webdataset/croissant.json"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 
-# The terms that a document of this version uses without prefix, as the specification lists them.
+# The terms that a document of this version uses without a prefix, according to the specification.
 _CROISSANT_TERMS = (
     "arrayShape citeAs column containedIn extract field fileProperty fileObject fileSet format includes isArray "
     "isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate "
@@ -42,9 +41,9 @@ CONTEXT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of file in the shards, and the record set that shows it.
+    """One kind of file in the shards, and its record set.
 
-    A record set for each, as mlcroissant 1.1 cannot join three kinds of files out of archives.
+    Each kind has its own record set, because mlcroissant 1.1 cannot join three kinds of files from archives.
     """
 
     name: str
@@ -81,10 +80,10 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Publication:
-    """What a publisher says of the set beyond what is in it.
+    """What a publisher states about the set in addition to its contents.
 
     Args:
-        license: an identifier of Hugging Face's list; `other` where the artists keep their rights.
+        license: an identifier of Hugging Face's list; `other` if the artists keep their rights.
         date: of publication, as 2026-11-22.
     """
 
@@ -98,7 +97,7 @@ class Publication:
 
 
 def make_croissant(about: Publication, stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document for the shards that split_stats.json names."""
+    """Return the document for the shards in split_stats.json."""
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -116,7 +115,7 @@ def make_croissant(about: Publication, stats: Mapping[str, Any]) -> dict[str, An
 
 
 def refresh_croissant(root: Path, stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document as it is with what follows from the shards made anew.
+    """Return the document with the parts that follow from the shards renewed.
 
     Raises:
         InputError: it is damaged.
@@ -129,7 +128,7 @@ def refresh_croissant(root: Path, stats: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_shards(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the document says of the shards."""
+    """Return the document's part about the shards."""
     counts = "{train} images to train on, {val} to validate with".format(**stats["samples"])
     return {
         "description": f"Captioned Pokémon fan art: {counts}.",

@@ -1,4 +1,4 @@
-"""An image as it stands in a shard: what a decoder does for packing."""
+"""Prepares an image for a shard, in a decoding process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pokefa.errors import ImageError
 from pokefa.images.files import Facts, check_image, flatten, open_image
 from pokefa.images.formats import KEPT_FORMATS, SUFFIXES
 
-# Pillow's own default of 75 is visible on line art; WebP at its default method is as small and four times as fast as
-# at the slowest.
+# Pillow's default of 75 is visible on line art; WebP's default method is as small as the slowest one and four times as
+# fast.
 SAVING: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "PNG": {},
@@ -24,13 +24,13 @@ FORMAT_OF = {SUFFIXES[name]: name for name in KEPT_FORMATS}
 
 @dataclass(frozen=True)
 class Encoding:
-    """How images stand in the shards, and how closely they are looked at before.
+    """How images are stored in the shards, and how thoroughly they are checked first.
 
     Args:
         format: `keep` for the files as they are, or `jpg`, `png` or `webp` for all of them in one format.
-        max_side: pixels; an image with a longer side is made smaller.
-        decode: every image is decoded to its end; otherwise of those that are packed as they are only the header is
-            read, and damage behind it passes.
+        max_side: pixels; an image with a longer side is scaled down.
+        decode: decode every image completely. Otherwise only the header of an image packed unchanged is read, and
+            damage after it goes unnoticed.
     """
 
     format: str = "keep"
@@ -44,10 +44,10 @@ class Encoding:
 
 
 def prepare(exported: bytes, encoding: Encoding) -> tuple[Facts, bytes | None]:
-    """Return the facts about an image as it is packed, and its bytes; None where they are those of the exported file.
+    """Return the facts about the packed image, and its bytes; None if they equal those of the exported file.
 
     Raises:
-        ImageError: it is damaged, or of a format that no shard holds.
+        ImageError: it is damaged, or its format is not allowed in shards.
     """
     seen = check_image(exported, decode=encoding.decode)
     content = encode(exported, seen, encoding)
@@ -59,7 +59,7 @@ def prepare(exported: bytes, encoding: Encoding) -> tuple[Facts, bytes | None]:
 
 
 def encode(exported: bytes, seen: Facts, encoding: Encoding) -> bytes:
-    """Return the image as `encoding` asks; the same bytes where it is so already."""
+    """Return the image encoded as `encoding` requires; the same bytes if it fits already."""
     name = seen.format if encoding.format == "keep" else FORMAT_OF[encoding.format]
     longer = max(seen.width, seen.height)
     side = min(longer, encoding.max_side or longer)

@@ -1,4 +1,4 @@
-"""Which sample goes into which shard, and what a shard is made of."""
+"""Which sample goes into which shard, and the contents of a shard."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ IMAGE_SUFFIXES = tuple(FORMAT_OF)
 
 SHARD_NAME = re.compile(r"(train|val)-\d{5,}\.tar")
 
-# Part of every shard's plan: a change in what shards hold takes another number, so that old ones are not kept.
+# Part of every shard's plan: increase it whenever the contents of shards change, so that old shards are not kept.
 LAYOUT = 2
 TAR_BLOCK = 512
-TAR_RECORD = 10240  # a tar file ends with two empty blocks and is filled up to whole records
-UNPLANNED_JSON_BYTES = 200  # md5, sha256, width and height join the facts only when the image is read
+TAR_RECORD = 10240  # a tar file ends with two empty blocks and is padded to complete records
+UNPLANNED_JSON_BYTES = 200  # md5, sha256, width and height are added to the facts when the image is read
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image to pack: its file, its caption, and what base.csv says of it."""
+    """One image to pack: its file, its caption, and its facts from base.csv."""
 
     image_id: str
     path: str
@@ -45,13 +45,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class ShardSize:
-    """A shard is full at so many samples, or when the next sample would take its file over so many bytes."""
+    """A shard is full at this many samples, or when the next sample would exceed this many bytes."""
 
     samples: int
     bytes: int | None = None
 
     def holds(self, samples: int, filled: int) -> bool:
-        """Tell whether so many samples, whose members take `filled` bytes, fit into one shard."""
+        """Tell whether this many samples, whose members take `filled` bytes, fit into one shard."""
         file_bytes = -(-(filled + 2 * TAR_BLOCK) // TAR_RECORD) * TAR_RECORD
         return samples <= self.samples and (self.bytes is None or file_bytes <= self.bytes)
 
@@ -65,7 +65,7 @@ def tags_in(text: str) -> dict[str, Any]:
     try:
         tags = json.loads(text)
         to_json(tags)
-    except (ValueError, RecursionError):  # NaN and lone surrogates too, which the shard's JSON could not hold
+    except (ValueError, RecursionError):  # also rejects NaN and lone surrogates, which the shard's JSON cannot hold
         tags = None
     if not isinstance(tags, dict):
         raise ValueError("bad_tags: the tags are not a JSON object; caption the image again")
@@ -89,12 +89,12 @@ def make_sample(row: Row) -> Sample:
 
 
 def shuffled(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """Return the samples in an order that depends on the seed and their ids alone."""
+    """Return the samples in an order that only depends on the seed and their ids."""
     return sorted(samples, key=lambda each: hashlib.sha256(f"shards {seed} {each.image_id}".encode()).digest())
 
 
 def fill_shards(samples: Sequence[Sample], size: ShardSize, root: Path) -> Iterator[list[Sample]]:
-    """Yield the samples of one shard after the other, in order; none is empty."""
+    """Yield the samples of each shard, in order; none is empty."""
     shard: list[Sample] = []
     filled = 0
     for sample in samples:
@@ -109,19 +109,19 @@ def fill_shards(samples: Sequence[Sample], size: ShardSize, root: Path) -> Itera
 
 
 def tar_bytes(sample: Sample, root: Path) -> int:
-    """Return the most bytes that a sample takes in a shard: for each member a header and its content in blocks."""
+    """Return the maximum bytes of a sample in a shard: for each member a header and its content in blocks."""
     try:
         image = locate(root, sample.path).stat().st_size
     except (OSError, BadPathError):
-        image = 0  # to be left out
+        image = 0  # will be left out
     members = (image, len(sample.caption.encode()), len(to_json(sample.facts)) + UNPLANNED_JSON_BYTES)
     return sum(TAR_BLOCK + -(-size // TAR_BLOCK) * TAR_BLOCK for size in members)
 
 
 def plan_hash(samples: Sequence[Sample], encoding: Encoding) -> str:
-    """Return a hash of all that goes into a shard, except for the image files themselves."""
+    """Return a hash of everything in a shard except the image files themselves."""
     how = [LAYOUT, encoding.format, encoding.max_side]
-    if not encoding.decode:  # the same bytes, but such a shard must not pass for one of decoded images
+    if not encoding.decode:  # the same bytes, but this shard must not count as one with decoded images
         how.append("header")
     content = [how, *([each.image_id, each.path, each.caption, each.facts] for each in samples)]
     return hashlib.sha256(to_json(content)).hexdigest()
@@ -132,16 +132,16 @@ def to_json(value: object) -> bytes:
 
 
 def json_text(value: object) -> str:
-    """Return the text of a manifest: keys in order, so that the same set has the same text."""
+    """Return the text of a manifest, with sorted keys, so that the same set gives the same text."""
     return json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-# -- what is in a set of shards ----------------------------------------------------------------------------------------
+# -- the contents of a set of shards -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a shard: the image_id it belongs to, its extension, and where its bytes begin in the tar."""
+    """One file of a shard: its image_id, its extension, and the offset of its bytes in the tar."""
 
     image_id: str
     extension: str
@@ -155,7 +155,7 @@ class Stats:
 
     Args:
         shards, id_lists: {file name: {"sha256", "bytes", "samples", …}}.
-        left_out: {image_id: reason} of the images that no shard could take.
+        left_out: {image_id: reason} of the images that could not be packed.
     """
 
     shards: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class Stats:
 
 
 def built_shard(root: Path, plan: str) -> Path:
-    """Return where a shard is built; `plan` is what tells it from all others."""
+    """Return where a shard with this plan is built."""
     return root / BUILDING / f"{plan}.tar"
 
 
@@ -178,7 +178,7 @@ def split_of(shard: Path) -> str:
 
 
 def read_members(shard: Path) -> Iterator[Member]:
-    """Yield the files of a shard in order; a sample's key is its image_id.
+    """Yield the files of a shard in order; the key of a sample is its image_id.
 
     Raises:
         InputError: the file is not a complete tar.
@@ -196,7 +196,7 @@ def read_members(shard: Path) -> Iterator[Member]:
 
 
 def read_stats(root: Path) -> Stats | None:
-    """Return what split_stats.json says, or None where it is missing: then no set of shards is complete.
+    """Return the content of split_stats.json, or None if it is missing, which means that no set is complete.
 
     Raises:
         InputError: the file is damaged.
@@ -227,20 +227,20 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-# -- why a row is in none ----------------------------------------------------------------------------------------------
+# -- why a row is in no split ------------------------------------------------------------------------------------------
 
-# Left out on purpose, or waiting for a stage that comes before; a row with another reason needs somebody's help.
+# Excluded on purpose, or waiting for an earlier stage; a row with another reason needs attention.
 HARMLESS = ("dropped", "no_caption", "no_species", "no_split")
 
 
 def why_in_no_split(
     image_id: str, drop_reason: str | None, caption: str | None, tags: str | None, species: str | None, *, failed: bool
 ) -> str:
-    """Return the first thing that keeps a row out of the split, in the order of the stages.
+    """Return the first reason that excludes a row from the split, in the order of the stages.
 
     Args:
-        drop_reason, caption, tags, species: its cells; drop_reason is None where no earlier stage dropped it.
-        failed: the last try to caption it ended in an error.
+        drop_reason, caption, tags, species: its cells; drop_reason is None if no earlier stage dropped it.
+        failed: whether the last attempt to caption it failed.
     """
     if drop_reason is not None:
         return f"dropped: {drop_reason}"
@@ -260,7 +260,7 @@ def pokemon_in(tags: str) -> list[str]:
     """Return the names under `pokemon` in the text of a tags cell.
 
     Raises:
-        ValueError: the text is not a JSON object whose `pokemon`, if any, is a list of texts.
+        ValueError: the text is not a JSON object whose `pokemon`, if any, is a list of strings.
     """
     try:
         found = json.loads(tags)

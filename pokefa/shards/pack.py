@@ -1,4 +1,4 @@
-"""Packing shards: what the worker processes do, and the map over them."""
+"""Packs shards: the work of the worker processes, and the map over it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ log = logging.getLogger("pokefa")
 
 @dataclass(frozen=True)
 class Packed:
-    """A shard that lies on disk, and what it was made of.
+    """A shard on disk, and what it was made from.
 
     Args:
         plan: hash of the samples' captions and facts, in order; see `plan_hash`.
         images: hash of the image files, in the same order; see `Digest`.
-        left_out: {image_id: reason} of the planned images that it does not hold.
+        left_out: {image_id: reason} of the planned images that it does not contain.
     """
 
     plan: str
@@ -49,7 +49,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Known:
-    """A shard of an earlier run, and its file; there is none where all its images were bad."""
+    """A shard of an earlier run, and its file, if any of its images could be packed."""
 
     packed: Packed
     path: Path | None = None
@@ -57,11 +57,11 @@ class Known:
 
 @dataclass(frozen=True)
 class Task:
-    """One shard to pack, or to find unchanged.
+    """One shard to pack, unless it is unchanged.
 
     Args:
         known: an earlier shard of the same plan.
-        deadly: ids of images that killed the process that worked on them; they are left out.
+        deadly: ids of images that killed their worker process; they are left out.
     """
 
     plan: str
@@ -72,10 +72,10 @@ class Task:
 
 @dataclass(frozen=True)
 class PackShards:
-    """The worker: packs shards that have to be packed.
+    """The worker: packs shards that have changed.
 
     Args:
-        images: the folder under which the paths of images begin; None = the root.
+        images: the base folder of the images' paths; None = the root.
     """
 
     root: Path
@@ -122,20 +122,20 @@ class PackShards:
         return packed
 
     def members_of(self, sample: Sample, exported: bytes | ImageError, sha256: str) -> dict[str, Any]:
-        """Return the sample as the library writes it: its key, and the bytes of each member by extension.
+        """Return the sample in the library's form: its key, and the bytes of each member by extension.
 
-        Of the facts, `md5` is that of the exported file and `sha256` that of the image as it stands in the shard.
+        In the facts, `md5` is that of the exported file and `sha256` that of the image in the shard.
 
         Args:
-            exported: the image's file, or why it cannot be read.
+            exported: the image's file, or the error in reading it.
             sha256: of the exported file.
 
         Raises:
-            ImageError: the image cannot be read, or does not decode.
+            ImageError: the image cannot be read or decoded.
         """
         if isinstance(exported, ImageError):
             raise exported
-        trusted = self.encoding.keeps and not self.encoding.decode  # to read a header needs no decoder
+        trusted = self.encoding.keeps and not self.encoding.decode  # reading a header needs no decoding process
         seen, made = prepare(exported, self.encoding) if trusted else in_decoder(prepare, exported, self.encoding)
         content = exported if made is None else made
         if made is not None:
@@ -148,7 +148,7 @@ class PackShards:
 
 @dataclass(frozen=True)
 class TryImages:
-    """A worker that does with images what packing does, and writes nothing: to see which of them kills it."""
+    """A worker that processes images as packing does, without writing, to find those that kill it."""
 
     packer: PackShards
 
@@ -163,7 +163,7 @@ class TryImages:
 def pack_tasks(
     packer: PackShards, tasks: Sequence[Task], pool: Pool, should_stop: Callable[[], bool]
 ) -> Iterator[tuple[Task, Packed]]:
-    """Yield each shard as it is finished; an image that kills the process that works on it is left out.
+    """Yield each finished shard; an image that kills its worker process is left out.
 
     Raises:
         PokefaError: a shard cannot be packed.
@@ -189,9 +189,9 @@ def packed_by(outcome: Outcome[Task, Packed]) -> Packed:
 
 
 def is_unchanged(folder: Path, samples: Sequence[Sample], known: Known) -> bool:
-    """Tell whether a known shard is whole, and its images are what they were when it was packed.
+    """Tell whether a known shard is intact and its images have not changed since.
 
-    One that lacks an image because a process died over it, or ran out of time or memory, is not: it has another try.
+    A shard is not unchanged if an image is missing because of a crash, a time-out or lack of memory: it is tried again.
     """
     if any(reason == WORKER_DIED or reason.startswith(_PERHAPS_NEXT_TIME) for reason in known.packed.left_out.values()):
         return False
@@ -204,7 +204,7 @@ def is_unchanged(folder: Path, samples: Sequence[Sample], known: Known) -> bool:
 
 
 def read_image(folder: Path, path: str) -> bytes | ImageError:
-    """Return the bytes of an image file, at most one more than `check_image` takes, or why there are none."""
+    """Return the bytes of an image file, at most one more than `check_image` accepts, or the error in reading it."""
     try:
         place = locate(folder, path)
         if is_remote(folder):
@@ -213,7 +213,7 @@ def read_image(folder: Path, path: str) -> bytes | ImageError:
         with place.open("rb", buffering=0) as stream:
             if os.fstat(stream.fileno()).st_size > MAX_BYTES:
                 return stream.read(MAX_BYTES + 1)
-            return stream.readall()  # `read` would make room for MAX_BYTES every time, at twice the cost of hashing
+            return stream.readall()  # `read` would allocate MAX_BYTES every time, at twice the cost of hashing
     except BadPathError as error:
         return error
     except OSError as error:
@@ -221,13 +221,13 @@ def read_image(folder: Path, path: str) -> bytes | ImageError:
 
 
 class Digest:
-    """The hash over the image files of a shard: of each the SHA-256 of its bytes, or why it cannot be read."""
+    """The hash of a shard's image files: the SHA-256 of the bytes of each, or the error in reading it."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
     def add(self, content: bytes | ImageError) -> str:
-        """Take the next file; return its SHA-256 in hex, which means nothing for an error."""
+        """Add the next file; return its SHA-256 in hex, which has no meaning for an error."""
         one = hashlib.sha256(str(content).encode() if isinstance(content, ImageError) else content).hexdigest()
         self._hash.update(f"{type(content).__name__} {one}\n".encode())
         return one

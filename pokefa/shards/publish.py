@@ -1,8 +1,8 @@
-"""Putting a set of shards in place with its manifests and its card, all of it or nothing.
+"""Publishes a set of shards with its manifests and its card, completely or not at all.
 
-All that changes is built in a folder of its own. Then a list is written of what takes whose place. Before the list is
-on disk nothing has changed. After that `finish` brings every file to its place, as often as it is called: a run that
-was killed in the middle is finished by the next one. While it lasts the manifest is missing, and the set not complete.
+All changes are built in a separate folder. Then a list of the replacements is written. Before the list is on disk,
+nothing has changed. After that, `finish` moves every file into place and may be called repeatedly, so the next run
+completes a killed one. Meanwhile the manifest is missing, which marks the set as incomplete.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOVES = f"{BUILDING}/moves.json"
 
 
 def read_known(root: Path) -> dict[str, Known]:
-    """Return {plan: shard} of the last set, and of what a broken-off run has built."""
+    """Return {plan: shard} of the last set, and of what an interrupted run has built."""
     known: dict[str, Known] = {}
     try:
         stats = json.loads((root / STATS).read_text(encoding="utf-8"))
@@ -35,7 +35,7 @@ def read_known(root: Path) -> dict[str, Known]:
             facts = stats["shards"][name]
             known[facts["plan"]] = Known(Packed(**facts), root / DATA / name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        known.clear()  # no manifest, or a damaged one: every shard is packed anew
+        known.clear()  # no manifest, or a damaged one: pack every shard anew
     for path in (root / BUILDING).glob("*.json"):
         try:
             packed = Packed(**json.loads(path.read_text(encoding="utf-8")))
@@ -46,13 +46,13 @@ def read_known(root: Path) -> dict[str, Known]:
 
 
 def place_of(root: Path, plan: str, known: Mapping[str, Known]) -> Path:
-    """Return where a shard is: in the building folder, or else in the last set."""
+    """Return the path of a shard: in the building folder, or else in the last set."""
     built, last = built_shard(root, plan), known[plan].path if plan in known else None
     return built if last is None or built.exists() else last
 
 
 def clear_building(root: Path, plans: Collection[str] = ()) -> None:
-    """Remove what is being built, except the shards of these plans; the list of a decided change first."""
+    """Empty the building folder, except for the shards of these plans; first remove the list of a pending change."""
     (root / MOVES).unlink(missing_ok=True)
     for path in (root / BUILDING).glob("*"):
         if path.stem not in plans:
@@ -62,20 +62,20 @@ def clear_building(root: Path, plans: Collection[str] = ()) -> None:
 
 
 def publish(root: Path, shards: Mapping[str, Path], files: Mapping[str, bytes]) -> None:
-    """Put a set in place of the last one, all of it or nothing.
+    """Replace the last set, completely or not at all.
 
     Args:
-        shards: {name: where the shard is}, in the building folder or in the set, there perhaps under another name.
-        files: {path relative to the root: content} of manifests, the card and the like; what is so already stays.
+        shards: {name: path of the shard}, in the building folder or, perhaps under another name, in the set.
+        files: {path relative to the root: content} of manifests, card and so on; unchanged files are not written.
 
     Raises:
-        PokefaError: a file cannot be written; the set is as it was, or the next call of `finish` completes it.
+        PokefaError: a file cannot be written; the set is unchanged, or the next call of `finish` completes the change.
     """
     building, staged = root / BUILDING, {}
     for name, path in shards.items():
         if path == root / DATA / name:
             continue
-        if path.parent != building:  # it keeps its name as well, until another shard takes that
+        if path.parent != building:  # it also keeps its old name until another shard takes that
             building.mkdir(exist_ok=True)
             place_file(path, building / path.name)
         staged[f"{DATA}/{name}"] = building / path.name
@@ -98,9 +98,9 @@ def publish(root: Path, shards: Mapping[str, Path], files: Mapping[str, bytes]) 
 
 
 def finish(root: Path) -> None:
-    """Complete a change that has been decided, if there is one.
+    """Complete a pending change, if there is one.
 
-    A change that no longer fits what is there, because somebody has changed one of the files since, is forgotten.
+    If somebody has changed one of the files since, the change no longer fits and is discarded.
     """
     try:
         decided = json.loads((root / MOVES).read_text(encoding="utf-8"))
@@ -113,7 +113,7 @@ def finish(root: Path) -> None:
         return
     built = {root / target: root / BUILDING / move["from"] for target, move in decided["moves"].items()}
     stats = built.pop(root / STATS, None)
-    if stats is not None and stats.exists():  # or else the new one is in its place already
+    if stats is not None and stats.exists():  # otherwise the new one is in place already
         (root / STATS).unlink(missing_ok=True)
     for target, path in built.items():
         _bring(path, target)
@@ -128,14 +128,14 @@ def finish(root: Path) -> None:
 
 
 def _fits(root: Path, target: str, move: Mapping[str, str | None]) -> bool:
-    """Tell whether a file is what it was when the change was decided, or what it is to be."""
+    """Tell whether a file is unchanged since the change was planned, or has its new content already."""
     now = _state(root / target)
     is_old = now == move["before"] or (now is None and target == STATS)
     return now == move["after"] or (is_old and _state(root / BUILDING / str(move["from"])) == move["after"])
 
 
 def _state(path: Path) -> str | None:
-    """Return what tells one content of a file from another: of a shard, which is large, its length and time."""
+    """Return what identifies the content of a file: for a shard, which is large, its length and time."""
     if not path.is_file():
         return None
     facts = path.stat()
@@ -143,7 +143,7 @@ def _state(path: Path) -> str | None:
 
 
 def _bring(path: Path, target: Path) -> None:
-    """Put a built file in its place, where it may be already, and which may be a link to another device."""
+    """Move a built file into place unless it is there already; the place may be a link to another device."""
     if not path.exists():
         return
     place = target.resolve()
@@ -166,11 +166,11 @@ def make_stats(
     settings: Mapping[str, Any],
     id_lists: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return what split_stats.json says. It has no time and no run id: the same set has the same text.
+    """Return the content of split_stats.json, without time and run id: the same set gives the same text.
 
     Args:
-        shards: what is known of each shard, as in `Packed`, by file name.
-        empty: the same of shards that hold no sample and are no files.
+        shards: the entry of each shard, as in `Packed`, by file name.
+        empty: the same for shards without samples, which have no file.
         id_lists: the text of each split's list.
     """
     return {
@@ -199,7 +199,7 @@ def describe(root: Path, stats: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def read_ids(root: Path, split: str) -> str:
-    """Return the text of an id list; an empty one where there is none."""
+    """Return the text of an id list, empty if the file is missing."""
     try:
         return (root / MANIFESTS / f"{split}_ids.txt").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -207,6 +207,6 @@ def read_ids(root: Path, split: str) -> str:
 
 
 def describe_ids(text: str) -> dict[str, int | str]:
-    """Return what the manifest says of an id list."""
+    """Return the manifest entry of an id list."""
     data = text.encode()
     return {"bytes": len(data), "samples": len(text.split()), "sha256": hashlib.sha256(data).hexdigest()}

@@ -1,4 +1,4 @@
-"""Which side of the split each image is on: a side once given stays, and images that belong together are not parted."""
+"""The side of the split of each image: it never changes, and images that belong together are never separated."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pokefa.ledger.journal import RUNS_FOLDER, read_entries
 from pokefa.ledger.table import KEY
 from pokefa.shards.layout import SPLITS
 
-# What a run with --reassign leaves in its journal: sides that were given before it count no more.
+# Marks a run with --reassign in its journal: sides assigned before it no longer count.
 REASSIGNED = "reassigned"
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How many images each species gives to validation, by its rank; rank 1 has the most images."""
+    """How many images of each species go to validation, by rank; rank 1 has the most images."""
 
     head_rank: int = 100
     head_images: int = 2
@@ -33,14 +33,14 @@ class Shares:
 
 @dataclass(frozen=True)
 class Picture:
-    """One image, as far as the split goes.
+    """One image, with what the split depends on.
 
     Args:
-        species: the canonical slugs that it shows; the first one is the species that it stands for.
-        links: marks that it shares with the images that it must not be parted from.
-        side: `train` or `val` where it was given one before; None for a new image.
-        ts: when it was downloaded; the oldest member of a group decides for the others.
-        in_set: False for an image that has a side and left the set: new ones like it go to its side.
+        species: the canonical slugs that it shows; the first one is its main species.
+        links: keys that it shares with the images on the same side.
+        side: `train` or `val` if assigned before; None for a new image.
+        ts: time of the download; the oldest member of a group decides for the others.
+        in_set: False for an image that has a side and left the set: similar new ones go to its side.
     """
 
     image_id: str
@@ -57,12 +57,12 @@ class Picture:
 
 
 def split_pictures(pictures: Iterable[Picture], shares: Shares, seed: int) -> dict[str, str]:
-    """Return {image_id: "train" or "val"} of the pictures in the set.
+    """Return {image_id: "train" or "val"} of the images in the set.
 
-    Those that have a side keep it, and new ones of their groups go to the side of the oldest of them; where none of a
-    group has a side, to that of the oldest that left the set. Other groups come up in the order of their hashes. One
-    goes to validation when each species that its pictures stand for still has room for them there, and each species
-    that they show keeps a picture in train.
+    Images with a side keep it, and new ones of their group join the oldest of them. If no image of a group in the set
+    has a side, the group joins the oldest one that left the set. All other groups are drawn in the order of their
+    hashes. A group goes to validation if each main species of its images still has room there, and each species that
+    they show keeps an image in train.
     """
     pictures = list(pictures)
     in_set = [picture for picture in pictures if picture.in_set]
@@ -92,25 +92,25 @@ def split_pictures(pictures: Iterable[Picture], shares: Shares, seed: int) -> di
 
 
 def side_of(group: Iterable[Picture]) -> str | None:
-    """Return the side of the oldest picture that has one, or None."""
+    """Return the side of the oldest image that has one, or None."""
     given = [picture for picture in group if picture.side is not None]
     return min(given, key=lambda picture: picture.age).side if given else None
 
 
 def count_species(pictures: Iterable[Picture]) -> Counter[str]:
-    """Return how many pictures show each species."""
+    """Return how many images show each species."""
     return Counter(name for picture in pictures for name in picture.species)
 
 
 def room_in_validation(pictures: Iterable[Picture], shares: Shares) -> Counter[str]:
-    """Return how many pictures each species is to give; those shown most come first, equals by name."""
+    """Return how many images of each species go to validation; the most frequent species first, then by name."""
     shown = count_species(pictures)
     ranked = sorted(shown, key=lambda name: (-shown[name], name))
     return Counter({name: shares.of_rank(rank) for rank, name in enumerate(ranked, start=1)})
 
 
 def linked_groups(pictures: Sequence[Picture]) -> list[list[Picture]]:
-    """Return the pictures in groups; two that share a link, directly or through others, are in the same group."""
+    """Return the images in groups; two that share a link, directly or through others, are in one group."""
     parent: dict[str, str] = {}
 
     def top(node: str) -> str:
@@ -129,32 +129,32 @@ def linked_groups(pictures: Sequence[Picture]) -> list[list[Picture]]:
 
 
 def draw(seed: int, image_id: str) -> bytes:
-    """Return the place of an image in the draw for validation: lower bytes come up earlier."""
+    """Return the sort key of an image in the draw for validation: lower bytes come first."""
     return hashlib.sha256(f"split {seed} {image_id}".encode()).digest()
 
 
 def parted_groups(pictures: Iterable[Picture], sides: Mapping[str, str]) -> list[list[Picture]]:
-    """Return the groups with images on both sides, the oldest image of each first."""
+    """Return the groups with images on both sides, each sorted from the oldest image."""
     groups = linked_groups([picture for picture in pictures if picture.in_set])
     parted = [group for group in groups if len({sides[picture.image_id] for picture in group}) > 1]
     return sorted((sorted(group, key=lambda each: each.age) for group in parted), key=lambda group: group[0].age)
 
 
 def species_without_train(pictures: Sequence[Picture], sides: Mapping[str, str]) -> list[str]:
-    """Return the species that no image of train shows."""
+    """Return the species that no image in train shows."""
     in_set = [picture for picture in pictures if picture.in_set]
     in_train = count_species(picture for picture in in_set if sides[picture.image_id] == "train")
     return sorted(count_species(in_set).keys() - in_train.keys())
 
 
 def remembered_sides(root: Path) -> dict[str, str]:
-    """Return the side that split.py last gave to each image, from its journals: also of images that left base.csv.
+    """Return the last side that split.py assigned to each image, from its journals, including images not in base.csv.
 
     Raises:
         InputError: a journal is damaged.
     """
     sides: dict[str, str] = {}
-    for path in sorted((root / RUNS_FOLDER).glob("*-split-*.jsonl")):  # in the order in which the runs started
+    for path in sorted((root / RUNS_FOLDER).glob("*-split-*.jsonl")):  # in the order of the runs' start times
         for _, entry in read_entries(path):
             if entry.get("note") == {REASSIGNED: True}:
                 sides.clear()

@@ -1,4 +1,4 @@
-"""The tar files that shards are: written by the webdataset library, hashed as they pass."""
+"""The tar files of shards: written by the webdataset library, hashed on the way."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pokefa.images.files import MAX_BYTES
 OWNER = "pokefa"
 SCRIPTS = Path(__file__).resolve().parents[2] / "webdataset"
 
-# The disk starts on each piece of a shard as soon as it is complete: at the end little is left to wait for.
+# Writing to disk starts as soon as each piece of a shard is complete, so that little is left at the end.
 START_WRITING_BYTES = 8 * 2**20
 
 
 class HashingStream:
-    """A stream to write to, which hashes and counts what passes, and has the system write it out as it comes."""
+    """A stream that hashes and counts what is written to it, and makes the system write it to disk early."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -33,7 +33,7 @@ class HashingStream:
         written = self._stream.write(data)
         if self.bytes - self._given_out >= START_WRITING_BYTES and hasattr(os, "posix_fadvise"):
             self._stream.flush()
-            # Linux starts to write such pages and does not wait; those that are not on the disk yet stay in memory.
+            # Linux starts to write these pages without waiting; those not yet on the disk stay in memory.
             length = self.bytes - self._given_out
             os.posix_fadvise(self._stream.fileno(), self._given_out, length, os.POSIX_FADV_DONTNEED)
             self._given_out = self.bytes
@@ -49,7 +49,7 @@ class HashingStream:
 def open_tar(stream: HashingStream) -> Any:
     """Return the library's TarWriter on a stream, with a fixed owner and time.
 
-    It writes each member straight to the stream, where the library's own way goes through blocks of 10 kB.
+    It writes each member directly to the stream; the library's own method copies blocks of 10 kB.
     """
     library_writer = import_tar_writer()
 
@@ -58,24 +58,24 @@ def open_tar(stream: HashingStream) -> Any:
         def tarmode(fileobj: object, compress: object = None) -> str:
             return "w"
 
-    # A float as mtime would bring an extra header to every member.
+    # A float as mtime would add an extra header to every member.
     writer = DirectTarWriter(stream, user=OWNER, group=OWNER, mode=0o644, mtime=0, encoder=False)
-    writer.tarstream.copybufsize = MAX_BYTES  # a member in one piece comes through without a copy
+    writer.tarstream.copybufsize = MAX_BYTES  # a member in one piece is passed on without a copy
     return writer
 
 
 def import_tar_writer() -> Any:
     """Return the library's TarWriter.
 
-    The folder of the scripts bears the library's name; where it stands on `sys.path`, as it does while one of them
-    runs, it is taken off first.
+    The folder of the scripts has the library's name. While one of them runs, it is on `sys.path` and must be removed
+    first.
 
     Raises:
         PokefaError: the library is not installed.
     """
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != SCRIPTS]
     try:
-        from webdataset import TarWriter  # type: ignore[attr-defined]  # to mypy, the scripts' folder
+        from webdataset import TarWriter  # type: ignore[attr-defined]  # mypy sees the scripts' folder
     except ImportError:
         raise PokefaError(
             "the webdataset library is missing: pip install -r requirements/requirements_webdataset.txt"

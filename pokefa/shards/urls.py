@@ -1,4 +1,4 @@
-"""The set without its images: what is published where the images may not be."""
+"""The set without its images, for publication when the images may not be published."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TYPES = {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "text": pl.St
 def write_urls(root: Path, base: pl.DataFrame, images: pl.DataFrame, ids: Sequence[str]) -> None:
     """Write the declared columns of base.csv, and sha256 of the downloaded bytes, for these ids.
 
-    `image_id` is the MD5 of the downloaded bytes, by which `scrape.py --from-urls` knows that it got the same.
+    `image_id` is the MD5 of the downloaded bytes, with which `scrape.py --from-urls` verifies a download.
 
     Args:
         base, images: cell texts of both tables.
 
     Raises:
-        PokefaError: the file cannot be written; an older one is unchanged.
+        PokefaError: the file cannot be written; an existing one is unchanged.
     """
     declared = [pl.col(column.name).cast(TYPES[column.kind]) for column in BASE.columns]
     sums = with_missing(images, ["sha256"]).select(KEY, "sha256")
@@ -40,7 +40,7 @@ def write_urls(root: Path, base: pl.DataFrame, images: pl.DataFrame, ids: Sequen
 
 
 def urls_without(root: Path, ids: Collection[str]) -> bytes | None:
-    """Return the content of the file without some images; None where it names none of them.
+    """Return the content of the file without some images, or None if it names none of them.
 
     Raises:
         InputError: the file is damaged.

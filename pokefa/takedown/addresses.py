@@ -1,7 +1,7 @@
-"""Addresses in one form, however they were typed: as a site writes them, as a browser shows them, as people say them.
+"""One normal form for addresses, whether a site writes them, a browser shows them or a person types them.
 
-The form leaves out what makes no other page: the scheme, a `www.`, a fragment, a slash at the end. It holds a host's
-own letters in place of `xn--…`, and a path's in place of `%…`.
+The form leaves out what does not change the page: the scheme, a `www.`, a fragment, a trailing slash. Hosts are decoded
+from `xn--…`, and paths from `%…`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from urllib.parse import unquote, unquote_plus, urlsplit
 
 @dataclass(frozen=True)
 class Address:
-    """An address in its one form; the host of a file in a folder is empty.
+    """An address in normal form; the host of a file in a folder is empty.
 
     Args:
-        port: None for that of http or https.
-        path: its parts; one that held %2F is one part.
+        port: None for the default of http or https.
+        path: its parts; one that contained %2F is one part.
     """
 
     host: str
@@ -32,14 +32,14 @@ class Address:
         return bool(self.host) and not (self.path or self.query)
 
     def is_under(self, page: Address) -> bool:
-        """Tell whether this is a page or lies under it: /someone/art/1 is under /someone, /someone-else is not."""
+        """Tell whether this is a page or below it: /someone/art/1 is under /someone, /someone-else is not."""
         if (self.host, self.port) != (page.host, page.port):
             return False
         return self == page or (bool(page.host) and not page.query and self.path[: len(page.path)] == page.path)
 
 
 def read_address(text: str | None) -> Address | None:
-    """Return the one form of an address, None for what is no address."""
+    """Return the normal form of an address, or None if it is not an address."""
     try:
         parts = urlsplit((text or "").strip())
         host, port = parts.hostname, parts.port
@@ -58,13 +58,13 @@ def read_address(text: str | None) -> Address | None:
 
 
 def read_typed(text: str) -> Address | None:
-    """Return the one form of an address that a person typed, perhaps without https:// as browsers show it."""
+    """Return the normal form of an address that a person typed, perhaps without https://, as browsers show it."""
     text = text.strip()
     return read_address(text if re.match(r"file:|([a-z][a-z0-9+.-]*:)?//", text, re.IGNORECASE) else f"//{text}")
 
 
 def plain_host(host: str) -> str:
-    """Return a host without `www.`, in small letters, those of `xn--…` decoded.
+    """Return a host in lower case, without `www.`, and with `xn--…` decoded.
 
     >>> plain_host("WWW.xn--pokmon-dva.Example.")
     'pokémon.example'
@@ -76,7 +76,7 @@ def plain_host(host: str) -> str:
 
 
 def _mapped(host: str) -> str:
-    """Return a host as UTS 46 maps it: small letters, one form of each, full stops of other scripts as dots."""
+    """Return a host mapped by UTS 46: lower case, normalized, with full stops of other scripts as dots."""
     if host.isascii():
         return host.lower()
     import idna
@@ -97,13 +97,13 @@ def _decoded(label: str) -> str:
 
 
 def _letters(text: str) -> str:
-    """Return a text in which one letter is one code point: é is typed as one or as two."""
+    """Return a text normalized to composed characters: é may be typed as one code point or two."""
     return unicodedata.normalize("NFC", text)
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """A set of addresses, in which one is found by any of its forms."""
+    """A set of addresses that matches any spelling of its members."""
 
     plain: frozenset[Address]
 

@@ -1,4 +1,4 @@
-"""What there is of some images, outside the rows of images.csv: everything that a takedown removes."""
+"""Everything about some images outside the rows of images.csv: all that a takedown removes."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 IMAGE_HASH = re.compile(r"[0-9a-fA-F]{16}")
 
 REPORT_TITLE = "PokeFA dataset report"
-# In the head of a report that names every image whose picture it holds; earlier ones showed inpainting without ids.
+# In the head of a report that names every image it shows; earlier reports showed inpainting without ids.
 REPORT_MARK = "PokeFA report 2"
 
 
 @dataclass(frozen=True)
 class Traces:
-    """What there is of some images.
+    """Everything about some images.
 
     Args:
-        files: in the data folders; masks, boxes and temporary files too.
+        files: in the data folders, including masks, boxes and temporary files.
         elsewhere: the same under --data-root, if that is not the root.
-        pages: generated pages that show one.
-        withdrawal: what has to change in the shards and their manifests.
-        requests: what was asked about them; `answers` of the answers are stored.
+        pages: generated pages that show one of them.
+        withdrawal: the changes to the shards and their manifests.
+        requests: the requests about them; `answers` of the answers are stored.
         waiting: files of questions about them that are not done.
     """
 
@@ -54,12 +54,12 @@ class Traces:
 
     @property
     def with_files(self) -> set[str]:
-        """The ids of which there is a file."""
+        """The ids of images with a file."""
         names = (IMAGE_ID.search(path.name) for path in (*self.files, *self.elsewhere))
         return {found.group() for found in names if found}
 
     def told(self, root: Path) -> dict[str, object]:
-        """Return what a record says of them."""
+        """Return them as part of a takedown's record."""
         return {
             "files": [path.relative_to(root).as_posix() for path in self.files],
             "sums": [[path.stat().st_size, sha256_of(path)] for path in self.files if path.is_file()],
@@ -71,7 +71,7 @@ class Traces:
         }
 
     def lines(self, root: Path, *, would: bool) -> Iterator[str]:
-        """Yield what goes, a line each."""
+        """Yield a line for each kind of thing to remove."""
         for path in (*(path.relative_to(root) for path in (*self.files, *self.pages)), *self.elsewhere):
             yield f"    {'would remove' if would else 'removed'} {path}"
         for name in self.withdrawal.paths:
@@ -86,10 +86,10 @@ class Traces:
 
 
 def find_traces(root: Path, data: Path, images: pl.DataFrame, image_ids: Collection[str]) -> Traces:
-    """Look for images everywhere.
+    """Find everything about some images.
 
     Args:
-        data: where the images lie, if that is not the root.
+        data: the folder of the images, if that is not the root.
         images: cell texts of images.csv.
 
     Raises:
@@ -109,10 +109,10 @@ def find_traces(root: Path, data: Path, images: pl.DataFrame, image_ids: Collect
 
 
 def remove_traces(root: Path, traces: Traces, base: pl.DataFrame) -> None:
-    """Remove them; a run that is killed in the middle is finished by the next one.
+    """Remove the traces; if the run is killed, the next one finishes the removal.
 
     Args:
-        base: cell texts of base.csv, as they were with the images in it.
+        base: cell texts of base.csv while it still had the images.
 
     Raises:
         PokefaError: something cannot be removed.
@@ -130,7 +130,7 @@ def remove_traces(root: Path, traces: Traces, base: pl.DataFrame) -> None:
 
 
 def requests_about(root: Path, image_ids: Collection[str]) -> set[str]:
-    """Return the requests that were made about images; the stored answers have these for keys and name no image.
+    """Return the requests about images; they are the keys of the stored answers, which name no image.
 
     Raises:
         InputError: a journal or a record of a batch is damaged.
@@ -148,7 +148,7 @@ def requests_about(root: Path, image_ids: Collection[str]) -> set[str]:
 
 
 def files_of(root: Path, image_ids: Iterable[str]) -> list[Path]:
-    """Return every file in the data folders whose name holds one of the ids: masks, boxes and temporaries too."""
+    """Return all files in the data folders whose name contains one of the ids: images, masks, boxes, temporaries."""
     ids = set(image_ids)
     found = []
     for folder in DATA_FOLDERS:
@@ -162,8 +162,8 @@ def files_of(root: Path, image_ids: Iterable[str]) -> list[Path]:
 def pages_showing(root: Path, image_ids: Collection[str]) -> list[Path]:
     """Return the generated pages that name one of the images, and the reports that may show any image.
 
-    A page of duplicates shows the kept image beside the removed one and names only the latter, so who looks for an
-    image asks for its duplicate group.
+    A page of duplicates shows the kept image beside the removed one but only names the latter, so look for an image
+    together with its duplicate group.
     """
     found = []
     for path in walk_files(root / "metadata"):
@@ -176,15 +176,15 @@ def pages_showing(root: Path, image_ids: Collection[str]) -> list[Path]:
 
 
 def may_show_any(page: str) -> bool:
-    """Tell whether a page is a report of an earlier version, which showed pictures without naming their images."""
+    """Tell whether a page is a report of an earlier version, which showed images without naming them."""
     head = page.partition("</head>")[0]
     return f"<title>{REPORT_TITLE}</title>" in head and f'content="{REPORT_MARK}"' not in head
 
 
 def near_copies(images: pl.DataFrame, image_ids: Sequence[str]) -> list[str]:
-    """Return other images of the same duplicate groups, and those with nearly the same hash that are in no group yet.
+    """Return other images of the same duplicate groups, and ungrouped images with nearly the same hash.
 
-    They are the same picture, found elsewhere.
+    They show the same picture, found elsewhere.
     """
     rows = images.filter(pl.col(KEY).is_in(list(image_ids)))
     hashes = [Hash(text, None) for text in rows["phash64"].drop_nulls() if IMAGE_HASH.fullmatch(text)]
@@ -193,7 +193,7 @@ def near_copies(images: pl.DataFrame, image_ids: Sequence[str]) -> list[str]:
 
 
 def same_groups(images: pl.DataFrame, image_ids: Collection[str]) -> pl.DataFrame:
-    """Return the rows of the duplicate groups that the images belong to, the images among them."""
+    """Return the rows of the images' duplicate groups, including the images."""
     groups = images.filter(pl.col(KEY).is_in(list(image_ids)) & pl.col("dupe_group").is_not_null())["dupe_group"]
     return images.filter(pl.col("dupe_group").is_in(groups.to_list()))
 
@@ -209,7 +209,7 @@ class NamedFile:
 
 
 def named_files(tables: Tables) -> Iterator[NamedFile]:
-    """Yield each file that a row names, but for those of taken-down images."""
+    """Yield each file that a row names, except those of taken-down images."""
     for schema, frame in ((IMAGES, tables.images), (BASE, tables.base)):
         here = frame.filter(~TAKEN_DOWN)
         for column in schema.path_names:

@@ -1,7 +1,7 @@
-"""Proof of takedowns: what is still there of images that were taken down, as (kind, what).
+"""Verifies takedowns: what is left of images that were taken down, as (kind, what).
 
-Nothing is taken from a list of places alone: every path that a journal ever named for such an image is opened, and what
-is in the data folders, linked ones included, is known by its name and by its bytes.
+The check does not rely on a list of known places. It opens every path that a journal ever named for such an image, and
+matches every file in the data folders, linked ones included, by its name and its bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pokefa.takedown.shards import plan_withdrawal
 
 
 def check_gone(root: Path, tables: Tables) -> Iterator[tuple[str, str]]:
-    """Yield what is left of images that were taken down, and takedowns that were not finished."""
+    """Yield what is left of taken-down images, and unfinished takedowns."""
     images = tables.images
     gone = set(images.filter(TAKEN_DOWN)[KEY])
     try:
@@ -60,10 +60,10 @@ def check_gone(root: Path, tables: Tables) -> Iterator[tuple[str, str]]:
 
 
 def left_files(root: Path, tables: Tables, records: Collection[Record]) -> list[str]:
-    """Return the files, relative to the root, that hold bytes of images that were taken down.
+    """Return the files, relative to the root, that hold bytes of taken-down images.
 
-    A file with the same bytes that the row of another image names is that image's: takedown.py has named it as the
-    same picture from elsewhere.
+    A file that the row of another image names belongs to that image even if the bytes are the same: takedown.py has
+    listed it as the same picture from elsewhere.
     """
     gone = tables.images.filter(TAKEN_DOWN).select(KEY, "bytes")
     ids = set(gone[KEY])
@@ -109,7 +109,7 @@ def _has_bytes_of(
 
 
 def check_records(root: Path, records: Collection[Record], images: pl.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yield records that a killed run left unfinished, and images of which row and record disagree."""
+    """Yield records that a killed run left unfinished, and images whose row and record disagree."""
     for record in records:
         if record.finished is None:
             yield "takedown_unfinished", f"{TAKEDOWNS_FOLDER}/{record.run_id}.json is not finished"
@@ -123,7 +123,7 @@ def check_records(root: Path, records: Collection[Record], images: pl.DataFrame)
 
 
 def check_looks(root: Path, images: pl.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yield the images that are still there and look like one that was taken down."""
+    """Yield the images that look like one that was taken down."""
     told = [image for record in read_records(root) for image in record.images if image.get("phash")]
     hashes = [Hash(str(image["phash"]), image.get("phash_contrast")) for image in told]
     for image_id in look_alikes(images.filter(~TAKEN_DOWN), [one for one in hashes if not is_flat(one)]):
@@ -131,13 +131,13 @@ def check_looks(root: Path, images: pl.DataFrame) -> Iterator[tuple[str, str]]:
 
 
 def check_packed(root: Path, gone: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield shards that hold an image, finished or being built, and manifests that name one."""
+    """Yield shards, finished or being built, that hold an image, and manifests that name one."""
     for folder in (DATA, BUILDING):
         for path in sorted((root / folder).glob("*.tar")):
             try:
                 held = {member.image_id for member in read_members(path)}
             except PokefaError:
-                continue  # a damaged shard is a finding of its own
+                continue  # reported by another check
             for image_id in sorted(held.intersection(gone)):
                 yield "taken_down_bytes", f"{image_id} in {folder}/{path.name}"
     try:
@@ -148,7 +148,7 @@ def check_packed(root: Path, gone: Collection[str]) -> Iterator[tuple[str, str]]
 
 
 def old_pages(root: Path, gone: Collection[str]) -> Iterator[str]:
-    """Yield generated pages that may show an image and are older than its takedown: later ones cannot show it."""
+    """Yield generated pages that may show an image: those older than its takedown."""
     ends = {
         str(image[KEY]): datetime.fromisoformat(record.finished).timestamp()
         for record in read_records(root)

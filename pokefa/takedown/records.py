@@ -1,8 +1,8 @@
 """The records of takedowns, metadata/takedowns/<run_id>.json, and what they keep from coming back.
 
-A record says who was taken down, why, when, what was asked for and what was removed. It is written before the first
-byte goes, with the perceptual hash of each image as it was downloaded: by that, and by the rows that stay in
-images.csv, the scraper knows the image again under another address, or saved anew with other bytes.
+A record says who was taken down, why, when, what was requested and what was removed. It is written before the first
+byte is removed, with the perceptual hash of each downloaded image. With that hash, and the rows that stay in
+images.csv, the scraper recognizes the image under another address or with other bytes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Record:
     """One takedown.
 
     Args:
-        asked: what was named on the command line, by flag.
-        images: of each image image_id, sha256, source_url, source_page, phash and phash_contrast of the downloaded
-            file, None where it was gone already.
+        asked: the names on the command line, by flag.
+        images: image_id, sha256, source_url, source_page, phash and phash_contrast of the downloaded file of each
+            image; the hashes are None if the file was missing already.
         removed: the files that were removed, and those that were rewritten without the images.
-        finished: when the last byte was gone; None while a run is at it, or was killed.
+        finished: when the last byte was removed; None if the run is in progress or was killed.
     """
 
     run_id: str
@@ -50,7 +50,7 @@ class Record:
         return {str(image[KEY]) for image in self.images}
 
     def write(self, root: Path) -> None:
-        """Bring the record to the disk.
+        """Write the record to disk.
 
         Raises:
             PokefaError: it cannot be written.
@@ -80,10 +80,10 @@ def read_records(root: Path) -> list[Record]:
 
 
 def hash_picture(picture: Path | bytes) -> Hash | None:
-    """Return the hash of an image file or its bytes; None where it does not open.
+    """Return the hash of an image file or its bytes, or None if it cannot be opened.
 
     Raises:
-        ImageError: it takes more time or memory than it may.
+        ImageError: it exceeds the limits on time or memory.
         PokefaError: the libraries of the hash are not installed.
     """
     require_libraries()
@@ -100,10 +100,10 @@ def hash_picture(picture: Path | bytes) -> Hash | None:
 
 @dataclass(frozen=True)
 class TakenDown:
-    """What must not come back: images by id, by address, and by look.
+    """What must not come back: images by id, by address and by hash.
 
     Args:
-        threshold: two hashes that differ in at most so many of 64 bits are of one picture.
+        threshold: two hashes that differ in at most this many of 64 bits belong to the same picture.
     """
 
     ids: frozenset[str]
@@ -112,7 +112,7 @@ class TakenDown:
     threshold: int
 
     def nearest(self, hashed: Hash) -> tuple[str, int] | None:
-        """Return the image that a picture is, and in how many bits their hashes differ; None for any other picture."""
+        """Return the matching image and the number of differing bits, or None if no image matches."""
         if not self.hashes or is_flat(hashed):
             return None
         own = int(hashed.phash, 16)
@@ -121,7 +121,7 @@ class TakenDown:
 
 
 def read_taken_down(root: Path, images: pl.DataFrame, threshold: int) -> TakenDown | None:
-    """Return what must not come back, or None where nothing was taken down.
+    """Return what must not come back, or None if nothing was taken down.
 
     Args:
         images: cell texts of image_id, source_url, drop_reason, phash64 and phash_contrast.
@@ -151,7 +151,7 @@ def read_taken_down(root: Path, images: pl.DataFrame, threshold: int) -> TakenDo
 
 
 def look_alikes(images: pl.DataFrame, hashes: Iterable[Hash]) -> list[str]:
-    """Return the images whose own hash is within THRESHOLD of one of `hashes`; plain pictures look like none.
+    """Return the images whose own hash is within THRESHOLD of one of `hashes`; plain images match nothing.
 
     Args:
         images: cell texts of image_id, phash64 and phash_contrast.
@@ -174,7 +174,7 @@ def look_alikes(images: pl.DataFrame, hashes: Iterable[Hash]) -> list[str]:
 
 
 def require_libraries() -> None:
-    """Check that hashes can be made, before anything rests on it.
+    """Check that hashes can be computed, before anything depends on it.
 
     Raises:
         PokefaError: the libraries are not installed.

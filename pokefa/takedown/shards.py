@@ -1,8 +1,8 @@
-"""Taking images out of a packed set: the shards that hold them are cut, and all that speaks of the set follows.
+"""Removes images from a packed set: rewrites the shards that hold them, and updates everything that describes the set.
 
-The members of the samples that stay are copied as they are, so a cut shard has the bytes that the packer gives a shard
-of these samples. It is built where the packer builds, and takes its place as the packer's shards do, together with all
-else that changes: `publish` says how that survives a kill.
+The members of the other samples are copied unchanged, so a rewritten shard has the same bytes as if the packer had made
+it from these samples. It is built in the packer's building folder and published in the same way, together with all
+other changes: `publish` describes how that survives a kill.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Cut:
 
     Args:
         name: of the file.
-        kept: (begin, end) in bytes of each member that stays, in order.
-        gone: {image_id: the species that its facts name} of the samples that leave.
+        kept: (begin, end) in bytes of each remaining member, in order.
+        gone: {image_id: the species in its facts} of the removed samples.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """What has to change so that the set holds and names none of some images.
+    """The changes after which the set holds and names none of some images.
 
     Args:
-        listed: the images that leave the id list of each split.
-        urls: the new content of urls.parquet, where it names one.
-        left_out: whether split_stats.json names one among those that no shard holds.
+        listed: the images to remove from each split's id list.
+        urls: the new content of urls.parquet, if it names one.
+        left_out: whether split_stats.json lists one as held by no shard.
     """
 
     gone: frozenset[str]
@@ -77,7 +77,7 @@ class Withdrawal:
 
 
 def plan_withdrawal(root: Path, gone: Iterable[str]) -> Withdrawal:
-    """Look for images in every shard, in the manifests, and in the set without images.
+    """Find the images in every shard, in the manifests, and in the set without images.
 
     Raises:
         InputError: a shard or a manifest is damaged.
@@ -94,16 +94,16 @@ def plan_withdrawal(root: Path, gone: Iterable[str]) -> Withdrawal:
 
 
 def withdraw(root: Path, plan: Withdrawal, species: Mapping[str, tuple[str, ...]]) -> None:
-    """Make the change, all of it or nothing.
+    """Make the change completely or not at all.
 
     Args:
-        species: those that base.csv names, for images that are listed and in no shard.
+        species: those in base.csv, for listed images that are in no shard.
 
     Raises:
-        InputError: a file that has to change is damaged.
-        PokefaError: a file cannot be written; the set is as it was, or the next call of `finish` completes it.
+        InputError: a file to change is damaged.
+        PokefaError: a file cannot be written; the set is unchanged, or the next call of `finish` completes the change.
     """
-    clear_building(root)  # what a broken-off packing left may hold the images; the next one packs it anew
+    clear_building(root)  # an interrupted packing may have left the images; the next one packs it anew
     if not plan.paths:
         return
     stats = json.loads((root / STATS).read_text(encoding="utf-8")) if (root / STATS).is_file() else None
@@ -122,7 +122,7 @@ def withdraw(root: Path, plan: Withdrawal, species: Mapping[str, tuple[str, ...]
 def _cut_shards(
     root: Path, plan: Withdrawal, known: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, Path], dict[str, Mapping[str, Any]]]:
-    """Build the shards that lose samples; return {name: where it is} and {name: what the manifest says} of all."""
+    """Build the shards that lose samples; return {name: path} and {name: manifest entry} of all."""
     cuts = {cut.name: cut for cut in plan.cuts}
     places, facts = {}, {}
     for name, new in _new_names(root, plan).items():
@@ -137,9 +137,9 @@ def _cut_shards(
 def _cut_shard(
     root: Path, cut: Cut, told: Mapping[str, Any] | None, gone: frozenset[str]
 ) -> tuple[Path, Mapping[str, Any] | None]:
-    """Build a shard without the samples that leave; return where it is, and what the manifest says if it knew it.
+    """Build a shard without the removed samples; return its path, and its manifest entry if there was one.
 
-    Its plan is one that the packer never makes: a shard of other samples must not be taken for it.
+    Its plan is one that the packer never makes, so it cannot be mistaken for a shard of other samples.
     """
     was = cut.name if told is None else told["plan"]
     plan = hashlib.sha256(f"without {' '.join(sorted(cut.gone))} {was}".encode()).hexdigest()
@@ -152,7 +152,7 @@ def _cut_shard(
 
 
 def _new_names(root: Path, plan: Withdrawal) -> dict[str, str]:
-    """Return {name: new name} of the shards that keep samples; where one goes, the later ones close the gap."""
+    """Return {name: new name} of the shards that keep samples; later ones fill the gap of an emptied one."""
     empty = {cut.name for cut in plan.cuts if not cut.kept}
     names, numbers = {}, Counter[str]()
     for path in sorted(shard_paths(root), key=lambda path: (len(path.name), path.name)):
@@ -169,7 +169,7 @@ def _new_names(root: Path, plan: Withdrawal) -> dict[str, str]:
 def _cut_lists(
     root: Path, plan: Withdrawal, species: Mapping[str, tuple[str, ...]]
 ) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Return the text of each split's id list, and {path: content} of the lists and species tables that change."""
+    """Return the text of each split's id list, and {path: content} of the changed lists and species tables."""
     shown = dict(species) | {image_id: names for cut in plan.cuts for image_id, names in cut.gone.items()}
     lists, files = {}, {} if plan.urls is None else {URLS: plan.urls}
     for split, leaving in plan.listed.items():
@@ -190,7 +190,7 @@ def _cut_lists(
 
 
 def _without_species(text: str, lost: Mapping[str, int], images: int) -> str:
-    """Return a species table of split.py without the species of images that leave; `images` stay."""
+    """Return a species table of split.py without the species of removed images; `images` remain."""
     head, *lines = text.splitlines()
     counts = {name: int(count) - lost.get(name, 0) for name, count, *_ in (line.split(",") for line in lines)}
     ranked = sorted(((-count, name) for name, count in counts.items() if count > 0))
@@ -198,7 +198,7 @@ def _without_species(text: str, lost: Mapping[str, int], images: int) -> str:
 
 
 def _without_left_out(told: Mapping[str, Any], gone: frozenset[str]) -> dict[str, Any]:
-    """Return what the manifest says of a shard or of the set, without these images among those that no shard holds."""
+    """Return a manifest entry without these images in its list of images that no shard holds."""
     return {**told, "left_out": {image_id: why for image_id, why in told["left_out"].items() if image_id not in gone}}
 
 
@@ -206,7 +206,7 @@ def _without_left_out(told: Mapping[str, Any], gone: frozenset[str]) -> dict[str
 
 
 def read_cut(path: Path, gone: frozenset[str]) -> Cut | None:
-    """Return how a shard is cut, or None where it holds none of the images.
+    """Return the cut of a shard, or None if it holds none of the images.
 
     Raises:
         InputError: it is not a complete tar.
@@ -233,13 +233,13 @@ def read_cut(path: Path, gone: frozenset[str]) -> Cut | None:
 
 
 def write_cut(root: Path, cut: Cut, staged: Path) -> dict[str, Any]:
-    """Write what is left of a shard, and return its SHA-256 and bytes."""
+    """Write the remaining members of a shard; return its SHA-256 and bytes."""
     digest, written = hashlib.sha256(), 0
     with replacing(staged) as stream, (root / DATA / cut.name).open("rb") as source:
         for block in _blocks(source, cut.kept):
             digest.update(block)
             written += stream.write(block)
-        filled = -(-(written + 2 * TAR_BLOCK) // TAR_RECORD) * TAR_RECORD  # as tarfile ends an archive
+        filled = -(-(written + 2 * TAR_BLOCK) // TAR_RECORD) * TAR_RECORD  # tarfile's padding
         end = bytes(filled - written)
         digest.update(end)
         written += stream.write(end)
@@ -247,7 +247,7 @@ def write_cut(root: Path, cut: Cut, staged: Path) -> dict[str, Any]:
 
 
 def _species_in(facts: bytes) -> tuple[str, ...]:
-    """Return the species that a sample's facts name, each once."""
+    """Return the species in a sample's facts, each once."""
     try:
         named = str(json.loads(facts)["species"])
     except (ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""Which parts of an image an inpainter has to see to fill what is masked: windows around components, and tiles.
+"""Which parts of an image an inpainter needs to fill the masked pixels: windows around components, and tiles.
 
-Boxes are (left, top, right, bottom) in pixels, right and bottom exclusive. Masks are arrays of height × width, uint8,
-255 where to fill, else 0.
+Boxes are (left, top, right, bottom) in pixels, right and bottom exclusive. Masks are height × width arrays, uint8, 255
+where to fill, else 0.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]
 
-# An inpainter sees as much around a hole as the hole is thick (a line of text is as thick as it is high), within
-# these bounds.
+# The context around a hole is as wide as the hole is thick (a line of text is as thick as it is high), within these
+# bounds.
 LEAST_CONTEXT_PX = 64
 MOST_CONTEXT_PX = 256
 
-# LaMa learned from crops of 256 × 256: smaller inputs are not what it knows.
+# LaMa was trained on crops of 256 × 256; it does not handle smaller inputs well.
 LEAST_SIDE_PX = 256
 
-# Windows take in more of the picture until their sides are multiples of this (LaMa wants multiples of 8), so that
-# windows of like size are of the same size and go through the network together.
+# Windows grow until their sides are multiples of this (LaMa needs multiples of 8), so that windows of similar size have
+# the same size and share a batch.
 STEP_PX = 64
 
-# The most that goes through the network at once, as one window or as several: it bounds the memory. LaMa's authors
-# find it good up to about 2,000 px a side, but holes grow with the picture, and those of its training fit into 256.
+# The most pixels in one pass through the network, as one window or several: it limits the memory. LaMa's authors report
+# good results up to about 2,000 px a side, but holes grow with the image, and those in its training fit into 256.
 MOST_PIXELS = 1024 * 1024
 
-# Where one component is too large for that, it is filled at a reduced size first and then in tiles at full size.
-# A tile's hole is at most 44 % of what is seen of it.
+# A larger component is filled at a reduced size first and then in tiles at full size. A tile's hole is at most 44 % of
+# its window.
 TILE_PX = 512
 TILE_CONTEXT_PX = 128
 TILE_OVERLAP_PX = 32
 
-# Fill and source are blended over this share of a component's thickness, and over no more than this many pixels. The
-# text detector's masks reach further than that around the glyphs, so no ink shows through.
+# Fill and source are blended over this share of a component's thickness, up to this many pixels. The text detector's
+# masks extend further around the glyphs, so no ink shows through.
 FEATHER_SHARE = 0.05
 MOST_FEATHER_PX = 4
 
-# A mask of noise may have any number of components; those beyond this are taken together with their neighbours.
+# A mask of noise may have any number of components; the excess is merged with neighbours.
 MOST_COMPONENTS = 1000
 
 
@@ -56,7 +56,7 @@ class Region:
     """Components that are filled together.
 
     Args:
-        window: what the inpainter gets to see.
+        window: what the inpainter sees.
         number: their number in `Regions.owner`, from 1.
     """
 
@@ -65,7 +65,6 @@ class Region:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the window."""
         return self.window[2] - self.window[0], self.window[3] - self.window[1]
 
     @property
@@ -75,12 +74,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Regions:
-    """All that is masked in an image, divided into regions.
+    """All masked pixels of an image, divided into regions.
 
     Args:
-        regions: by size of their windows, then from top to bottom.
-        owner: height × width, int32: the number of the region that each pixel belongs to, 0 where nothing is masked.
-        blend: height × width, uint8: how much of the fill each pixel takes, 255 = all; 0 where nothing is masked.
+        regions: sorted by window size, then from top to bottom.
+        owner: height × width, int32: the region number of each pixel, 0 where nothing is masked.
+        blend: height × width, uint8: the weight of the fill in each pixel, 255 = all; 0 where nothing is masked.
     """
 
     regions: list[Region]
@@ -93,9 +92,9 @@ class Tile:
     """A part of a region that is filled at full size.
 
     Args:
-        window: what the inpainter gets to see.
+        window: what the inpainter sees.
         box: what it fills.
-        follows: whether another tile lies to the left, and whether one lies above; both were pasted before this one.
+        follows: whether another tile is to the left, and whether one is above; both were pasted before this one.
     """
 
     window: Box
@@ -108,7 +107,7 @@ class Tile:
 
     @property
     def inner(self) -> Box:
-        """The box as the window counts its pixels."""
+        """The box relative to the window."""
         left, top = self.window[:2]
         return self.box[0] - left, self.box[1] - top, self.box[2] - left, self.box[3] - top
 
@@ -117,10 +116,10 @@ Part = TypeVar("Part", Region, Tile)
 
 
 def find_regions(mask: NDArray[np.uint8]) -> Regions:
-    """Divide what is masked into regions whose windows hold few pixels in all.
+    """Divide the masked pixels into regions whose windows have few pixels in total.
 
-    Components are joined while one window for both holds no more than two of their own would, and no more than
-    MOST_PIXELS. A window is larger than that only where a single component is.
+    Components are joined while their common window has at most the pixels of their own two, and at most MOST_PIXELS.
+    Only a single component can have a larger window.
     """
     import numpy as np
 
@@ -141,14 +140,14 @@ def find_regions(mask: NDArray[np.uint8]) -> Regions:
         number_of[[label + 1 for label in members[index]]] = number
     regions = [Region(windows[index], number) for number, index in enumerate(order, start=1)]
 
-    feather = np.minimum(FEATHER_SHARE * thickness, MOST_FEATHER_PX).astype(np.int32)  # whole pixels
+    feather = np.minimum(FEATHER_SHARE * thickness, MOST_FEATHER_PX).astype(np.int32)  # integer pixels
     share = distance / (np.concatenate([[0], feather]).astype(np.float32)[labels] + 1)
     blend = np.rint(255 * np.minimum(share, 1)).astype(np.uint8)
     return Regions(regions, number_of[labels], blend)
 
 
 def cut_tiles(box: Box, size: tuple[int, int]) -> Iterator[Tile]:
-    """Yield tiles that cover `box` in an image of (width, height) `size`, row by row, overlapping their neighbours."""
+    """Yield overlapping tiles that cover `box` in an image of (width, height) `size`, row by row."""
     import numpy as np
 
     columns, rows = (_cut(box[axis], box[axis + 2]) for axis in (0, 1))
@@ -159,7 +158,7 @@ def cut_tiles(box: Box, size: tuple[int, int]) -> Iterator[Tile]:
 
 
 def fade_in(tile: Tile) -> NDArray[np.float32]:
-    """Return the share that a tile has of each pixel of its box, height × width, 0 to 1.
+    """Return the weight of a tile in each pixel of its box, height × width, 0 to 1.
 
     It rises over the overlap with the tiles to the left and above, and is 1 elsewhere.
     """
@@ -175,12 +174,12 @@ def fade_in(tile: Tile) -> NDArray[np.float32]:
 
 
 def reduction(pixels: int) -> int:
-    """Return the whole number by which to divide both sides of so many pixels to be within MOST_PIXELS."""
+    """Return the integer by which to divide both sides so that `pixels` becomes at most MOST_PIXELS."""
     return math.ceil(math.sqrt(pixels / MOST_PIXELS))
 
 
 def batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    """Yield neighbours in the list that have windows of one size and together MOST_PIXELS at most, one at least."""
+    """Yield neighbours in the list with windows of one size and at most MOST_PIXELS together, at least one each."""
     for (width, height), group in itertools.groupby(parts, key=lambda part: part.size):
         alike = list(group)
         length = max(1, MOST_PIXELS // (width * height))
@@ -189,7 +188,7 @@ def batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
 
 
 def _components(mask: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return the label of each pixel, 0 where nothing is masked, and the box of each label from 1 on."""
+    """Return the label of each pixel, 0 where nothing is masked, and the box of each label, from 1."""
     import cv2
     import numpy as np
 
@@ -208,7 +207,7 @@ def _components(mask: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.
 def _join(
     boxes: NDArray[np.int64], contexts: NDArray[np.int64], size: tuple[int, int]
 ) -> tuple[list[Box], list[list[int]]]:
-    """Return the windows that are left after joining, and the components of each by index."""
+    """Return the windows after joining, and the indices of the components in each."""
     import numpy as np
 
     members = [[index] for index in range(len(boxes))]
@@ -246,7 +245,7 @@ def _windows(boxes: NDArray[np.int64], contexts: NDArray[np.int64], size: tuple[
         start, end = boxes[:, axis], boxes[:, axis + 2]
         length = np.maximum(end - start + 2 * contexts, LEAST_SIDE_PX)
         length = np.minimum(-(-length // STEP_PX) * STEP_PX, limit)
-        # At the image's edge the window is as large, and sees more on its other side.
+        # At the image's edge the window keeps its size and extends further on the other side.
         first = np.clip((start + end - length) // 2, 0, limit - length)
         windows[:, axis], windows[:, axis + 2] = first, first + length
     return windows
@@ -262,7 +261,7 @@ def _box(corners: NDArray[np.int64]) -> Box:
 
 
 def _cut(start: int, end: int) -> list[tuple[int, int]]:
-    """Divide a length into parts of at most TILE_PX, each reaching TILE_OVERLAP_PX into its neighbours."""
+    """Divide a length into parts of at most TILE_PX, each extending TILE_OVERLAP_PX into its neighbours."""
     count = math.ceil((end - start) / (TILE_PX - 2 * TILE_OVERLAP_PX))
     edges = [start + (end - start) * index // count for index in range(count + 1)]
     return [

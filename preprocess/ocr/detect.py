@@ -33,41 +33,41 @@ MASKS_FOLDER = "data_stage/OCR_detection/masks"
 Verify = Literal["none", "all"]
 Doubt = Literal["large_mask", "unsure"]
 
-# The detector's own score below which nothing is looked at: 2 % of the marks of benchmarks/text_set.py lie there.
+# The minimum detector score of a candidate: 2 % of the text in benchmarks/text_set.py scores lower.
 LEAST_SCORE = 0.4
 
-# What is less likely than this by score and shape alone is not read: that spares a third of the readings.
+# Candidates less likely than this by score and shape alone are not read, which saves a third of the readings.
 LEAST_LIKELY = 0.05
 
-# A drawn page may hold hundreds of likely marks. The likeliest are read, which takes about a second; of those left,
-# score and shape decide alone.
+# A comic page may hold hundreds of candidates. Reading the likeliest takes about a second; score and shape alone decide
+# about the others.
 MOST_READ = 100
 
-# Polygons of two looks that share this much of both are in one place.
+# Polygons of two views that share this much of both are at one place.
 SAME_PLACE = 0.5
 
-# Words that the reader is this sure of are kept for the ledger.
+# Words with at least this confidence are stored in the ledger.
 LEAST_READABLE = 0.6
 
-# One call of the work brings the results of so many pictures for each thread. All threads wait for the last picture,
-# which costs less the more there are; but what a killed run was at is lost.
+# Images per thread in one batch. All threads wait for the last image, which costs less with larger batches; but a
+# killed run loses its batch.
 PICTURES_PER_THREAD = 8
 
-# A call cannot be stopped in its middle, so what it was at may as well be kept.
+# A batch cannot be interrupted, so a stopping run waits for it and keeps the results.
 GRACE_S = 120.0
 
 
 @dataclass(frozen=True)
 class TextRules:
-    """What counts as text, how far around it the mask reaches, and which masks a person has to look at.
+    """What counts as text, how far the mask extends around it, and which masks a person must review.
 
     Args:
-        min_plausible: plausibility (preprocess/ocr/plausibility.py) of what is text, 0 to 1.
-        min_doubtful: plausibility of what may be text: it is masked, and the image is doubtful.
+        min_plausible: plausibility (preprocess/ocr/plausibility.py) from which a polygon is text, 0 to 1.
+        min_doubtful: plausibility from which it may be text: it is masked, and the image is doubtful.
         max_mask_frac: an image is doubtful when the mask covers more than this share of it.
-        min_area_frac: area of the polygon divided by that of the image.
-        verify: whether the reader is asked.
-        dilate: how far the mask may reach over the polygon, as a share of the text's height.
+        min_area_frac: minimum area of the polygon divided by that of the image.
+        verify: whether to use the reader.
+        dilate: how far the mask may extend beyond the polygon, as a share of the text's height.
         max_text_frac: an image is dominated by text when the mask covers more than this share of it.
     """
 
@@ -88,10 +88,10 @@ class Detection:
         has_text: whether any polygon counts as text.
         area_frac: masked pixels divided by all pixels.
         model: the detector and its version.
-        dominated: whether so much is text that nothing is painted over.
-        doubt: why a person has to look before anything is.
-        words: what was read, line by line.
-        rejected: polygons that do not count as text, by reason.
+        dominated: whether there is so much text that nothing is painted over.
+        doubt: why a person must review the image before anything is painted over.
+        words: the text that was read, line by line.
+        rejected: number of rejected polygons, by reason.
     """
 
     has_text: bool
@@ -106,13 +106,13 @@ class Detection:
 def find_text(
     image: Image.Image, detector: Detector, rules: TextRules, reader: Reader | None
 ) -> tuple[list[TextPolygon], Counter[str]]:
-    """Return the polygons around what is or may be text in an RGB image, the most plausible first, and how many were
-    rejected, by reason.
+    """Return the polygons around text or possible text in an RGB image, the most plausible first, and the number of
+    rejected ones by reason.
 
-    They are judged before they are merged, so that none is lost in a larger one that is no text.
+    Polygons are judged before they are merged, so that text is not lost inside a larger polygon that is not text.
 
     Args:
-        reader: None: score and shape decide alone.
+        reader: None if score and shape alone decide.
     """
     seen = sorted(detector(image), key=lambda polygon: (-polygon.score, polygon.scale, polygon.points))
     polygons = [polygon for polygon in seen if polygon.score >= LEAST_SCORE]
@@ -153,13 +153,13 @@ def read_once(
     shared: NDArray[np.float64],
     reader: Reader,
 ) -> dict[int, tuple[str, float]]:
-    """Return what the reader says of polygons, by their place, and how sure that is; of the likeliest MOST_READ.
+    """Return the reader's text and confidence by polygon index, for the MOST_READ likeliest polygons.
 
-    What two looks see in one place is read once.
+    Polygons of two views at one place are read once.
 
     Args:
-        likely: places of polygons, the likeliest first.
-        shared: as `shares` returns it.
+        likely: polygon indices, the likeliest first.
+        shared: the result of `shares`.
     """
     same: dict[int, int] = {}
     asked: list[int] = []
@@ -175,36 +175,36 @@ def read_once(
 
 
 def doubt_about(polygons: Sequence[TextPolygon], masked: float, rules: TextRules) -> Doubt | None:
-    """Return why a person has to look before these are painted over, or None; `masked` is the mask's share."""
+    """Return why a person must review these before they are painted over, or None; `masked` is the mask's share."""
     if masked > rules.max_mask_frac:
         return "large_mask"
     return "unsure" if any(polygon.plausible < rules.min_plausible for polygon in polygons) else None
 
 
 def boxes_path(image_id: str) -> str:
-    """Return where the polygons of an image are kept, relative to the root."""
+    """Return the path of the polygons of an image, relative to the root."""
     return f"{BOXES_FOLDER}/{image_id}.json"
 
 
 def mask_path(image_id: str) -> str:
-    """Return where the mask of an image is kept, relative to the root."""
+    """Return the path of the mask of an image, relative to the root."""
     return f"{MASKS_FOLDER}/{image_id}.png"
 
 
 def spread_rows(rows: int, workers: int, threads: int) -> Pool:
-    """Return the pool for so many rows, processes and threads in each."""
+    """Return the pool for `rows` rows, with `workers` processes and `threads` threads in each."""
     share = max(1, -(-rows // workers))
     return Pool("process", workers=workers, batch_size=min(PICTURES_PER_THREAD * threads, share), grace=GRACE_S)
 
 
 @dataclass(frozen=True)
 class DetectRows:
-    """The worker: looks for text in the raw files of a batch of rows, and writes polygons and mask where it finds some.
+    """The worker: finds text in the raw files of a batch of rows, and writes polygons and mask if there is any.
 
     Args:
-        det_model: as `name` of `load_detector`.
+        det_model: the `name` for `load_detector`.
         confined: as for `load_detector`.
-        threads: so many pictures are worked on at once, each on one core.
+        threads: images processed at once, each on one core.
     """
 
     data: Path
@@ -220,7 +220,7 @@ class DetectRows:
         threads = ThreadPoolExecutor(self.threads)
 
         def detect(row: Row) -> Detection | ImageError:
-            # A file that cannot be opened is a result: raised, it would make the engine redo its neighbours.
+            # A file that cannot be opened is a result: if raised, it would make the engine redo its neighbours.
             try:
                 return self.detect_row(row, detector, reader, model)
             except ImageError as error:
@@ -228,7 +228,7 @@ class DetectRows:
 
         def detect_rows(rows: Sequence[Row]) -> list[Detection | ImageError]:
             found = [threads.submit(detect, row) for row in rows]
-            wait(found)  # all of them, even if one fails: the engine then tries each alone
+            wait(found)  # wait for all, even if one fails: the engine then tries each alone
             return [future.result() for future in found]
 
         return detect_rows

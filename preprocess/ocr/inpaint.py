@@ -1,10 +1,10 @@
-"""Inpainting: an image and a mask in, the image with the masked text painted over out.
+"""Inpainting: takes an image and a mask, and paints over the masked text.
 
-Only what is masked is computed: windows around the text go through the network, not the picture. A hole that is too
-large for one window is filled at a reduced size first, where it is no larger than holes that the network knows, and
-then in tiles at full size that see the coarse fill as their surroundings. Kulshreshtha et al. ("Feature Refinement to
-Improve High Resolution Image Inpainting", 2022) likewise carry what LaMa finds at a small size to a large one; they
-refine by gradient descent, which would cost many times as much as the fill itself.
+Only windows around the text go through the network, not the entire image. A hole too large for one window is filled at
+a reduced size first, where it is no larger than the holes of LaMa's training. Then it is filled in tiles at full size
+that see the coarse fill as their surroundings. Kulshreshtha et al. ("Feature Refinement to Improve High Resolution
+Image Inpainting", 2022) also transfer LaMa's result from a small size to a large one; they refine by gradient descent,
+which would take many times as long as the fill itself.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from preprocess.ocr.inpainters import Inpainter, InpainterModel, load_inpainter
 
 INPAINTED_FOLDER = "data_stage/OCR_inpainted"
 
-# A third of the time of Pillow's own 6, for a tenth more bytes (benchmarks/resize.py). The pixels are the same.
+# A third of the time of Pillow's default 6, for a tenth more bytes (benchmarks/resize.py). The pixels are the same.
 PNG_LEVEL = 3
 
 
 def paint_over(
     image: Image.Image, mask: Image.Image, inpainter: Inpainter, *, coarse_to_fine: bool = True
 ) -> Image.Image:
-    """Return a copy of the image, in its own mode, whose masked pixels are filled in; all others are the same.
+    """Return a copy of the image, in its own mode, with its masked pixels filled; all others are unchanged.
 
-    The fill blends into the source at the edge of the mask, from inside. The alpha channel stays as it is; the
-    inpainter sees transparent parts as white.
+    The fill blends into the source inside the edge of the mask. The alpha channel stays as it is; the inpainter sees
+    transparent parts as white.
 
     Args:
         image: of mode RGB, RGBA, L or LA.
         mask: of mode L and the same size: 255 where to fill, else 0.
-        coarse_to_fine: fill what no window of MOST_PIXELS holds in two passes; else at once, however large it is.
+        coarse_to_fine: fill a hole larger than a window of MOST_PIXELS in two passes; else at once, whatever its size.
 
     Raises:
         PokefaError: mask and image differ in size, nothing is masked, or the inpainter failed.
@@ -90,7 +90,7 @@ def fill_large(image: Image.Image, hole: Image.Image, own: Image.Image, inpainte
 
     Args:
         image: RGB.
-        hole: of mode L: 255 on everything that is masked, own or not, so that no other text is taken for picture.
+        hole: of mode L: 255 on all masked pixels, own or not, so that other text is not used as context.
     """
     surroundings = image.copy()
     surroundings.paste(fill_reduced(image, hole, inpainter), mask=own)
@@ -116,13 +116,13 @@ def fill_reduced(image: Image.Image, hole: Image.Image, inpainter: Inpainter) ->
     factor = reduction(image.width * image.height)
     small_hole = hole.reduce(factor).point(lambda value: 255 * (value > 0))
     [filled] = inpainter([image.reduce(factor)], [small_hole])
-    # The last pixels of a reduced image may stand for fewer than the others.
+    # The last pixels of a reduced image may represent fewer source pixels than the others.
     exact = (0.0, 0.0, image.width / factor, image.height / factor)
     return filled.resize(image.size, Image.Resampling.BICUBIC, box=exact)
 
 
 def inpainted_path(image_id: str) -> str:
-    """Return where the inpainted image is kept, relative to the root."""
+    """Return the path of the inpainted image, relative to the root."""
     return f"{INPAINTED_FOLDER}/{image_id}.png"
 
 
@@ -131,7 +131,7 @@ class InpaintRows:
     """The worker: paints over the text of a batch of rows and writes the results.
 
     Args:
-        threads: cores for each worker.
+        threads: cores per worker.
     """
 
     data: Path
@@ -151,7 +151,7 @@ class InpaintRows:
             raise PokefaError(f"bad_mask: {error}") from None
         target = inpainted_path(str(row["image_id"]))
         mask = mask.point(lambda value: 255 * (value > 0))
-        # Telea's method has no size that it learned from: tiles would only add edges.
+        # Telea's method has no training size: tiles would only add edges.
         result = paint_over(image, mask, inpainter, coarse_to_fine=self.model.kind == "lama")
         write_file(self.data / target, to_png(result, PNG_LEVEL))
         return target

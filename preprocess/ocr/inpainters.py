@@ -1,9 +1,9 @@
-"""The inpainters: the weights found or downloaded, and loaded as a function that fills holes.
+"""The inpainters: finds or downloads the weights, and loads them as a function that fills holes.
 
 LaMa (Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier Convolutions", WACV 2022) runs through
-simple-lama-inpainting, on the GPU where PyTorch sees one. `--inpainter opencv` is Telea's fast marching method ("An
-Image Inpainting Technique Based on the Fast Marching Method", 2004): no weights, and good for thin text on plain
-ground alone.
+simple-lama-inpainting, on the GPU if PyTorch sees one. `--inpainter opencv` is Telea's fast marching method ("An Image
+Inpainting Technique Based on the Fast Marching Method", 2004): it needs no weights, and only suits thin text on plain
+backgrounds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BIG_LAMA = ModelFile(
 )
 WAYS_OUT = "download it elsewhere and name it in LAMA_MODEL, or choose --inpainter opencv, which needs no weights"
 
-# Pixels around the masked ones that Telea's method looks at.
+# The radius around each masked pixel that Telea's method uses.
 TELEA_RADIUS = 5
 
 Kind = Literal["lama", "opencv"]
@@ -43,11 +43,11 @@ Inpainter = Callable[[Sequence[Image.Image], Sequence[Image.Image]], list[Image.
 
 @dataclass(frozen=True)
 class InpainterModel:
-    """The inpainter that was chosen, with its weights, if it has any, on disk.
+    """The chosen inpainter, with its weights, if any, on disk.
 
     Args:
-        label: what to call it in the ledger, with its version.
-        confined: nobody has checked the weights: they run in a process that cannot write.
+        label: its name and version for the ledger.
+        confined: the weights are not verified: they run in a process that cannot write.
     """
 
     kind: Kind
@@ -60,7 +60,7 @@ def find_named_weights(trust: Trust) -> InpainterModel | None:
     """Return LaMa with the weights that the user names in LAMA_MODEL, or None.
 
     Raises:
-        InputError: there is no such file, or it is not the pinned one and the user has not said to trust it.
+        InputError: the file is missing, or differs from the pinned one and the user did not trust it.
     """
     named = os.environ.get("LAMA_MODEL")
     if not named:
@@ -77,13 +77,13 @@ def find_named_weights(trust: Trust) -> InpainterModel | None:
 
 
 def lama_label(path: Path, sha256: str) -> str:
-    """Return what the ledger calls LaMa with these weights."""
+    """Return the ledger's label for LaMa with these weights."""
     pinned = sha256 == BIG_LAMA.sha256
     return f"lama {path.name} {sha256[:12]}" if pinned else f"lama {path.name} sha256:{sha256[:12]} unpinned"
 
 
 def find_inpainter(kind: Kind) -> InpainterModel:
-    """Return the inpainter, its weights downloaded once.
+    """Return the inpainter; download its weights once.
 
     Raises:
         PokefaError: the weights cannot be downloaded.
@@ -97,12 +97,12 @@ def find_inpainter(kind: Kind) -> InpainterModel:
 
 
 def load_inpainter(model: InpainterModel, threads: int) -> Inpainter:
-    """Return the function that fills holes: RGB images and masks of mode L (255 = fill), all of one size, to images.
+    """Return the function that fills holes in RGB images, given masks of mode L (255 = fill), all of one size.
 
-    The function raises PokefaError where it fails, `out_of_memory` or `inpainter_failed`.
+    The function raises PokefaError on failure: `out_of_memory` or `inpainter_failed`.
 
     Raises:
-        PokefaError: the weights are no TorchScript model.
+        PokefaError: the weights are not a TorchScript model.
     """
     import cv2
     import numpy as np
@@ -118,7 +118,7 @@ def load_inpainter(model: InpainterModel, threads: int) -> Inpainter:
 
 
 def load_confined_lama(weights: Path, threads: int) -> Inpainter:
-    """Return what `load_lama` returns, for a file that runs in a process of its own."""
+    """Return the same as `load_lama`, with the weights in a process of their own."""
     import numpy as np
 
     arguments = {"weights": str(weights), "threads": threads}
@@ -156,7 +156,7 @@ def load_lama(weights: Path, threads: int) -> Inpainter:
     from simple_lama_inpainting.utils.util import prepare_img_and_mask
 
     torch.set_num_threads(threads)
-    os.environ["LAMA_MODEL"] = str(weights)  # where SimpleLama looks; else it downloads something unchecked
+    os.environ["LAMA_MODEL"] = str(weights)  # read by SimpleLama, which would otherwise download an unverified file
     try:
         lama = SimpleLama()
     except RuntimeError as error:
@@ -165,7 +165,7 @@ def load_lama(weights: Path, threads: int) -> Inpainter:
         ) from None
 
     def fill(images: Sequence[Image.Image], masks: Sequence[Image.Image]) -> list[Image.Image]:
-        # SimpleLama's own call takes one image. This does the same to several; both mirror them out to multiples of 8.
+        # SimpleLama's own call takes one image. This does the same for several; both mirror them out to multiples of 8.
         prepared = [prepare_img_and_mask(*both, lama.device) for both in zip(images, masks, strict=True)]
         width, height = images[0].size
         try:
@@ -180,7 +180,7 @@ def load_lama(weights: Path, threads: int) -> Inpainter:
 
 
 def failure(error: MemoryError | RuntimeError, what: str) -> PokefaError:
-    """Return an error of PyTorch as one of ours: the first lines of its text are TorchScript's own traceback."""
+    """Convert an error of PyTorch: the first lines of its text are TorchScript's own traceback."""
     lines = str(error).strip().splitlines() or [""]
     if isinstance(error, MemoryError) or "memory" in lines[-1]:
         return PokefaError(f"out_of_memory: the inpainter needs more memory than there is for {what}")

@@ -1,11 +1,11 @@
-"""The text models: a detector, and a reader that tells whether a found polygon says anything.
+"""The text models: a detector, and a reader that tells whether a polygon contains words.
 
-Both are PP-OCRv6 small, run by PaddleOCR on ONNX Runtime. Their files come in the wheel `rapidocr`, so a machine
-without a network detects text as soon as the requirements are installed. All are Apache-2.0.
+Both are PP-OCRv6 small, run by PaddleOCR on ONNX Runtime. Their files come in the wheel `rapidocr`, so text detection
+works offline once the requirements are installed. All are Apache-2.0.
 
-A model works in the thread that calls it and in no other, and several threads may call one model at once. A picture for
-each core gets more done than one picture on all of them: what comes before and after a network runs on one core anyway,
-and no thread waits for another's share of a layer.
+A model runs only in the thread that calls it, and several threads may call one model at once. One image per core is
+faster than one image on all cores: the work before and after a network runs on one core anyway, and no thread waits for
+another's share of a layer.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ READER = EmbeddedModel(
     "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
 )
 
-# What comes before and after the network, as PaddleOCR trains and evaluates these models (in its repository
-# configs/det/PP-OCRv6/PP-OCRv6_small_det.yml and configs/rec/PP-OCRv6/PP-OCRv6_small_rec.yml). PaddleX reads it from an
-# inference.yml beside inference.onnx, where `scale` is an expression.
+# The settings before and after the network with which PaddleOCR trains and evaluates these models (in its repository
+# configs/det/PP-OCRv6/PP-OCRv6_small_det.yml and configs/rec/PP-OCRv6/PP-OCRv6_small_rec.yml). PaddleX reads them from
+# an inference.yml beside inference.onnx, where `scale` is an expression.
 DECODE = {"DecodeImage": {"img_mode": "BGR", "channel_first": False}}
 DETECTOR_SETTINGS: dict[str, Any] = {
     "Global": {"model_name": DETECTOR.name},
@@ -89,7 +89,7 @@ DETECTOR_SETTINGS: dict[str, Any] = {
     },
 }
 READER_HEIGHT = 48
-# Shorter lines are padded. PaddleOCR pads to 320, at which a word costs three times as much and is read no better.
+# Shorter lines are padded. PaddleOCR pads to 320, which takes three times as long per word and reads no better.
 READER_LEAST_WIDTH = 96
 READER_SETTINGS: dict[str, Any] = {
     "Global": {"model_name": READER.name},
@@ -99,10 +99,10 @@ READER_SETTINGS: dict[str, Any] = {
     "PostProcess": {"name": "CTCLabelDecode"},
 }
 
-# PaddleX shrinks what is larger.
+# PaddleX shrinks larger images.
 LARGEST_SIDE = 4000
 
-# What is this much taller than wide is read after a quarter turn, as PaddleOCR does it.
+# Text this much taller than wide is read after a quarter turn, as in PaddleOCR.
 UPRIGHT = 1.5
 
 Detector = Callable[[Image.Image], list[TextPolygon]]
@@ -112,17 +112,17 @@ Reader = Callable[[Image.Image, Sequence[TextPolygon]], list[tuple[str, float]]]
 def load_detector(
     name: str | None, min_confidence: float, looks: Looks, *, confined: bool = True
 ) -> tuple[Detector, str]:
-    """Return the detector, a function of an RGB image, and what to call it: its name and 12 digits of its SHA-256.
+    """Return the detector, a function of an RGB image, and its label: its name and 12 digits of its SHA-256.
 
-    The polygons come look by look, so what two looks find comes twice.
+    The polygons are ordered by view; text found in two views is returned twice.
 
     Args:
         name: a detector that PaddleOCR downloads, as `PP-OCRv6_medium_det`; None for the embedded one.
-        min_confidence: polygons below this, and below the model's own threshold, are not returned.
-        confined: one that was downloaded runs in processes that cannot write, one for each thread that calls it.
+        min_confidence: polygons below this, or below the model's own threshold, are not returned.
+        confined: a downloaded detector runs in processes that cannot write, one per calling thread.
 
     Raises:
-        PokefaError: the model cannot be had.
+        PokefaError: the model is not available.
     """
     _prepare()
     if name is None:
@@ -143,23 +143,23 @@ def load_detector(
 
 
 def download_detector(name: str) -> Path:
-    """Return the folder of a detector that PaddleOCR offers, downloaded once; nobody checks what comes."""
+    """Return the folder of a detector that PaddleOCR offers, downloaded once and not verified."""
     from paddlex.inference.utils.official_models import official_models
 
     return Path(official_models.get_model_path(name, model_formats=("onnx",)))
 
 
 def open_detector(name: str, folder: str, min_confidence: float, looks: Looks) -> Detector:
-    """Return the detector in a folder, which is a program: PaddleX evaluates expressions in its inference.yml."""
+    """Return the detector in a folder, which can execute code: PaddleX evaluates expressions in its inference.yml."""
     import cv2
     import numpy as np
     from paddleocr import TextDetection
 
     threshold = DETECTOR_SETTINGS["PostProcess"]["box_thresh"]
     options = {
-        "limit_side_len": LARGEST_SIDE,  # views come in the size at which they are to be looked at
+        "limit_side_len": LARGEST_SIDE,  # views arrive at their final size
         "limit_type": "max",
-        "box_thresh": max(min(min_confidence, threshold), 0.01),  # PaddleX takes 0 for "not given"
+        "box_thresh": max(min(min_confidence, threshold), 0.01),  # PaddleX reads 0 as "not given"
         **_engine(),
     }
     model = TextDetection(model_name=name, model_dir=folder, **options)
@@ -179,12 +179,12 @@ def open_detector(name: str, folder: str, min_confidence: float, looks: Looks) -
 
 
 class ConfinedDetector:
-    """A detector that nobody has checked, in confined processes."""
+    """An unverified detector, in confined processes."""
 
     def __init__(self, name: str, folder: Path, min_confidence: float, looks: Looks) -> None:
         arguments = {"name": name, "folder": str(folder), "min_confidence": min_confidence, "looks": asdict(looks)}
         self._start = partial(ConfinedModel, "preprocess.ocr.models:serve_detector", arguments, [folder])
-        self._spare = [self._start()]  # what cannot be loaded is known now
+        self._spare = [self._start()]  # report a detector that cannot be loaded now
         self._models = threading.local()
 
     def __call__(self, image: Image.Image) -> list[TextPolygon]:
@@ -225,10 +225,10 @@ def serve_detector(
 
 
 def load_reader() -> Reader:
-    """Return the reader, a function of an RGB image and polygons: for each what it says, and how sure that is, 0 to 1.
+    """Return the reader, a function from an RGB image and polygons to the text and confidence (0 to 1) of each.
 
     Raises:
-        PokefaError: the model cannot be had.
+        PokefaError: the model is not available.
     """
     _prepare()
     import cv2
@@ -250,10 +250,10 @@ def load_reader() -> Reader:
 
 
 def reader_settings() -> dict[str, Any]:
-    """Return the reader's settings with the characters that the network knows, which stand in its file.
+    """Return the reader's settings with the network's characters, which are in its file.
 
     Raises:
-        PokefaError: the model cannot be had.
+        PokefaError: the model is not available.
     """
     import onnxruntime
 
@@ -263,15 +263,15 @@ def reader_settings() -> dict[str, Any]:
 
 
 def straighten(image: NDArray[np.uint8], polygon: TextPolygon) -> list[NDArray[np.uint8]]:
-    """Return what lies in the smallest rectangle around a polygon as a line to be read, of shape (height, width, 3).
+    """Return the content of the smallest rectangle around a polygon as a line to read, of shape (height, width, 3).
 
-    There are two where the text runs up or down, for it cannot be told which.
+    Vertical text gives two lines, because its direction is unknown.
     """
     import cv2
     import numpy as np
 
     corners = cv2.boxPoints(cv2.minAreaRect(np.array(polygon.points, np.int32)))
-    # Clockwise from the corner that is left and up, so that the text keeps its way up.
+    # Clockwise from the top left corner, so that the text stays upright.
     corners = np.roll(corners, -int(np.argmin(corners.sum(axis=1))), axis=0)
     width = max(1, round(float(np.linalg.norm(corners[1] - corners[0]))))
     height = max(1, round(float(np.linalg.norm(corners[3] - corners[0]))))
@@ -287,9 +287,9 @@ def embedded_file(model: EmbeddedModel) -> Path:
     """Return the path of a model's file in the installed wheel, checked against its pinned SHA-256.
 
     Raises:
-        PokefaError: the wheel is not installed, or is another version.
+        PokefaError: the wheel is not installed, or has another version.
     """
-    # Found without importing the package, whose own dependencies are not installed.
+    # Located without importing the package, whose dependencies are not installed.
     try:
         path = Path(str(importlib.metadata.distribution(WHEEL).locate_file(model.file)))
     except importlib.metadata.PackageNotFoundError:
@@ -302,7 +302,7 @@ def embedded_file(model: EmbeddedModel) -> Path:
 
 
 def _prepare() -> None:
-    """Keep PaddleX from asking the model hubs one by one whether they are there, and its files out of the home."""
+    """Stop PaddleX from probing each model hub, and keep its files out of the home directory."""
     os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
     os.environ.setdefault("PADDLE_PDX_CACHE_HOME", str(cache_folder() / "paddlex"))
     import cv2
@@ -323,7 +323,7 @@ def _engine() -> dict[str, Any]:
 
 @contextmanager
 def model_folder(model: EmbeddedModel, settings: dict[str, Any]) -> Iterator[str]:
-    """Yield a folder as PaddleX wants it: inference.onnx and inference.yml."""
+    """Yield a folder in PaddleX's layout: inference.onnx and inference.yml."""
     file = embedded_file(model)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(file, Path(folder) / "inference.onnx")

@@ -1,9 +1,9 @@
-"""Stage 3: text is found (detect) and painted over (inpaint); `run` does both.
+"""Stage 3: finds text (detect) and paints it over (inpaint); `run` does both.
 
-Text drops no image: it is painted over, and the resize stage takes the inpainted image where there is one. An image of
-which text covers more than --max-text-frac is left as it is: painted over, little of it would be the artist's. One that
-is doubtful, because the mask is large or the text may be none, waits: metadata/review.py --stage ocr shows it, and
-ocr_unflag.py says whether its original is used or it is painted over.
+Text drops no image: it is painted over, and the resize stage uses the inpainted image if there is one. An image in
+which text covers more than --max-text-frac stays as it is: too little of the original would remain. An image is
+doubtful if the mask is large or the text may be none. It waits for a person: metadata/review.py --stage ocr shows it,
+and ocr_unflag.py sets whether its original is used or it is painted over.
 
 Reads   images.csv: is_nsfw, nsfw_override, path_raw
 Writes  images.csv: has_ocr, ocr_boxes_path, ocr_mask_path, ocr_area_frac, ocr_text_dominated, ocr_model,
@@ -11,9 +11,9 @@ Writes  images.csv: has_ocr, ocr_boxes_path, ocr_mask_path, ocr_area_frac, ocr_t
         data_stage/OCR_detection/boxes/<image_id>.json and masks/<image_id>.png, where there is text
         data_stage/OCR_inpainted/<image_id>.png, where there is text
 
-The detector comes with the requirements. The weights of LaMa (205,669,692 bytes) are downloaded once; LAMA_MODEL
-names others. A model file other than the pinned ones, and any --det-model, needs --trust-model-file and runs in a
-process that cannot write. Each worker holds a model of its own (1 GB and more), and the workers share the cores evenly.
+The detector is part of the requirements. The weights of LaMa (205,669,692 bytes) are downloaded once; LAMA_MODEL names
+another file. A model file other than the pinned ones, and any --det-model, needs --trust-model-file and runs in a
+process that cannot write. Each worker loads its own model (1 GB or more), and the workers share the cores evenly.
 
     python preprocess/ocr/ocr_pipeline.py run
     python preprocess/ocr/ocr_pipeline.py detect --scales 1 0.5 1.5 --limit 100
@@ -55,7 +55,7 @@ from preprocess.ocr.inpainters import BIG_LAMA, WAYS_OUT, InpainterModel, Kind, 
 from preprocess.ocr.models import DETECTOR, READER, embedded_file
 from preprocess.ocr.views import Looks
 
-# Four cores keep one model busy; a model in every core's own process would need more memory than most machines have.
+# Four cores keep one model busy; one model per core would need more memory than most machines have.
 CORES_PER_WORKER = 4
 
 
@@ -67,8 +67,8 @@ class Plan:
         halves: `detect`, `inpaint` or both, in this order.
         det_model: a detector that PaddleOCR downloads; None for the embedded one.
         inpainter: which one paints over the text.
-        paint_doubtful: whether doubtful masks are painted over before a person has looked.
-        trust: what model files may do that are not the pinned ones.
+        paint_doubtful: whether to paint over doubtful masks before a person has reviewed them.
+        trust: what unpinned model files may do.
     """
 
     halves: tuple[str, ...]
@@ -81,10 +81,10 @@ class Plan:
 
 
 def share_cores(workers: int | None, threads: int | None = None) -> tuple[int, int]:
-    """Return how many workers there are, and how many threads each may use so that together they fill the cores.
+    """Return the number of workers, and the threads of each, so that together they use all cores.
 
     Args:
-        threads: of each, where it is not this machine's cores that they share.
+        threads: per worker, if they do not share this machine's cores.
     """
     cores = available_cores()
     workers = workers or max(1, cores // CORES_PER_WORKER)
@@ -99,12 +99,12 @@ def do_halves(run: StageRun, plan: Plan) -> None:
     """
     named = None
     if "inpaint" in plan.halves and plan.inpainter == "lama":
-        named = find_named_weights(plan.trust)  # a wrong file is known before hours of detection, not after
+        named = find_named_weights(plan.trust)  # report a wrong file before hours of detection, not after
     if "detect" in plan.halves:
         detect_text(run, plan)
     if "inpaint" in plan.halves:
         if "detect" in plan.halves:
-            run.save()  # what was just found is pending for the other half once it stands in the table
+            run.save()  # the other half reads the results from the table
         inpaint_text(run, plan, named)
     if not run.options.dry_run:
         run.save()
@@ -117,7 +117,7 @@ def unchecked(det_model: str) -> str:
 
 
 def detect_text(run: StageRun, plan: Plan) -> None:
-    """Look for text in every pending image."""
+    """Detect text in every pending image."""
     workers, threads = share_cores(run.options.workers, run.options.node_threads)
     confined = plan.det_model is not None and check_trust(unchecked(plan.det_model), plan.trust)
     work = DetectRows(run.data, plan.det_model, plan.looks, plan.rules, threads, confined)
@@ -144,7 +144,7 @@ def detect_text(run: StageRun, plan: Plan) -> None:
                 "ocr_doubt": found.doubt,
                 "ocr_text": json.dumps(found.words, ensure_ascii=False) if found.words else None,
                 "ocr_model": found.model,
-                # What an earlier run painted over followed another mask.
+                # The earlier inpainted image followed another mask.
                 "ocr_inpainted_path": None,
                 "ocr_inpainter": None,
             },
@@ -160,7 +160,7 @@ def detect_text(run: StageRun, plan: Plan) -> None:
 
 
 def reason_for(found: Detection) -> str:
-    """Return the reason slug of what was found in an image."""
+    """Return the reason slug of a detection."""
     if not found.has_text:
         return "no_text"
     return "text_dominated" if found.dominated else "text_doubtful" if found.doubt else "text_found"
@@ -176,10 +176,10 @@ def inpaint_text(run: StageRun, plan: Plan, named: InpainterModel | None) -> Non
     both = "detect" in plan.halves
     if plan.paint_doubtful:
         step = replace(step, rows=("screened", "masked"))
-    # The other half has just run; it made no columns if it had no rows.
+    # Detection has just run; without rows it created no columns.
     rows = run.rows(["path_raw", "ocr_mask_path", "ocr_inpainted_path"], step, require=not both)
     if both:
-        # With --redo these hold all images with text; what was not detected anew in this run is not painted anew.
+        # With --redo these are all images with text; only paint those that this run detected.
         rows = [row for row in rows if row["ocr_inpainted_path"] is None]
     if not rows:
         return
@@ -197,15 +197,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--workers",
         type=positive_int,
         metavar="N",
-        help=f"how many processes, each with its own model (default: one for every {CORES_PER_WORKER} cores)",
+        help=f"number of processes, each with its own model (default: one per {CORES_PER_WORKER} cores)",
     )
     add_detect_flags(parser.add_argument_group("detect"))
     inpaint = parser.add_argument_group("inpaint")
-    inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="what paints over the text")
+    inpaint.add_argument("--inpainter", choices=["lama", "opencv"], default="lama", help="how to paint over the text")
     inpaint.add_argument(
         "--paint-doubtful",
         action="store_true",
-        help="paint over doubtful masks too, before a person has looked at them",
+        help="also paint over doubtful masks that no person has reviewed",
     )
     add_trust_options(parser)
     add_data_option(parser)
@@ -226,48 +226,47 @@ def add_detect_flags(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         default=list(looks.scales),
         metavar="S",
-        help="at how many times its size an image is looked at, one look after the other; time grows with the square",
+        help="scales at which the image is examined, one after the other; time grows with the square",
     )
     group.add_argument(
         "--max-side",
         type=whole_number(64),
         default=looks.max_side,
         metavar="PX",
-        help="longer side that an image is looked at with at most: larger ones are shrunk",
+        help="maximum longer side for detection: larger images are shrunk",
     )
     group.add_argument(
         "--tile",
         type=whole_number(256, 4000),
         default=looks.tile,
         metavar="PX",
-        help="side of the overlapping tiles that what is larger is looked at in: memory grows with its square",
+        help="larger images are divided into overlapping tiles of this side; memory grows with its square",
     )
-    group.add_argument("--turns", action="store_true", help="look again after a quarter turn; takes twice the time")
+    group.add_argument("--turns", action="store_true", help="also detect after a quarter turn; takes twice the time")
     for flag, default, letter, text in (
-        ("--min-plausible", rules.min_plausible, "P", "least plausibility of a polygon that is text"),
+        ("--min-plausible", rules.min_plausible, "P", "minimum plausibility of a polygon to be text"),
         (
             "--min-doubtful",
             rules.min_doubtful,
             "P",
-            "least plausibility of one that may be text: the image is doubtful",
+            "minimum plausibility to be possible text, which makes the image doubtful",
         ),
-        ("--max-mask-frac", rules.max_mask_frac, "F", "an image more of which is masked is doubtful"),
-        ("--min-area-frac", rules.min_area_frac, "F", "least area of a polygon, as a share of the image"),
-        ("--dilate", rules.dilate, "F", "how far the mask may reach around the text, as a share of the text's height"),
-        ("--max-text-frac", rules.max_text_frac, "F", "an image more of which is masked is left as it is"),
+        ("--max-mask-frac", rules.max_mask_frac, "F", "an image is doubtful if more than this share is masked"),
+        ("--min-area-frac", rules.min_area_frac, "F", "minimum area of a polygon, as a share of the image"),
+        ("--dilate", rules.dilate, "F", "how far the mask may extend around text, as a share of its height"),
+        ("--max-text-frac", rules.max_text_frac, "F", "an image is not painted over if more than this share is masked"),
     ):
         group.add_argument(flag, type=number(0, 1), default=default, metavar=letter, help=text)
     group.add_argument(
         "--verify-text",
         choices=get_args(Verify),
         default=rules.verify,
-        help="what is read before it counts as text: all that is likely, or nothing, which is faster: score and shape "
-        "decide",
+        help="all: read likely candidates before deciding; none: decide by score and shape alone, which is faster",
     )
 
 
 def check_detector(args: argparse.Namespace) -> None:
-    """Check that the text models are there, before an earlier stage begins.
+    """Check that the text models are available before an earlier stage starts.
 
     Raises:
         PokefaError: they are not, or one needs --trust-model-file.
@@ -279,7 +278,7 @@ def check_detector(args: argparse.Namespace) -> None:
 
 
 def check_weights(args: argparse.Namespace) -> None:
-    """Check that LaMa's weights are there, or can be downloaded, before an earlier stage begins.
+    """Check that LaMa's weights are available, or can be downloaded, before an earlier stage starts.
 
     Raises:
         PokefaError: they are not, or need --trust-model-file.
@@ -290,7 +289,7 @@ def check_weights(args: argparse.Namespace) -> None:
             check_available(BIG_LAMA, ways_out=WAYS_OUT)
 
 
-READY_CHECKS = (check_detector, check_weights)  # of pokefa.stage.check_step
+READY_CHECKS = (check_detector, check_weights)  # for pokefa.stage.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,9 +1,9 @@
-"""Overrule the text detector: the original of these images is used, whatever it found in them; or, with --paint,
-what looks doubtful is painted over.
+"""Overrule the text detector: use the original of these images, whatever it found in them; or, with --paint, paint
+over doubtful text.
 
-The detector's own word stays in has_ocr and ocr_doubt; `ocr_override` outranks it and survives every re-run of the
-detector. What was made from an image's other picture is emptied, so the stages from resize on do it again. An image
-that went on as it was, being mostly text, keeps what was made of it. A doubtful image waits for one of the two words.
+The detector's result stays in has_ocr and ocr_doubt; `ocr_override` outranks it and survives every new detection. The
+outputs made from the image's other version are cleared, so the stages from resize on redo it. An image that was kept
+because it is mostly text keeps its outputs. A doubtful image waits for one of the two decisions.
 
 Reads   images.csv: has_ocr
 Writes  images.csv: ocr_override, and empties the columns of resize, score, phash, rm_dups and filter
@@ -27,7 +27,7 @@ UNFLAG = Overrule(
     step="ocr_unflag",
     flag="has_ocr",
     override="ocr_override",
-    # All that was made of the image itself; captions and splits follow from the filter's new base.csv.
+    # All outputs of the image itself; captions and splits follow from the filter's new base.csv.
     stale=("resize", "score", "phash", "rm_dups", "filter"),
     again_restored="ocr_inpaint",  # an image that was cleared before it was inpainted
     stale_where=pl.col("resize_source").ne_missing(pl.lit("raw")),

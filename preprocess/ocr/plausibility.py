@@ -1,7 +1,7 @@
-"""How plausible it is that a polygon holds text: one number from what the detector and the reader say, and its shape.
+"""How plausible it is that a polygon contains text: one number from the detector, the reader and the polygon's shape.
 
-The number comes from boosted trees of few splits, fitted by benchmarks/fit_plausibility.py on pictures whose text is
-known (benchmarks/text_set.py); plausibility.json holds them, once with the reader's word and once without.
+Gradient-boosted trees with few splits compute it, fitted by benchmarks/fit_plausibility.py on images with known text
+(benchmarks/text_set.py). plausibility.json holds two sets of trees, with and without the reader's facts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FITTED = Path(__file__).with_suffix(".json")
 
-# Signs that the reader sees in eyes, dots and feet too.
+# Characters that the reader also sees in eyes, dots and feet.
 ROUND = frozenset("0689DOQo")
 
 SHAPE = ("score", "height", "aspect", "area_frac", "closer_look", "seen_twice")
@@ -31,7 +31,7 @@ Facts = tuple[float, ...]
 
 
 def shares(polygons: Sequence[TextPolygon]) -> NDArray[np.float64]:
-    """Return how much of both upright boxes each two polygons of different looks share, 0 to 1, n × n."""
+    """Return the overlap of the upright boxes of polygons from different views, 0 to 1, n × n."""
     import numpy as np
 
     corners = [np.array(polygon.points, np.float64) for polygon in polygons]
@@ -48,7 +48,7 @@ def shares(polygons: Sequence[TextPolygon]) -> NDArray[np.float64]:
 def describe_shapes(polygons: Sequence[TextPolygon], shared: NDArray[np.float64], size: tuple[int, int]) -> list[Facts]:
     """Return the facts of SHAPE for each polygon of an image of (width, height) `size`.
 
-    `seen_twice` is the score of a polygon of another look in the same place, times what both share.
+    `seen_twice` is the score of a polygon of another view at the same place, times their overlap.
     """
     import numpy as np
 
@@ -62,13 +62,13 @@ def describe_shapes(polygons: Sequence[TextPolygon], shared: NDArray[np.float64]
 
 
 def describe_reading(words: str, confidence: float, shape: Facts) -> Facts:
-    """Return the facts of READING for what was read, `confidence` from 0 to 1, in a polygon of this shape."""
+    """Return the facts of READING for the text, `confidence` from 0 to 1, in a polygon of this shape."""
     signs = [sign for sign in words if sign.isalnum()]
     return confidence, len(set(signs) - ROUND), len(signs) / shape[SHAPE.index("aspect")]
 
 
 def plausibility(facts: Facts) -> float:
-    """Return how plausible text is, 0 to 1, from the facts of SHAPE, and those of READING if they are there."""
+    """Return how plausible text is, 0 to 1, from the facts of SHAPE, and those of READING if present."""
     model = fitted()["read" if len(facts) > len(SHAPE) else "unread"]
     total = model["start"]
     for tree in model["trees"]:

@@ -1,4 +1,4 @@
-"""Polygons around text: their measures, which of them count as text, how several become one, and the mask."""
+"""Polygons around text: their measures, merging, and the mask."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Two polygons are one when they overlap, are of about one height and together fill this much of the smallest rectangle
-# around both: the same line found twice, or a line that the edge of a tile cut in two.
+# Two polygons are one if they overlap, have about the same height and together fill this much of the smallest rectangle
+# around both: the same line found twice, or a line cut by the edge of a tile.
 LEAST_FILL = 0.75
 MOST_UNLIKE = 2.0
 
-# The closer look draws the tighter outline; it is taken alone where it is about as long as both together.
+# The closer view gives the tighter outline; it is used alone if it is about as long as both together.
 LEAST_LENGTH = 0.9
 
-# A polygon lies in another when this much of it does.
+# A polygon is inside another if this much of its area is.
 LEAST_INSIDE = 0.8
 
-# Glyphs reach a little over the polygon: outlines, shadows and the blur of scaling.
+# Glyphs extend a little beyond the polygon: outlines, shadows and the blur of scaling.
 LEAST_DILATION_PX = 2
 
-# What is seen beyond the dilated polygon, to tell glyphs from their ground.
+# The margin around the dilated polygon that is used to tell glyphs from their background.
 RIM_PX = 2
 
 
@@ -37,10 +37,10 @@ class TextPolygon:
     Args:
         points: corners (x, y) in pixels of the upright image.
         score: the detector's mean text probability inside, 0 to 1.
-        scale: at how many times its size the image was looked at.
-        turned: whether it was looked at after a quarter turn.
+        scale: the scale of the view.
+        turned: whether the view was rotated by a quarter turn.
         plausible: how plausible it is that this is text, 0 to 1, once that has been judged.
-        words: what was read in it, if anything.
+        words: the text that was read in it, if any.
     """
 
     points: tuple[tuple[int, int], ...]
@@ -64,16 +64,16 @@ def measure(points: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
 
 
 def merge(polygons: Iterable[TextPolygon]) -> list[TextPolygon]:
-    """Return the polygons with those that mean the same text made one, the surest first; the order given is no matter.
+    """Return the polygons, merged where they mark the same text, the surest first; the input order does not matter.
 
-    A merged polygon is the smallest rectangle around its parts, with the best score among them and all that goes with
-    it; of a line that looks at different scales found whole it is the outline of the closest look. What merely lies in
-    another, as a small word in a large figure, stays.
+    A merged polygon is the smallest rectangle around its parts, with the best score among them and that part's other
+    values. If several scales found the complete line, it is the outline of the closest view. A polygon that is merely
+    inside another, as a small word in a large figure, stays.
     """
     kept: list[TextPolygon] = []
     for polygon in sorted(polygons, key=_surest_first):
         place = 0
-        while place < len(kept):  # what it has grown to may touch others
+        while place < len(kept):  # after growing it may touch others
             union = _merged(kept[place], polygon)
             if union is None:
                 place += 1
@@ -90,7 +90,7 @@ def _surest_first(polygon: TextPolygon) -> tuple[object, ...]:
 
 
 def _merged(first: TextPolygon, second: TextPolygon) -> TextPolygon | None:
-    """Return one polygon for both, or None where they are two pieces of text."""
+    """Return one polygon for both, or None if they are two pieces of text."""
     import cv2
     import numpy as np
 
@@ -115,7 +115,7 @@ def _merged(first: TextPolygon, second: TextPolygon) -> TextPolygon | None:
 
 
 def contains(outer: TextPolygon, inner: TextPolygon) -> bool:
-    """Tell whether a polygon lies in another, all but a rim."""
+    """Tell whether a polygon is inside another, except for a rim."""
     import cv2
 
     corners = _corners(inner.points)
@@ -128,11 +128,11 @@ def draw_mask(
 ) -> Image.Image:
     """Return a mask of mode L and the given (width, height): 255 on and around the text, else 0.
 
-    Each polygon is filled and dilated by a disc whose radius is `dilate` times the height of its text. Of what that
-    covers, only the strokes are masked where they can be told from their ground.
+    Each polygon is filled and dilated by a disc whose radius is `dilate` times the height of its text. Within that area
+    only the strokes are masked if they can be told from the background.
 
     Args:
-        image: the RGB image of this size; without it polygons stay filled.
+        image: the RGB image of this size; without it, entire polygons are masked.
     """
     import cv2
     import numpy as np
@@ -159,10 +159,10 @@ def draw_mask(
 
 
 def distances(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return how far each pixel of a mask that is not 0 is from the nearest one that is 0, float32, in pixels.
+    """Return the distance in pixels of each nonzero pixel of a mask from the nearest zero pixel, float32.
 
-    OpenCV's last bit depends on where in memory its arrays happen to lie: 7 may be 7.0000005, which is not within 7.
-    Squares of distances are whole numbers, and so are found again, up to some 1,500 pixels.
+    OpenCV's last bit depends on the memory alignment of its arrays: 7 may be 7.0000005, which is not within 7. Squared
+    distances are integers, so they can be recovered exactly up to some 1,500 pixels.
     """
     import cv2
     import numpy as np

@@ -1,7 +1,7 @@
-"""Glyphs told from their ground: which pixels in and around a polygon are the strokes of its text.
+"""Separates glyphs from their background: which pixels in and around a polygon are strokes of its text.
 
-The ground is the median of what lies around a pixel, over a window higher than a line, so strokes do not count in it.
-What differs from it is ink, where the two can be told apart; where they cannot, the whole polygon is.
+The background is the median around a pixel, over a window taller than a line, so that strokes do not affect it. Pixels
+that differ from it are ink. If ink and background cannot be told apart, the caller masks the entire polygon.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Lines are measured at no more than this height in pixels: strokes are as plain there, and medians cheaper.
+# Lines are measured at this height in pixels or less: strokes stay clear, and medians are cheaper.
 MOST_HEIGHT = 48
 
-# The window of the ground's median, as a share of the line's height.
+# The window of the background's median, as a share of the line's height.
 WINDOW = 1.4
 
-# Ink covers this much of a line: less is a speck in it, more is no writing.
+# The share of a line that ink covers: less is a speck, more is not writing.
 LEAST_INK, MOST_INK = 0.02, 0.6
 
-# Of the rim around the line, no more than this may look like ink: else the ground is as lively as the writing.
+# At most this much of the rim around the line may look like ink: otherwise the background is as busy as the writing.
 MOST_RIM = 0.2
 
-# Levels of CIE Lab, of 255, that ink differs from its ground by at least.
+# The minimum difference between ink and its background, in levels of CIE Lab (0 to 255).
 LEAST_CONTRAST = 8.0
 
-# Between ink and ground lies Otsu's threshold, times this: beside the edge of a figure, faint ink differs less.
+# The factor on Otsu's threshold between ink and background: beside the edge of a figure, faint ink differs less.
 FAINTER = 0.7
 
-# How far the mask reaches over the strokes, as a share of the line's height: outlines, shadows and blur.
+# How far the mask extends beyond the strokes, as a share of the line's height: outlines, shadows and blur.
 MARGIN = 0.06
 LEAST_MARGIN_PX = 2
 
 
 def find_strokes(rgb: NDArray[np.uint8], inside: NDArray[np.bool_], height: float) -> NDArray[np.bool_] | None:
-    """Return where the strokes are, with a margin, or None where ink and ground cannot be told apart.
+    """Return where the strokes are, with a margin, or None if ink and background cannot be told apart.
 
     Args:
         rgb: the polygon's surroundings, (rows, columns, 3).
-        inside: (rows, columns), where the mask may reach.
+        inside: (rows, columns), where the mask may extend to.
         height: of the text, in pixels.
     """
     import cv2

@@ -1,9 +1,9 @@
-"""How an image is looked at: at which scales, in which tiles, and turned or not.
+"""The views of an image: at which scales, in which tiles, and rotated or not.
 
-A detector sees text of about 12 to 100 pixels. So an image is looked at twice, the second time shrunk for large text; a
-third look may enlarge it for small text. What is shrunk loses its dots: screentone and grain hide large faint writing
-and look like writing themselves. What is large is cut into tiles that overlap, since memory grows with what is
-looked at in one piece.
+A detector sees text of about 12 to 100 pixels. So each image has two views, the second one shrunk for large text; a
+third one may enlarge it for small text. Dots are removed from shrunk views: screentone and grain hide large faint
+writing, and look like writing themselves. Large views are divided into overlapping tiles, because memory grows with the
+size of the input.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# The median over so many pixels takes away dots, and leaves strokes that are as wide.
+# The side of the median filter: it removes dots, and keeps strokes of this width.
 DOTS_PX = 3
 
 # The network halves its input five times.
@@ -26,14 +26,14 @@ SIDE_STEP = 32
 
 @dataclass(frozen=True)
 class Looks:
-    """The looks that are taken at each image.
+    """The views to take of each image.
 
     Args:
-        scales: how many times larger or smaller than it is an image is looked at, one look after the other.
+        scales: scale factors, one view each.
         max_side: no scale makes the longer side of an image longer than this, in pixels.
-        tile: what is larger, in pixels of the look, is cut into tiles of at most this side.
-        overlap: by how much neighbouring tiles overlap, in pixels of the look.
-        turns: whether each look is taken again after a quarter turn, for text that runs upwards or downwards.
+        tile: larger views are divided into tiles of at most this side, in pixels of the view.
+        overlap: overlap of neighbouring tiles, in pixels of the view.
+        turns: whether to repeat each view after a quarter turn, for vertical text.
     """
 
     scales: tuple[float, ...] = (1.0, 0.5)
@@ -45,13 +45,13 @@ class Looks:
 
 @dataclass(frozen=True)
 class View:
-    """A part of an image, as the detector gets to see it.
+    """A part of an image, as the detector sees it.
 
     Args:
-        scale: as asked for; what the view has in fact follows from its size.
+        scale: as requested; the actual scale follows from the size.
         box: left, top, right and bottom of the part in pixels of the image.
-        size: width and height of the view before it is turned, multiples of SIDE_STEP.
-        turned: whether it is turned by 90 degrees anticlockwise.
+        size: width and height of the view before rotation, multiples of SIDE_STEP.
+        turned: whether it is rotated by 90 degrees anticlockwise.
     """
 
     scale: float
@@ -68,14 +68,14 @@ class View:
         part = image[top:bottom, left:right]
         if (right - left, bottom - top) != self.size:
             shrinks = self.size[0] * self.size[1] < (right - left) * (bottom - top)
-            # Averaging keeps thin strokes that sampling would step over.
+            # Averaging keeps thin strokes that sampling would skip.
             part = cv2.resize(part, self.size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
             if self.scale < 1:
                 part = cv2.medianBlur(part, DOTS_PX)
         return np.ascontiguousarray(np.rot90(part) if self.turned else part)
 
     def place(self, points: Sequence[Sequence[float]]) -> tuple[tuple[int, int], ...]:
-        """Return points (x, y) of the view in pixels of the image."""
+        """Convert points (x, y) of the view to pixels of the image."""
         left, top, right, bottom = self.box
         width, height = self.size
         if self.turned:
@@ -85,10 +85,10 @@ class View:
 
 
 def views_of(size: tuple[int, int], looks: Looks) -> Iterator[View]:
-    """Yield the views of an image of (width, height) `size`, the same ones in the same order each time."""
+    """Yield the views of an image of (width, height) `size`, in the same order each time."""
     largest = looks.max_side / max(size)
-    # What shrinks an image shrinks one over the cap beyond that, or its large text would have no look of its own. Two
-    # scales that the cap makes the same would find the same twice.
+    # Scales below 1 also apply to an image already shrunk to the cap, or its large text would have no view. Scales that
+    # the cap makes equal would find the same text twice.
     capped = (min(1, largest) * scale if scale <= 1 else min(scale, largest) for scale in looks.scales)
     for scale in dict.fromkeys(capped):
         columns, rows = (spans(side, looks.tile / scale, looks.overlap / scale) for side in size)

@@ -1,4 +1,4 @@
-"""The form of an answer about scores; it needs pydantic, so a function imports it."""
+"""The schema of an answer about scores. It needs pydantic, so import it inside a function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Near-duplicates that share the scores of their largest member, in groups as rm_dups.py makes them."""
+"""Near-duplicates that share the scores of their largest member, in the same groups as in rm_dups.py."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SCORES = ("ae_relevance", "ae_aesthetic", "ae_artifact")
 
 
 def find_leaders(images: pl.DataFrame, pending: Collection[str]) -> dict[str, str]:
-    """Return {image_id: the largest member of its group} of the images that have near-duplicates.
+    """Return {image_id: the largest member of its group} for images that have near-duplicates.
 
     Args:
-        images: cell texts of images.csv. Those that are neither pending nor scored, say for an error, lead no group,
-            and one without a hash is in none.
-        pending: the images that are to be scored.
+        images: cell texts of images.csv. Images that are neither pending nor scored, for example after an error, lead
+            no group; images without a hash are in no group.
+        pending: the images to score.
     """
     from pokefa.duplicates.grouping import Rules, decide
     from pokefa.duplicates.rows import typed_rows
@@ -29,13 +29,13 @@ def find_leaders(images: pl.DataFrame, pending: Collection[str]) -> dict[str, st
     rows = typed_rows(images.filter(pl.col("phash64").is_not_null() & usable), variants=False)
     if not len(rows):
         return {}
-    # Without scores the best of a group is the one with most pixels.
+    # Without scores the best image of a group is the one with the most pixels.
     decided, _ = decide(rows.with_columns(pl.lit(None, pl.Int64).alias("ae_aesthetic")), Rules(THRESHOLD, "star"))
     return dict(decided.filter(pl.col("dupe_group").is_not_null()).select(KEY, "dupe_group").iter_rows())
 
 
 def shared_cells(leader: str, scores: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the cells of an image that has the scores of another."""
+    """Return the cells of an image that shares another image's scores."""
     return {**{name: scores[name] for name in SCORES}, "ae_model": f"{SAME_AS}{leader}"}
 
 

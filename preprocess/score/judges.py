@@ -1,4 +1,4 @@
-"""That all scores of a dataset are one judge's: each model grades by a scale of its own."""
+"""Ensures that one model gave all scores of a dataset: each model has its own scale."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ STAND_IN = "-stand-in"
 
 
 def refuse_another_judge(images: pl.DataFrame, model: str, names: frozenset[tuple[str, str]]) -> None:
-    """Check that a model may add its scores to those that a dataset has.
+    """Check that a model may add its scores to those in a dataset.
 
     Args:
         images: cell texts, with ae_model.
-        names: (asked, answered), the names under which models were asked and those that they gave themselves.
+        names: (requested, reported) names of the models that answered.
 
     Raises:
-        InputError: another model has scored images before.
+        InputError: another model has scored images.
     """
     scored = images.filter(pl.col("ae_model").is_not_null() & ~pl.col("ae_model").str.starts_with(SAME_AS))
     for judge, count in scored["ae_model"].value_counts(sort=True).iter_rows():
@@ -34,15 +34,15 @@ def refuse_another_judge(images: pl.DataFrame, model: str, names: frozenset[tupl
 
 
 def is_same(model: str, answered: str, names: frozenset[tuple[str, str]]) -> bool:
-    """Tell whether scores by `answered` are those of the model that is asked as `model`."""
+    """Tell whether the scores by `answered` come from the model that is requested as `model`."""
     if (plain(model), answered) in names or family(model) == family(answered):
         return True
-    # A server's own name for a model of which nobody noted how it was asked decides nothing.
+    # A name that only the server reported, and that no request is recorded for, proves nothing.
     return answered not in {name for _, name in names} and not family(answered).startswith(("gpt-", "o"))
 
 
 def family(model: str) -> str:
-    """Return a model's name without the date of a version."""
+    """Return a model's name without its version date."""
     return base_name(model.removesuffix(STAND_IN))
 
 

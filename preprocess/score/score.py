@@ -1,13 +1,13 @@
-"""Stage 5: a model's scores of every resized image: relevance, aesthetics, and visible artifacts.
+"""Stage 5: a model scores every resized image for relevance, aesthetics and visible artifacts.
 
 Reads   images.csv: path_resized
 Writes  images.csv: ae_relevance, ae_aesthetic, ae_artifact, ae_model, score_run_id, score_error
 
-Relevance and aesthetics go from 0 to 100. An image with artifacts gets at most 25 (mild) or 15 (strong) for
-aesthetics. This stage records and decides nothing; the filter does. Every answer is paid for and stored in
-metadata/answers.sqlite before it counts: the same question about the same picture is never paid for twice. The key is
-read from OPENAI_API_KEY, and OPENAI_BASE_URL names another server that speaks the Responses API (or, with --api chat,
-Chat Completions). --batch wait and --flex halve the price; --one-per-group asks about one of several near-duplicates.
+Relevance and aesthetics range from 0 to 100. An image with artifacts gets at most 25 (mild) or 15 (strong) for
+aesthetics. This stage only records scores; the filter decides. Every paid answer is stored in metadata/answers.sqlite
+before it counts: the same question about the same image is never paid for twice. The key is read from OPENAI_API_KEY.
+OPENAI_BASE_URL selects another server with the Responses API (or, with --api chat, Chat Completions). --batch wait and
+--flex halve the price; --one-per-group asks about one image per group of near-duplicates.
 
     python preprocess/score/score.py
     python preprocess/score/score.py --root my-dataset --estimate
@@ -43,15 +43,15 @@ from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage, set_up_lo
 from preprocess.score.groups import SCORES, find_leaders, has_hashes, shared_cells
 from preprocess.score.judges import refuse_another_judge
 
-# A grade needs less than the model could see, and a picture is most of what a question costs: at this size it counts a
-# third to a half of its tokens.
+# Scoring needs less detail than the model could see, and the image is most of a question's cost: at this size it takes
+# a third to a half of the tokens.
 MAX_SIDE = 768
 
-# What is asked by default: the first that is not shut down. Scores need a look, not knowledge.
+# Default models: the first that is not shut down. Scoring needs vision rather than knowledge.
 MODELS = ("gpt-5-mini", "gpt-6-luna")
 
-# The highest aesthetic score that an image with such artifacts can get. Set here rather than asked of the model,
-# which would weigh a visible seam against a pretty subject.
+# The highest aesthetic score of an image with such artifacts. Code applies it, because the model would weigh a visible
+# seam against a pretty subject.
 CAPS = {"none": 100, "mild": 25, "strong": 15}
 
 INSTRUCTIONS = """\
@@ -118,7 +118,7 @@ def load_form() -> type[Any]:
 
 
 def read_score(answer: Mapping[str, Any]) -> Score:
-    """Return the scores of a ScoreAnswer, the cap for artifacts applied."""
+    """Return the scores of a ScoreAnswer, capped for artifacts."""
     artifact = answer["artifact"]
     return Score(answer["relevance"], min(answer["aesthetic"], CAPS[artifact]), artifact)
 
@@ -127,7 +127,7 @@ QUESTION = Question("pokefa_score", "score-1", INSTRUCTIONS, load_form, read_sco
 
 
 def score_images(run: StageRun, settings: Settings, *, one_per_group: bool = False) -> None:
-    """Score every pending image, or with `one_per_group` one of those that look the same, for all of them."""
+    """Score every pending image, or with `one_per_group` one image per group of near-duplicates for all of them."""
     rows = run.rows(["path_resized"])
     table = run.table() if rows else None
     grouped = table is not None and (one_per_group or (settings.estimate and has_hashes(table)))
@@ -167,7 +167,7 @@ def score_images(run: StageRun, settings: Settings, *, one_per_group: bool = Fal
 def share_known_scores(
     run: StageRun, table: pl.DataFrame, rows: Sequence[Row], leaders: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """Give pending images the scores that the leader of their group has already; return the others by leader."""
+    """Give pending images the scores that the leader of their group already has; return the others by leader."""
     pending = {str(row[KEY]) for row in rows}
     followers = {image_id: leader for image_id, leader in leaders.items() if image_id in pending and image_id != leader}
     known = table.filter(pl.col(KEY).is_in([leader for leader in followers.values() if leader not in pending]))
@@ -182,7 +182,7 @@ def share_known_scores(
 
 
 def score_file(path: Path, settings: Settings) -> dict[str, object]:
-    """Return the scores of one image file, which belongs to no dataset.
+    """Return the scores of one image file outside a dataset.
 
     Raises:
         InputError: the file cannot be opened as an image.
@@ -213,17 +213,19 @@ def print_score(path: Path, settings: Settings) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__)
     add_data_option(parser)
-    parser.add_argument("--image", type=Path, metavar="FILE", help="score this one file, print JSON, touch no dataset")
+    parser.add_argument(
+        "--image", type=Path, metavar="FILE", help="score only this file and print JSON; change no dataset"
+    )
     parser.add_argument(
         "--one-per-group",
         action="store_true",
-        help="of images that look the same ask about the largest, for all of them; makes missing hashes first",
+        help="ask only about the largest of several near-duplicates; compute missing hashes first",
     )
     add_options(parser, MODELS, max_side=MAX_SIDE)
     return parser
 
 
-READY_CHECKS = (check_server,)  # of pokefa.stage.check_step
+READY_CHECKS = (check_server,)  # for pokefa.stage.check_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_hashes(args: argparse.Namespace) -> int:
-    """Hash the images that have no hash yet, as phash.py does, and return the exit code."""
+    """Compute missing hashes, as phash.py does, and return the exit code."""
 
     def work() -> int:
         from pokefa.duplicates.hashing import hash_images
