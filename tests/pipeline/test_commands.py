@@ -226,8 +226,6 @@ def link_or_copy(source: str, target: str) -> None:
 def words_of(shown: Shown, root: Path, tmp_path: Path) -> list[str]:
     """Return the command's words with what stands for the reader's own things replaced."""
     words = shlex.split(shown.line)
-    python = str(ensure(environment(environment_of(shown.line))))
-    words = [python if word in ("python", "python3", ".venv/ocr/bin/python") else word for word in words]
     own = OWN | {"https://example.com/people/someone": artist_page(root)}
     words = [own.get(word, word) for word in words]
     words = [word.replace("/tmp/", f"{tmp_path}/", 1) if word.startswith("/tmp/") else word for word in words]
@@ -240,7 +238,8 @@ def words_of(shown: Shown, root: Path, tmp_path: Path) -> list[str]:
         words += ["--no-disk-check", "--config", "trust.toml"]
     if WITH_MODELS & {*words[:3]} and TRUST[0] not in words:
         words += TRUST  # what stands here for the reader's weights is the demo's small models
-    return words
+    python = str(ensure(environment(environment_of(shown.line))))
+    return [python if word in ("python", "python3", ".venv/ocr/bin/python") else word for word in words]
 
 
 def artist_page(root: Path) -> str:
