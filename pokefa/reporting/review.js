@@ -17,7 +17,7 @@
   // --- Ticks. A place is an index into `items`; a change is the list of places that it flipped. ---
 
   const KEY = `pokefa review ${location.pathname}`;
-  const UNKEPT = "This browser keeps no ticks: they are lost when the page is closed.";
+  const UNKEPT = "This browser does not keep the selection: it is lost when the page is closed.";
   let kept = true;
   let ticked = new Set();
   const changes = [];
@@ -183,7 +183,7 @@
     cell.setAttribute("aria-selected", ticked.has(place));
     cell.classList.toggle("bare", bare.has(place));
     const button = cell.querySelector(".show");
-    if (button) button.textContent = bare.has(place) ? "Blur" : "Show";
+    if (button) button.textContent = bare.has(place) ? "Blur" : "Unblur";
   }
 
   function picturesOf(item, source) {
@@ -262,7 +262,7 @@
     const veiled = document.body.classList.toggle("veiled");
     bare.clear();
     part("veil").setAttribute("aria-pressed", !veiled);
-    part("veil").textContent = veiled ? "Show all pictures" : "Blur all pictures";
+    part("veil").textContent = veiled ? "Unblur all" : "Blur all";
     refresh();
   });
 
@@ -370,7 +370,7 @@
     const distances = chosen.flatMap((item) => item.values?.distance ?? []);
     const threshold = Math.min(...distances) - 1;
     if (!distances.length || threshold < 0) {
-      return { command: null, note: "One of the ticked images has the same hash as the kept one: no threshold keeps them apart." };
+      return { command: null, note: "One of the selected images has the same hash as the kept one: no threshold keeps them apart." };
     }
     const others = items.filter((item) => item.values?.distance > threshold).length;
     return {
@@ -424,7 +424,7 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     const { file } = chosenAction();
-    say(`Saved ${plural(ticked.size, "id")} as ${name}.${file ? ` Beside the checkout's pipeline.py, it is used as: ${file} ${name}` : ""}`);
+    say(`Saved ${plural(ticked.size, "id")} as ${name}.${file ? ` From the repository root, use it as: ${file} ${name}` : ""}`);
   }
 
   // --- One image at full size, from the dataset's own file. ---
@@ -456,10 +456,10 @@
   function refreshLarge() {
     const place = shown[current];
     part("large-tick").setAttribute("aria-pressed", ticked.has(place));
-    part("large-tick").textContent = ticked.has(place) ? "Ticked" : "Tick";
+    part("large-tick").textContent = ticked.has(place) ? "Selected" : "Select";
     part("large-body").firstElementChild?.classList.toggle("bare", bare.has(place));
     if (!part("large-veil")) return;
-    part("large-veil").textContent = bare.has(place) ? "Blur" : "Show";
+    part("large-veil").textContent = bare.has(place) ? "Blur" : "Unblur";
     part("large-veil").hidden = !isVeiled(items[place]);
   }
 
@@ -495,7 +495,7 @@
     for (const cell of grid.querySelectorAll(".image")) mark(cell, shown[Number(cell.dataset.spot)]);
     const visible = shown.filter((place) => ticked.has(place)).length;
     const hidden = ticked.size - visible;
-    part("count").textContent = `${ticked.size.toLocaleString("en")} ticked${hidden ? `, ${hidden.toLocaleString("en")} of them filtered out` : ""}`;
+    part("count").textContent = `${ticked.size.toLocaleString("en")} selected${hidden ? `, ${hidden.toLocaleString("en")} of them filtered out` : ""}`;
     part("shown").textContent = shown.length === items.length ? plural(items.length, "image") : `${shown.length.toLocaleString("en")} of ${plural(items.length, "image")}`;
     const { command, note } = commandFor(chosenAction());
     part("command").textContent = command === null ? "" : shorten(command);

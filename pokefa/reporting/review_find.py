@@ -51,7 +51,7 @@ def flagged_nsfw(cells: Cells) -> Flagged:
         (known(over), known(score)),
         [Picture("flagged", cells["path_raw"], veiled=True)] if cells["path_raw"] else [],
         tags=[
-            (tag, f"{score:.2f}" + (f" of {thresholds[tag]:g}" if tag in thresholds else ""))
+            (tag, f"{score:.2f}" + (f" (threshold {thresholds[tag]:.2f})" if tag in thresholds else ""))
             for tag, score in sorted(found.items(), key=lambda item: (-item[1], item[0]))
         ],
         facts=facts_of(cells, "path_raw", "nsfw_model"),
@@ -67,7 +67,7 @@ def flagged_text(root: Path, cells: Cells) -> Flagged:
     area = number(cells["ocr_area_frac"])
     boxes, sizes, sure = read_boxes(root, cells["ocr_boxes_path"])
     says = [f"text covers {area:.2%}"] if area is not None else []
-    says += [f"sure to {sure:.2f}"] if sure is not None else []
+    says += [f"confidence {sure:.2f}"] if sure is not None else []
     pictures = [Picture("before", cells["path_raw"], boxes, sizes)] if cells["path_raw"] else []
     doubt = cells["ocr_doubt"] if cells["ocr_override"] is None else None
     if cells["ocr_inpainted_path"]:

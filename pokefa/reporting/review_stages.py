@@ -66,7 +66,7 @@ def duplicate_actions(data: Dataset) -> list[Action]:
         Action(
             "a threshold that keeps them apart",
             ("preprocess/dup/rm_dups.py", *flags),
-            "No single duplicate can be brought back by hand. This is the highest threshold at which the ticked images "
+            "A single duplicate cannot be restored. This is the highest threshold at which the selected images "
             "are no duplicates of the kept ones; --dry-run lists all that would come back. Leave it off to do it.",
             "threshold",
         )
@@ -81,7 +81,7 @@ def filter_actions(data: Dataset) -> list[Action]:
         Action(
             "thresholds that keep them",
             ("preprocess/filter/filter.py", *flags),
-            "No single image can be added manually. These are the highest thresholds that the ticked images pass; "
+            "A single image cannot be added. These are the highest thresholds that the selected images pass; "
             "--dry-run counts all that would join. Leave it off to do it.",
             "gates",
             {**thresholds, "passing": passing},
@@ -98,30 +98,30 @@ def text_actions(data: Dataset) -> list[Action]:
     script = "preprocess/ocr/ocr_unflag.py"
     again = "The summary names the stages to run again."
     return [
-        Action("use their originals", (script, "--ids"), f"Uses the original of the ticked images. {again}"),
-        Action("paint them over", (script, "--paint", "--ids"), f"Paints the ticked images over as masked. {again}"),
+        Action("use their originals", (script, "--ids"), f"Uses the original of the selected images. {again}"),
+        Action("inpaint them", (script, "--paint", "--ids"), f"Inpaints the selected images as masked. {again}"),
     ]
 
 
 STAGES = {
     "nsfw": Stage(
         title="Flagged as NSFW",
-        ask="Tick what was flagged wrongly.",
+        ask="Select what was flagged wrongly.",
         score="score",
         find=find_nsfw,
         actions=lambda data: [
             Action(
                 "clear them",
                 ("preprocess/nsfw/nsfw_unflag.py", "--ids"),
-                "Clears the ticked images for good. The summary names the stages to run again.",
+                "Clears the selected images permanently. The summary names the stages to run again.",
             )
         ],
         cleared="nsfw_override",
     ),
     "ocr": Stage(
         title="Text was found",
-        ask="Doubtful images come first and wait for you: tick those to use as they are, or those to paint over.",
-        score="sureness",
+        ask="Doubtful images come first and wait for you: select those to use as they are, or those to inpaint.",
+        score="confidence",
         find=find_text,
         actions=text_actions,
         wide=True,
@@ -129,7 +129,7 @@ STAGES = {
     ),
     "dup": Stage(
         title="Removed as duplicates",
-        ask="Tick the images that are no duplicates of the kept one.",
+        ask="Select the images that are not duplicates of the kept one.",
         score="distance",
         find=find_duplicates,
         actions=duplicate_actions,
@@ -137,14 +137,14 @@ STAGES = {
     ),
     "filter": Stage(
         title="Left out by the filter",
-        ask="Tick the images that belong in the set.",
+        ask="Select the images that belong in the set.",
         score="points missing",
         find=find_left_out,
         actions=filter_actions,
     ),
     "caption": Stage(
-        title="Captions found wanting",
-        ask="Tick the images to be captioned again.",
+        title="Captions to redo",
+        ask="Select the images to caption again.",
         score="words",
         find=find_captions,
         actions=lambda data: [

@@ -54,7 +54,7 @@ def test_a_click_ticks_and_another_takes_it_back(dataset: Any, flagged: list[str
     tick(page, flagged[2])
     tick(page, flagged[4])
     assert marked(page) == ticked(page) == [flagged[2], flagged[4]]
-    assert page.locator("#count").inner_text() == "2 ticked"
+    assert page.locator("#count").inner_text() == "2 selected"
     tick(page, flagged[2])
     assert marked(page) == ticked(page) == [flagged[4]]
 
@@ -80,7 +80,7 @@ def test_shift_and_a_click_tick_the_range_and_undo_takes_it_back(
 
 def test_a_range_from_an_image_that_was_unticked_unticks(dataset: Any, flagged: list[str], open_page: OpenPage) -> None:
     page = open_page(dataset.root, "nsfw")
-    page.get_by_role("button", name="Tick all shown").click()
+    page.get_by_role("button", name="Select all shown").click()
     tick(page, flagged[2])
     tick(page, flagged[6], modifiers=["Shift"])
     assert ticked(page) == [*flagged[:2], *flagged[7:]]
@@ -128,7 +128,7 @@ def test_ticks_survive_a_reload_a_new_window_and_a_new_page(
     assert dataset.run("metadata/review.py", "--stage", "nsfw").summary["seen"] == 39
     page = open_page(dataset.root, "nsfw")
     assert marked(page) == [flagged[3]]
-    assert page.locator("#count").inner_text() == "1 ticked"
+    assert page.locator("#count").inner_text() == "1 selected"
 
 
 def test_two_windows_show_the_same_ticks(dataset: Any, flagged: list[str], open_page: OpenPage) -> None:
@@ -147,18 +147,18 @@ def test_filters_by_species_tag_score_and_id(dataset: Any, flagged: list[str], o
     assert listed(page) == flagged[1::4]
     page.get_by_label("Tag").select_option("rating:explicit")
     assert page.get_by_text("No image fits the filters.").is_visible()
-    page.get_by_role("button", name="Show all images").click()
+    page.get_by_role("button", name="Reset filters").click()
     page.get_by_label("from").fill("0.7")
     page.get_by_label("to", exact=True).fill("0.75")
     assert listed(page) == flagged[20:26]
-    assert page.locator("#count").inner_text() == "1 ticked, 1 of them filtered out"
-    page.get_by_role("button", name="Tick all shown").click()
+    assert page.locator("#count").inner_text() == "1 selected, 1 of them filtered out"
+    page.get_by_role("button", name="Select all shown").click()
     assert ticked(page) == [flagged[0], *flagged[20:26]]
-    page.get_by_role("button", name="Show all images").click()
+    page.get_by_role("button", name="Reset filters").click()
     page.get_by_label("Id begins with").fill(flagged[9][:8])
     assert listed(page) == [flagged[9]]
-    page.get_by_role("button", name="Show all images").click()
-    page.get_by_label("only ticked").check()
+    page.get_by_role("button", name="Reset filters").click()
+    page.get_by_label("selected only").check()
     assert listed(page) == [flagged[0], *flagged[20:26]]
 
 
@@ -178,7 +178,7 @@ def test_the_copied_command_clears_the_ticked_images(
 
 def test_a_command_of_many_ids_is_copied_whole(dataset: Any, flagged: list[str], open_page: OpenPage) -> None:
     page = open_page(dataset.root, "nsfw")
-    page.get_by_role("button", name="Tick all shown").click()
+    page.get_by_role("button", name="Select all shown").click()
     assert page.locator("#command").inner_text().endswith(f"{flagged[11]} … (40 ids; the button copies all)")
     assert copied(page)[5:] == flagged
 
@@ -224,17 +224,17 @@ def blur_of(page: Any, one: str) -> str:
 def test_nsfw_pictures_are_blurred_until_asked_for(dataset: Any, flagged: list[str], open_page: OpenPage) -> None:
     page = open_page(dataset.root, "nsfw")
     assert all("blur(14px)" in blur_of(page, one) for one in flagged[:3])
-    cell(page, flagged[0]).get_by_text("Show", exact=True).click()
+    cell(page, flagged[0]).get_by_text("Unblur", exact=True).click()
     assert [blur_of(page, one) == "none" for one in flagged[:3]] == [True, False, False]
     assert ticked(page) == []
     page.keyboard.press("ArrowRight")
     page.keyboard.press("b")
     assert [blur_of(page, one) == "none" for one in flagged[:3]] == [True, True, False]
-    page.get_by_role("button", name="Show all pictures").click()
+    page.get_by_role("button", name="Unblur all").click()
     assert blur_of(page, flagged[2]) == "none"
-    page.get_by_role("button", name="Blur all pictures").click()
+    page.get_by_role("button", name="Blur all").click()
     assert [blur_of(page, one) == "none" for one in flagged[:3]] == [False, False, False]
-    page.get_by_role("button", name="Show all pictures").click()
+    page.get_by_role("button", name="Unblur all").click()
     page.reload()
     page.wait_for_selector("[role=gridcell]")
     assert "blur(14px)" in blur_of(page, flagged[0])
@@ -252,12 +252,12 @@ def test_only_flagged_ones_are_blurred_beside_a_duplicate(dataset: Any, open_pag
 
     one = f'[data-id="{image_id(1)}"]'
     assert blurred(one) == [False, False, True, False]  # removed, kept, and the mates: the closest first
-    cell(page, image_id(1)).get_by_text("Show", exact=True).click()
+    cell(page, image_id(1)).get_by_text("Unblur", exact=True).click()
     assert blurred(one) == [False] * 4
     page.keyboard.press("b")
     page.keyboard.press("Enter")
     assert blurred("dialog") == [False, False, True, False]
-    page.get_by_role("dialog").get_by_role("button", name="Show").click()
+    page.get_by_role("dialog").get_by_role("button", name="Unblur", exact=True).click()
     assert blurred("dialog") == [False] * 4
 
 
@@ -369,7 +369,7 @@ def test_left_out_images_give_the_gates_or_another_score(dataset: Any, open_page
     root = ["--root", str(dataset.root)]
     gates = ["--min-relevance", "60", "--min-aesthetic", "55", "--top-n", "16000", "--dry-run"]
     assert copied(page) == ["python", "preprocess/filter/filter.py", *root, *gates]
-    page.get_by_label("To do").select_option("score them again")
+    page.get_by_label("Action").select_option("score them again")
     assert copied(page) == ["python", "preprocess/score/score.py", *root, "--redo", "--ids", image_id(2)]
 
 
@@ -392,7 +392,7 @@ def test_5000_images_keep_the_document_small_and_the_last_in_reach(dataset: Any,
     assert focused(page) == ids[-1]
     assert nodes() < 1000
     page.keyboard.press("Shift+Space")
-    assert page.locator("#count").inner_text() == "5,000 ticked"
+    assert page.locator("#count").inner_text() == "5,000 selected"
     assert copied(page)[5:] == ids
     page.keyboard.press("Control+z")
     assert ticked(page) == [ids[0]]

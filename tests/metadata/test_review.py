@@ -64,9 +64,9 @@ def test_nsfw_page_lists_the_flagged_closest_to_the_threshold_first(ask: Ask, sa
     page = page_of(sample.root, "nsfw")
     assert listed(page) == [sample.ids[name] for name in ("dull", "nsfw", "good")]  # by 0.02, 0.47, unknown
     assert (finished.summary["seen"], finished.summary["done"]) == (3, 3)
-    assert page["items"][1]["tags"] == [["rating:explicit", "0.97 of 0.5"]]
+    assert page["items"][1]["tags"] == [["rating:explicit", "0.97 (threshold 0.50)"]]
     assert [veiled(item) for item in page["items"]] == [[True]] * 3
-    assert page["items"][0]["tags"] == [["tail", "0.99"], ["rating:explicit", "0.52 of 0.5"]]
+    assert page["items"][0]["tags"] == [["tail", "0.99"], ["rating:explicit", "0.52 (threshold 0.50)"]]
     assert page["items"][1]["score"] == 0.97
     assert "1 was cleared before" in text_of(sample.root, "nsfw")
     assert '<body class="veiled" data-stage="nsfw">' in text_of(sample.root, "nsfw")
@@ -107,7 +107,7 @@ def test_ocr_page_shows_before_and_after_and_the_boxes(ask: Ask, sample: Any) ->
     ask("review", "--stage", "ocr")
     page = page_of(sample.root, "ocr")
     (item,) = page["items"]
-    assert item["says"] == "text covers 4.00%, sure to 0.90"
+    assert item["says"] == "text covers 4.00%, confidence 0.90"
     assert item["score"] == 0.9
     before, after = item["pictures"]
     assert (before["boxes"], before["size"]) == ([points, []], [300, 260])
