@@ -83,7 +83,9 @@ class Cost:
     bound: str
 
 
-def reckon(images: int, known: Mapping[str, Rate], growths: Mapping[str, Growth], given: Assumptions) -> Iterator[Cost]:
+def estimate_costs(
+    images: int, known: Mapping[str, Rate], growths: Mapping[str, Growth], given: Assumptions
+) -> Iterator[Cost]:
     """Yield the cost of each stage for `images` images.
 
     Args:
@@ -156,7 +158,7 @@ def tables(results: Mapping[str, Any], sizes: Sequence[int], given: Assumptions)
     ]
     parts.append(table(["what", "a second", "cores", "peak memory"], rows))
     for images in sizes:
-        costs = list(reckon(images, known, growths, given))
+        costs = list(estimate_costs(images, known, growths, given))
         rows = [
             [
                 one.stage,

@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from pokefa.csv_files import read_csv
-from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, PokefaError
+from pokefa.errors import EXIT_DONE, InputError, PokefaError
 from pokefa.files import replacing, write_text
 from pokefa.ledger.journal import new_run_id
 from pokefa.stage.options import options_from, positive_int, stage_parser, whole_number
-from pokefa.stage.reader import report_error
+from pokefa.stage.reader import exit_code_of
 from pokefa.stage.runner import log, set_up_logging
 
 POPULARITY = Path(__file__).resolve().parent / "popularity.csv"
@@ -286,25 +286,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     summary: dict[str, Any] = {"stage": "allocate", "run_id": new_run_id("allocate")}
     summary |= {"seen": 0, "done": 0, "errors": 0, "counts": {}}
-    code = EXIT_DONE
-    try:
+
+    def work() -> int:
         options = options_from(args)
         set_up_logging(options)
         target = options.root / QUOTAS_FILE
         bands = scale_budgets(args.band or BANDS, args.budget) if args.budget else args.band or BANDS
         quotas = allocate(read_popularity(args.popularity or POPULARITY), bands, args.floor)
-        summary |= {"seen": len(quotas), "images": sum(quota.quota for quota in quotas)}
+        summary.update(seen=len(quotas), images=sum(quota.quota for quota in quotas))
         if options.dry_run:
             summary["dry_run"] = True
             log.info("dry run: would give %d species %d images in %s", len(quotas), summary["images"], target)
         elif save(quotas, target, args.plot):
-            summary |= {"done": len(quotas), "counts": {"written": len(quotas)}}
+            summary.update(done=len(quotas), counts={"written": len(quotas)})
         else:
             summary["counts"] = {"unchanged": len(quotas)}
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    except Exception as error:
-        code = report_error(error)
+        return EXIT_DONE
+
+    code = exit_code_of(work)
     print(json.dumps(summary | {"seconds": round(time.monotonic() - started, 3)}))
     return code
 

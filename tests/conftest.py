@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -241,13 +240,6 @@ def without_shared_memory(request: pytest.FixtureRequest) -> Callable[..., Finis
 def load_script() -> Callable[[str], ModuleType]:
     """Import a script by its path: the way to reach webdataset/, whose folder bears the library's name."""
 
-    def load(path: str) -> ModuleType:
-        name = "script_" + path.removesuffix(".py").replace("/", "_")
-        spec = importlib.util.spec_from_file_location(name, CHECKOUT / path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
+    from pokefa.stage.check_step import load_script
 
-    return load
+    return lambda path: load_script(CHECKOUT / path)

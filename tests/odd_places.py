@@ -22,6 +22,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,14 @@ def make_locale(folder: Path) -> Path:
     return target.parent
 
 
+@cache
 def load(script: str) -> Any:
     """Import a script by its path; those of webdataset/, whose folder has the library's name, by their file."""
     if not script.startswith("webdataset/"):
         return importlib.import_module(script.removesuffix(".py").replace("/", "."))
-    name = "odd_" + re.sub(r"\W", "_", script)
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, CHECKOUT / script)
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    from pokefa.stage.check_step import load_script
+
+    return load_script(CHECKOUT / script)
 
 
 def run_script(root: Path, line: str) -> tuple[int, str]:

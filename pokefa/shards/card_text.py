@@ -61,9 +61,8 @@ def tell_story(
         "address that it came from.\n",
         f"## Loading\n\n{marked('loading', stats)}\n",
         "## How it was made\n",
-        "Made with PokeFA. Of the stages that choose or change images all settings are told, of the others the flags "
-        "that were given. Settings that nobody gave are the defaults of the code that wrote this card. An image counts "
-        "once for each stage, under the settings that had the last word.\n",
+        "Made with PokeFA. For stages that choose or change images, all settings are listed; for the others, only the "
+        "flags that were given. Each image counts once for each stage, with the last settings applied.\n",
         table(("stage", "code", "settings", "what became of the images"), stage_lines(runs, whole, stats)),
         "### Models and thresholds\n",
         table(("for", "which", "images"), model_lines(images)),

@@ -12,18 +12,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pokefa.engine.local import run_batches
 from pokefa.engine.work import Pool, Work, each
-from pokefa.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ImageError, InputError, PokefaError, first_line
+from pokefa.errors import EXIT_DONE, EXIT_FAILED, ImageError, InputError, first_line
 from pokefa.images.decoding import in_decoder
 from pokefa.images.files import check_image
 from pokefa.ledger.table import KEY
 from pokefa.shards.layout import DATA, IMAGE_SUFFIXES, MANIFESTS, SHARD_NAME, SPLITS, STATS, Stats, read_stats
 from pokefa.shards.publish import describe_ids, read_ids
-from pokefa.stage.reader import report_error
+from pokefa.stage.reader import exit_code_of
 
 READ_BYTES = 2**20
 
@@ -49,15 +50,14 @@ class ReadShards:
 
 def check_and_report(root: Path, workers: int | None) -> int:
     """Print each difference on a line, then the JSON summary; return the exit code."""
+    return exit_code_of(partial(_report_differences, root, workers))
+
+
+def _report_differences(root: Path, workers: int | None) -> int:
     began = time.monotonic()
-    try:
-        stats = manifest_of(root)
-        found = list(read_all(root, stats, workers))
-        wrong = what_differs(root, stats, found)
-    except PokefaError as error:
-        return report_error(error)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    stats = manifest_of(root)
+    found = list(read_all(root, stats, workers))
+    wrong = what_differs(root, stats, found)
     for line in wrong:
         print(line)
     summary = {

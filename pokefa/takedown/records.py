@@ -187,9 +187,3 @@ def require_libraries() -> None:
             f"images that were taken down are known again by a perceptual hash, which needs {error.name}: install "
             "this stage's requirements file again"
         ) from None
-
-
-def without_record(root: Path, image_ids: Iterable[str]) -> list[str]:
-    """Return the images that no record of a finished takedown names."""
-    finished = {image_id for record in read_records(root) if record.finished for image_id in record.image_ids}
-    return [image_id for image_id in image_ids if image_id not in finished]

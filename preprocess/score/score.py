@@ -27,7 +27,7 @@ from typing import Any
 
 import polars as pl
 
-from pokefa.errors import EXIT_DONE, EXIT_INTERRUPTED, ImageError, InputError, PokefaError
+from pokefa.errors import EXIT_DONE, ImageError, InputError, PokefaError
 from pokefa.ledger.cells import Value
 from pokefa.ledger.table import KEY
 from pokefa.llm.client import Client
@@ -38,7 +38,7 @@ from pokefa.llm.options import Settings, add_options, check_server, settings_fro
 from pokefa.llm.prompt import Question, Request
 from pokefa.llm.store import Answers
 from pokefa.stage.options import Options, add_data_option, options_from, stage_parser
-from pokefa.stage.reader import exit_code_of, report_error
+from pokefa.stage.reader import exit_code_of
 from pokefa.stage.runner import Row, StageRun, decode_rows, run_stage, set_up_logging
 from preprocess.score.groups import SCORES, find_leaders, has_hashes, shared_cells
 from preprocess.score.judges import refuse_another_judge
@@ -201,13 +201,12 @@ def score_file(path: Path, settings: Settings) -> dict[str, object]:
 def print_score(path: Path, settings: Settings) -> int:
     """Print the scores of one file as JSON and return the exit code."""
     set_up_logging(Options())
-    try:
+
+    def work() -> int:
         print(json.dumps(score_file(path, settings), ensure_ascii=False))
-    except Exception as error:
-        return report_error(error)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    return EXIT_DONE
+        return EXIT_DONE
+
+    return exit_code_of(work)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -96,9 +96,9 @@ def test_the_reader_reads_lines_however_they_run(reader: Reader, text: str, font
     middle, new_middle = complex(300, 60), complex(turned.width / 2, turned.height / 2)
     places = [(complex(*corner) - middle) * spin + new_middle for corner in corners]
     polygon = TextPolygon(tuple((round(place.real), round(place.imag)) for place in places), 0.9)
-    ((read, sureness),) = reader(turned.convert("RGB"), [polygon])
+    ((read, confidence),) = reader(turned.convert("RGB"), [polygon])
     assert read.replace(" ", "") == text.replace(" ", "")
-    assert sureness >= 0.6
+    assert confidence >= 0.6
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------

@@ -327,7 +327,7 @@ def headers(limit: int, left: int, name: str = "requests") -> dict[str, str]:
 
 
 def waits(pace_of: Callable[[Callable[[], bool]], Pace], tokens: int = 10) -> bool:
-    """Tell whether a request has to wait: then the stop sign is looked at again."""
+    """Tell whether a request has to wait: then the stop flag is polled again."""
     looks = 0
 
     def should_stop() -> bool:
